@@ -1,0 +1,1 @@
+"""Agents that finish the job, and can prove it."""

@@ -1,0 +1,214 @@
+"""What a connector can do, and what is said when it does it. Safe to import in workflow code.
+
+An `Action` is declared once, beside its input and output models, and says how its target behaves when something goes wrong:
+that is what the ledger acts on. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from perdure.lineage import Frozen, StepRef, digest
+
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
+T = TypeVar("T")
+
+Risk = Literal["low", "medium", "high"]
+Reversibility = Literal["compensatable", "pivot", "retriable", "irreversible"]
+Mechanism = Literal["header", "natural-key", "none"]
+
+
+class Target(Frozen):
+    """How the system behind an action behaves when a call goes wrong. The ledger acts on this, so state what was tried."""
+
+    mechanism: Mechanism = "none"
+    """`header`: the target itself drops repeats of a key. `natural-key`: it stores a reference of ours that can be looked up.
+    `none`: neither, so an unknown outcome goes to a person."""
+    key_lifetime: timedelta | None = None
+    """How long a `header` key is honoured; past it the effect is looked up, never sent again. None: for ever."""
+    settle: timedelta = timedelta(seconds=1)
+    """How long a request may still land after the connection is gone. "Absent" proves nothing before that."""
+    deadline: timedelta = timedelta(seconds=10)
+    """How long one call may take."""
+
+
+@dataclass(frozen=True)
+class Undo(Generic[In, Out]):
+    """How an action is undone: another action, and its argument made from what was asked and what was answered."""
+
+    action: Action[BaseModel, BaseModel]
+    argue: Callable[[In, Out], BaseModel]
+
+
+@dataclass(frozen=True)
+class Action(Generic[In, Out]):
+    """Something a connector can do. The name is `connector.verb` and never changes: it is on the wire and in the ledger."""
+
+    name: str
+    input: type[In]
+    output: type[Out]
+    risk: Risk = "medium"
+    reversibility: Reversibility = "irreversible"
+    reads: bool = False
+    """Whether it only looks: then there is no effect, no key and no ledger row."""
+    target: Target = field(default_factory=Target)
+    undo: Undo[In, Out] | None = None
+    describe: Callable[[In], str] | None = None
+    """One line for people, e.g. `refund 12.00 EUR for order 1042`; no secrets."""
+
+    def __post_init__(self) -> None:
+        connector, _, verb = self.name.partition(".")
+        if not connector or not verb:
+            raise ValueError(f"action name {self.name!r} is not `connector.verb`")
+        if self.reversibility == "compensatable" and self.undo is None and not self.reads:
+            raise ValueError(f"action {self.name} says it is compensatable and has no undo")
+
+    @property
+    def connector(self) -> str:
+        """The name of the connector that does it."""
+        return self.name.partition(".")[0]
+
+
+AnyAction = Action[BaseModel, BaseModel]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a connector is told about one call: the effect's key, and how long it may take."""
+
+    key: str
+    fence: int
+    deadline: timedelta
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What the target answered: the output and how the target calls what now exists there."""
+
+    output: BaseModel
+    remote_ref: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A probe found the effect at the target."""
+
+    executed: Executed
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A probe asked the target and the effect is not there."""
+
+
+@dataclass(frozen=True)
+class CannotTell:
+    """A probe could not find out."""
+
+    why: str
+
+
+Probe = Found | Absent | CannotTell
+
+
+class Connector(Protocol):
+    """What the ledger calls. An instance is registered with the worker under its name."""
+
+    @property
+    def name(self) -> str:
+        """The part of the action names before the dot."""
+        ...
+
+    @property
+    def actions(self) -> Mapping[str, AnyAction]:
+        """The actions by full name."""
+        ...
+
+    async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
+        """Do it, once, without retrying.
+
+        Raises `TargetUnavailable` when nothing can have happened, `EffectRejected` when the target said no,
+        `EffectUnknown` when it may have happened.
+        """
+        ...
+
+    async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
+        """Look up whether the effect of `attempt.key` exists at the target, by the stored natural key."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def effect_key(step: StepRef, *, item: str = "", generation: int = 0) -> str:
+    """Return the key of an effect: the same over retry, reset, crash and continue-as-new.
+
+    GENERATION goes up only when a person approves that a changed intent is a new effect.
+    """
+    lineage = step.lineage
+    who = digest([lineage.namespace, lineage.workflow_id, lineage.first_execution_run_id, step.name, item, generation])
+    return "pe-" + who.removeprefix("sha256:")[:40]
+
+
+class EffectCall(Frozen):
+    """The argument of the activity `perdure.act`."""
+
+    step: StepRef
+    action: str
+    args: dict[str, JsonValue]
+    item: str = ""
+    generation: int = 0
+
+
+class Receipt(Frozen):
+    """What proves an effect: how the target calls it, and the digest of what it answered."""
+
+    key: str
+    action: str
+    remote_ref: str = ""
+    response_digest: str = ""
+    confirmed_at: datetime | None = None
+    confirmed_by: Literal["response", "probe", "none"] = "response"
+    """`probe`: the answer was lost and the effect was found at the target. `none`: a look-up, so no effect."""
+    sent: int = 0
+    """How often the request was sent; more than 1 only where that is safe."""
+
+
+class EffectResult(Frozen):
+    """The result of the activity `perdure.act`."""
+
+    value: JsonValue
+    receipt: Receipt
+
+
+class Done(BaseModel, Generic[T]):
+    """What an action answered, and the receipt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: T
+    receipt: Receipt
+
+
+class UndoCall(Frozen):
+    """The argument of the activity `perdure.undo`: which effect to undo, and the step that does it."""
+
+    step: StepRef
+    effect: str
+    action: str
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Undone(Frozen):
+    """The result of the activity `perdure.undo`."""
+
+    effect: str
+    outcome: Literal["compensated", "nothing to undo"]
+    receipt: Receipt | None = None

@@ -1,0 +1,162 @@
+"""What can go wrong, as one class per decision that a caller can take.
+
+    PerdureError
+    ├── InvalidSettings         configuration is wrong: fix the file or variable it names
+    ├── InvalidInput            a value does not fit its model
+    │   └── PayloadTooLarge     a value is too large to be recorded
+    ├── NotFound                no such run, approval, record, plan or file
+    ├── Unreachable             a service does not answer (retryable)
+    ├── NoRoute                 no route serves this task
+    ├── ModelUnavailable        the provider failed in a way that passes (retryable)
+    ├── ModelRefused            the provider said no for good
+    ├── InvalidAnswer           the model's answer does not fit the output model, after repair
+    ├── IndexOwned              another process owns the vector index
+    ├── UnknownAction           no connector on this worker has this action
+    ├── EffectError
+    │   ├── EffectBusy          another attempt holds the effect's claim (retryable)
+    │   ├── EffectUnknown       the target may have acted; looked up again later (retryable)
+    │   ├── TargetUnavailable   the target did not take the request (retryable)
+    │   ├── EffectRejected      the target said no; nothing happened there
+    │   ├── EffectConflict      the same key came with other arguments; nothing was sent
+    │   └── EffectParked        nobody can tell what happened; a person has to
+    ├── ApprovalError
+    │   ├── Rejected            a reviewer said no
+    │   ├── ChangesRequested    a reviewer wants something changed first
+    │   └── ApprovalExpired     nobody decided before the deadline
+    └── PlanError               a plan is not well formed, or a step of it cannot be evaluated
+
+`retryable` says whether the same call may succeed later. `retry_after` is how long to wait before that, when it is known.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class PerdureError(Exception):
+    """Say what happened, to what, and what to do next."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidSettings(PerdureError):
+    """Configuration is wrong; the message names the file or variable to change."""
+
+
+class InvalidInput(PerdureError):
+    """A value does not fit its model; the message names the field."""
+
+
+class PayloadTooLarge(InvalidInput):
+    """A value is larger than what may be recorded in one payload."""
+
+
+class NotFound(PerdureError):
+    """Nothing has this name or id."""
+
+
+class Unreachable(PerdureError):
+    """A service that is needed does not answer."""
+
+    retryable = True
+
+
+class NoRoute(PerdureError):
+    """No route serves this task."""
+
+
+class ModelUnavailable(PerdureError):
+    """The provider failed in a way that passes: rate limit, overload, time-out, dropped connection."""
+
+    retryable = True
+
+
+class ModelRefused(PerdureError):
+    """The provider said no for good: bad request, wrong key, no permission."""
+
+
+class InvalidAnswer(PerdureError):
+    """The model's answer does not fit the output model, also after repair and one re-ask."""
+
+
+class IndexOwned(PerdureError):
+    """Another process owns the vector index on disk."""
+
+
+class UnknownAction(PerdureError):
+    """No connector registered on this worker has this action."""
+
+
+class EffectError(PerdureError):
+    """An effect did not come to a confirmed end."""
+
+
+class EffectBusy(EffectError):
+    """Another attempt holds the effect's claim; try again after its lease."""
+
+    retryable = True
+
+
+class EffectUnknown(EffectError):
+    """The target may have acted; it is asked again after the settle time."""
+
+    retryable = True
+
+
+class TargetUnavailable(EffectError):
+    """The target did not take the request, so nothing happened there."""
+
+    retryable = True
+
+
+class EffectRejected(EffectError):
+    """The target said no; nothing happened there."""
+
+
+class EffectConflict(EffectError):
+    """The same effect key came with other arguments; nothing was sent."""
+
+
+class EffectParked(EffectError):
+    """Nobody can tell whether the target acted; a person has to resolve it."""
+
+
+class ApprovalError(PerdureError):
+    """An approval ended without a grant."""
+
+
+class Rejected(ApprovalError):
+    """A reviewer said no."""
+
+
+class ChangesRequested(ApprovalError):
+    """A reviewer wants something changed first."""
+
+
+class ApprovalExpired(ApprovalError):
+    """Nobody decided before the deadline."""
+
+
+class PlanError(PerdureError):
+    """A plan is not well formed, or one of its expressions cannot be evaluated."""
+
+
+def by_name(name: str) -> type[PerdureError] | None:
+    """Return the error class called NAME, as it stands in a failure's `type` on the wire."""
+    return _CLASSES.get(name)
+
+
+def _tree(root: type[PerdureError]) -> dict[str, type[PerdureError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+_CLASSES = _tree(PerdureError)

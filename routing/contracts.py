@@ -1,0 +1,77 @@
+"""What routing and its callers say to each other. Pure models: safe to import in workflow code."""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from perdure.lineage import Frozen, StepRef
+
+T = TypeVar("T")
+Tier = Literal["small", "medium", "large"]
+
+
+class OutputRef(Frozen):
+    """Which model an answer must fit: a class by name, so that its schema is not stored again with every call."""
+
+    name: str
+    """`module:QualifiedName`. The worker looks it up among loaded modules and never imports it."""
+    json_schema: dict[str, JsonValue] | None = None
+    """The schema itself, for outputs that no loaded class stands for."""
+
+
+class GenerateCall(Frozen):
+    """The argument of the activity `perdure.generate`."""
+
+    step: StepRef
+    task: str
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    output: OutputRef
+
+
+class Usage(Frozen):
+    """What one provider call took. Cost is in nano-USD: 1e-9 of a US dollar, an integer."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_nano_usd: int = 0
+
+
+class ModelRecord(Frozen):
+    """Which model answered, at what price: kept in the history and in SQL."""
+
+    call_id: str = ""
+    task: str
+    tier: Tier
+    deployment: str
+    model: str
+    usage: Usage = Usage()
+    attempt: int = 1
+    provider_calls: int = 1
+    """Calls to a provider that this attempt made: 1, or 2 when an invalid answer was asked for again."""
+    repaired: bool = False
+    prompt_digest: str = ""
+    answer_digest: str = ""
+    milliseconds: int = 0
+    switched: str = ""
+    """Why this deployment and not the first of the tier; empty if it is the first."""
+
+
+class Generation(Frozen):
+    """The result of the activity `perdure.generate`: the answer as JSON, already valid against the output."""
+
+    value: JsonValue
+    confidence: float | None = None
+    """0 to 1 if the deployment states one, else None."""
+    record: ModelRecord
+
+
+class Generated(BaseModel, Generic[T]):
+    """A valid answer and the record of how it came."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: T
+    confidence: float | None = None
+    record: ModelRecord

@@ -1,0 +1,124 @@
+"""How this process is configured: perdure.toml, then PERDURE_* variables, then what the caller passes.
+
+The connection to Temporal is not here: `temporalio.envconfig` reads TEMPORAL_* and Temporal's own TOML profiles.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from perdure.errors import InvalidSettings
+
+KiB = 1024
+MiB = 1024 * KiB
+
+
+class Settings(BaseSettings):
+    """Configuration of one perdure process. Every field is also a variable: `task_queue` is PERDURE_TASK_QUEUE."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PERDURE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Path(".perdure")
+    """Where the embedded parts keep their files: SQLite, the vector index, the dev server."""
+
+    database_url: str = ""
+    """`sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`; empty means SQLite under `home`."""
+
+    task_queue: str = "perdure"
+    """The Temporal task queue that the worker polls and that `perdure run` starts runs on."""
+
+    modules: list[str] = Field(default_factory=list)
+    """Python modules whose workflows, activities and connectors the worker serves."""
+
+    models: Path | None = None
+    """The routing file; default: `models.toml` in the working directory, else the keyless one that is shipped."""
+
+    index_url: str = ""
+    """A Qdrant server; empty means an index inside the worker process."""
+
+    connectors: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` values are read from there."""
+
+    payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
+    """Payloads of at least this many bytes go to content-addressed storage instead of the history."""
+
+    payload_limit: int = Field(default=16 * MiB, ge=64 * KiB)
+    """No single payload may be larger than this many bytes."""
+
+    unverified_decisions: Literal["allow", "refuse"] = "allow"
+    """Whether a decision counts whose sender nobody verified, such as a signal sent from the Temporal Web UI."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    tracing: Literal["off", "console", "otlp"] = "off"
+    """Where spans go; `otlp` honours OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    metrics_address: str = ""
+    """`HOST:PORT` for Prometheus; empty means no metrics endpoint."""
+
+    activity_slots: int = Field(default=100, ge=1)
+    workflow_slots: int = Field(default=200, ge=2)
+    drain: timedelta = timedelta(seconds=20)
+    """How long a stopping worker lets running activities finish."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if url.startswith(("postgres://", "postgresql://")):
+            url = "postgresql+asyncpg://" + url.split("://", 1)[1]
+        if url and not url.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
+            raise ValueError("start it with sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME")
+        return url
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.home / 'perdure.db').absolute()}"
+
+    @property
+    def index_path(self) -> Path:
+        """Where the embedded vector index lives."""
+        return self.home / "index"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; `.env` files are left out on purpose, so that nothing stray is picked up."""
+        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("PERDURE_CONFIG", "perdure.toml")))
+        return init_settings, env_settings, toml
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Return the settings in force. Raises `InvalidSettings` naming each wrong field and where it is set."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
+    except ValidationError as error:
+        wrong = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors())
+        raise InvalidSettings(f"settings are not valid: {wrong}") from None
+    except ValueError as error:  # tomllib's, and a JSON value in a variable that does not parse
+        raise InvalidSettings(f"settings cannot be read: {error}") from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    name = ".".join(map(str, location))
+    return f"{name!r} in perdure.toml or PERDURE_{'__'.join(map(str, location)).upper()}"

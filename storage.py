@@ -1,0 +1,193 @@
+"""Where the truth is kept: one SQL database, SQLite embedded or PostgreSQL by URL.
+
+SQLite runs in WAL with one writer at a time per process; a write transaction begins IMMEDIATE, so two processes wait for
+each other instead of failing half way. PostgreSQL uses its own isolation. Tables are SQLModel classes in the rooms that own
+them; `migrations/` holds their history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeDecorator
+
+from perdure.errors import InvalidSettings, Unreachable
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+HEAD = "0005"
+"""The newest migration. A test holds it to what migrations/ says; here it saves importing Alembic on every start."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time: TIMESTAMPTZ on PostgreSQL, ISO text that sorts on SQLite. Naive values are refused."""
+
+    impl = sa.String(32)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[datetime]:
+        """Choose the column type for DIALECT."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(sa.String(32))  # type: ignore[arg-type]  # text on SQLite
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> object:
+        """Turn VALUE into what DIALECT stores."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value!r}: give it a zone, e.g. datetime.now(UTC)")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: object, dialect: Dialect) -> datetime | None:
+        """Turn what DIALECT returned into an aware UTC time."""
+        if value is None:
+            return None
+        read = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return read.astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return the current time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """The database of one process. Rooms get a connection from `read()` or `write()`; they never hold one across a call out."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.sqlite = url.startswith("sqlite")
+        # One writer at a time: SQLite has one anyway, and waiting here is cheaper than its busy handler.
+        self._writer = asyncio.Lock() if self.sqlite else None
+        self._engine = _engine(url)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for reading."""
+        async with self._connected() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection inside one transaction: committed at the end, rolled back on an exception."""
+        if self._writer is None:
+            async with self._connected() as connection, connection.begin():
+                yield connection
+            return
+        async with self._writer, self._connected() as connection:
+            await connection.execution_options(perdure_write=True)
+            async with connection.begin():
+                yield connection
+
+    async def migrate(self) -> None:
+        """Bring the schema to `HEAD`. Safe to call from several processes at once; costs one query when there is nothing to do."""
+        if await self.revision() == HEAD:
+            return
+        async with self.write() as connection:
+            if not self.sqlite:
+                await connection.execute(sa.text("SELECT pg_advisory_xact_lock(7370647572)"))
+            await connection.run_sync(_upgrade)
+
+    async def revision(self) -> str | None:
+        """Return the schema's migration, or None for an empty database."""
+        async with self.read() as connection:
+            if not await connection.run_sync(lambda sync: sa.inspect(sync).has_table("alembic_version")):
+                return None
+            return (await connection.execute(sa.text("SELECT version_num FROM alembic_version"))).scalar()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self._engine.connect()
+        except (OSError, sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.ProgrammingError) as error:
+            raise Unreachable(
+                f"database {shown(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
+                "Check PERDURE_DATABASE_URL and that the server runs."
+            ) from error
+        except Exception as error:
+            if type(error).__module__.startswith("asyncpg"):
+                raise Unreachable(f"database {shown(self.url)} refused the connection: {_first_line(error)}") from error
+            raise
+        async with connection:
+            yield connection
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Open the database at URL, bring its schema up to date, close it at the end."""
+    database = Database(url)
+    try:
+        await database.migrate()
+        yield database
+    finally:
+        await database.close()
+
+
+def shown(url: str) -> str:
+    """Return URL without its password."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise InvalidSettings(
+            "the database URL cannot be read; write sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
+        ) from None
+    if not url.startswith("sqlite"):
+        return create_async_engine(parsed, pool_size=10, max_overflow=20, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(parsed, pool_size=8, max_overflow=24)
+    sa.event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+    # The driver's own BEGIN is deferred, and a deferred transaction that turns into a write can fail at once with "locked".
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout=15000",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",  # survives kill -9; a power cut may lose the last commits
+        "foreign_keys=ON",
+        "secure_delete=ON",  # what is erased leaves no bytes in the file
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("perdure_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else error.__class__.__name__
