@@ -1,1 +1,29 @@
-"""Agents that finish the job, and can prove it."""
+"""Agents that finish the job, and can prove it: durable, governed AI workflows on Temporal."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perdure.connection import connect
+    from perdure.plugin import PerdurePlugin
+    from perdure.settings import Settings, load_settings
+
+__version__ = "0.1.0"
+
+__all__ = ["PerdurePlugin", "Settings", "__version__", "connect", "load_settings"]
+
+# Importing the package loads nothing heavy; a name is imported when it is first used.
+_HOMES = {
+    "PerdurePlugin": "perdure.plugin",
+    "Settings": "perdure.settings",
+    "connect": "perdure.connection",
+    "load_settings": "perdure.settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@
     ├── InvalidInput            a value does not fit its model
     │   └── PayloadTooLarge     a value is too large to be recorded
     ├── NotFound                no such run, approval, record, plan or file
+    ├── NotAllowed              a service does not let us in
     ├── Unreachable             a service does not answer (retryable)
     ├── NoRoute                 no route serves this task
     ├── ModelUnavailable        the provider failed in a way that passes (retryable)
@@ -18,7 +19,8 @@
     │   ├── TargetUnavailable   the target did not take the request (retryable)
     │   ├── EffectRejected      the target said no; nothing happened there
     │   ├── EffectConflict      the same key came with other arguments; nothing was sent
-    │   └── EffectParked        nobody can tell what happened; a person has to
+    │   ├── EffectParked        nobody can tell what happened; a person has to
+    │   └── PartiallyCompensated  a saga failed and some of its effects could not be undone
     ├── ApprovalError
     │   ├── Rejected            a reviewer said no
     │   ├── ChangesRequested    a reviewer wants something changed first
@@ -59,6 +61,10 @@ class PayloadTooLarge(InvalidInput):
 
 class NotFound(PerdureError):
     """Nothing has this name or id."""
+
+
+class NotAllowed(PerdureError):
+    """A service does not let us in: wrong or missing credentials."""
 
 
 class Unreachable(PerdureError):
@@ -125,6 +131,10 @@ class EffectConflict(EffectError):
 
 class EffectParked(EffectError):
     """Nobody can tell whether the target acted; a person has to resolve it."""
+
+
+class PartiallyCompensated(EffectError):
+    """A saga failed and some of its effects could not be undone; a person has to."""
 
 
 class ApprovalError(PerdureError):

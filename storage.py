@@ -122,8 +122,10 @@ class Database:
             if type(error).__module__.startswith("asyncpg"):
                 raise Unreachable(f"database {shown(self.url)} refused the connection: {_first_line(error)}") from error
             raise
-        async with connection:
+        try:
             yield connection
+        finally:
+            await connection.close()
 
 
 @asynccontextmanager

@@ -1,1 +1,73 @@
-"""TODO."""
+"""What the agents can do: actions on other systems, each of which happens once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.connectors.contracts import (
+    Absent,
+    Action,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Connector,
+    Done,
+    Effect,
+    EffectCall,
+    EffectEvent,
+    EffectResult,
+    EffectState,
+    Executed,
+    Found,
+    Probe,
+    Receipt,
+    Target,
+    Undo,
+    UndoCall,
+    Undone,
+    effect_key,
+    undo_by,
+    undo_key,
+)
+from perdure.connectors.http import HttpAction, HttpConnector
+
+if TYPE_CHECKING:
+    from perdure.connectors.ledger import Ledger
+
+__all__ = [
+    "Absent",
+    "Action",
+    "AnyAction",
+    "Attempt",
+    "CannotTell",
+    "Connector",
+    "Done",
+    "Effect",
+    "EffectCall",
+    "EffectEvent",
+    "EffectResult",
+    "EffectState",
+    "Executed",
+    "Found",
+    "HttpAction",
+    "HttpConnector",
+    "Ledger",
+    "Probe",
+    "Receipt",
+    "Target",
+    "Undo",
+    "UndoCall",
+    "Undone",
+    "effect_key",
+    "undo_by",
+    "undo_key",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The ledger brings SQLAlchemy along, and workflow code imports this module.
+    if name == "Ledger":
+        from perdure.connectors.ledger import Ledger
+
+        return Ledger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -17,25 +17,31 @@ from perdure.lineage import Frozen, StepRef, digest
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
+UndoIn = TypeVar("UndoIn", bound=BaseModel)
+UndoOut = TypeVar("UndoOut", bound=BaseModel)
 T = TypeVar("T")
 
 Risk = Literal["low", "medium", "high"]
 Reversibility = Literal["compensatable", "pivot", "retriable", "irreversible"]
 Mechanism = Literal["header", "natural-key", "none"]
+EffectState = Literal["proposed", "claimed", "in flight", "succeeded", "failed", "unknown", "parked", "compensated"]
+Confirmation = Literal["response", "probe", "none"]
 
 
 class Target(Frozen):
     """How the system behind an action behaves when a call goes wrong. The ledger acts on this, so state what was tried."""
 
     mechanism: Mechanism = "none"
-    """`header`: the target itself drops repeats of a key. `natural-key`: it stores a reference of ours that can be looked up.
-    `none`: neither, so an unknown outcome goes to a person."""
+    """`header`: the target itself drops repeats of a key. `natural-key`: it stores a reference of ours that can be looked
+    up. `none`: neither, so an unknown outcome goes to a person."""
     key_lifetime: timedelta | None = None
     """How long a `header` key is honoured; past it the effect is looked up, never sent again. None: for ever."""
     settle: timedelta = timedelta(seconds=1)
     """How long a request may still land after the connection is gone. "Absent" proves nothing before that."""
     deadline: timedelta = timedelta(seconds=10)
     """How long one call may take."""
+    looks: int = Field(default=5, ge=1)
+    """After how many look-ups that could not tell a person is asked."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,11 @@ class Action(Generic[In, Out]):
 
 
 AnyAction = Action[BaseModel, BaseModel]
+
+
+def undo_by(action: Action[UndoIn, UndoOut], argue: Callable[[In, Out], UndoIn]) -> Undo[In, Out]:
+    """Return the undo that performs ACTION with what ARGUE makes of the original's argument and answer."""
+    return Undo(action=cast(AnyAction, action), argue=argue)
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,11 @@ def effect_key(step: StepRef, *, item: str = "", generation: int = 0) -> str:
     return "pe-" + who.removeprefix("sha256:")[:40]
 
 
+def undo_key(key: str) -> str:
+    """Return the key of the effect that undoes the effect under KEY: one undo an effect, whoever asks for it."""
+    return "pe-" + digest(["undo", key]).removeprefix("sha256:")[:40]
+
+
 class EffectCall(Frozen):
     """The argument of the activity `perdure.act`."""
 
@@ -175,7 +191,7 @@ class Receipt(Frozen):
     remote_ref: str = ""
     response_digest: str = ""
     confirmed_at: datetime | None = None
-    confirmed_by: Literal["response", "probe", "none"] = "response"
+    confirmed_by: Confirmation = "response"
     """`probe`: the answer was lost and the effect was found at the target. `none`: a look-up, so no effect."""
     sent: int = 0
     """How often the request was sent; more than 1 only where that is safe."""
@@ -210,5 +226,66 @@ class Undone(Frozen):
     """The result of the activity `perdure.undo`."""
 
     effect: str
-    outcome: Literal["compensated", "nothing to undo"]
+    outcome: Literal["compensated", "nothing to undo", "stands"]
+    """`stands`: it happened, and its action declares no undo."""
     receipt: Receipt | None = None
+
+
+class Effect(Frozen):
+    """One effect as it stands in the ledger."""
+
+    key: str
+    action: str
+    args: dict[str, JsonValue]
+    args_digest: str
+    step: StepRef
+    item: str = ""
+    generation: int = 0
+    state: EffectState
+    fence: int
+    """Goes up whenever an attempt takes the effect; a write under an older fence changes nothing."""
+    lease_until: datetime | None = None
+    """Until when the attempt that holds the effect may be at work."""
+    doubt_until: datetime | None = None
+    """Until when a request whose outcome nobody knows may still land. None: there is no such request."""
+    sent: int = 0
+    first_sent_at: datetime | None = None
+    last_sent_at: datetime | None = None
+    looks: int = 0
+    """How many look-ups could not tell."""
+    response: JsonValue = None
+    response_digest: str = ""
+    remote_ref: str = ""
+    confirmed_at: datetime | None = None
+    confirmed_by: Confirmation | None = None
+    error: str = ""
+    undo_of: str | None = None
+    """The key of the effect that this one undoes."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def receipt(self) -> Receipt:
+        """What proves it, once it has succeeded."""
+        return Receipt(
+            key=self.key,
+            action=self.action,
+            remote_ref=self.remote_ref,
+            response_digest=self.response_digest,
+            confirmed_at=self.confirmed_at,
+            confirmed_by=self.confirmed_by or "none",
+            sent=self.sent,
+        )
+
+
+class EffectEvent(Frozen):
+    """One transition of an effect: never changed, never removed."""
+
+    id: int
+    key: str
+    fence: int
+    before: EffectState | None
+    """None where the effect began."""
+    after: EffectState
+    at: datetime
+    note: str = ""

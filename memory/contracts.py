@@ -50,6 +50,8 @@ class MemoryRecord(Frozen):
     valid_from: datetime
     valid_to: datetime | None = None
     recorded_at: datetime
+    superseded_at: datetime | None = None
+    """From when a later version holds instead. Only `history` tells: at the moment of a recall nobody knew."""
     expires_at: datetime | None = None
     source: str
     """Where it came from: `namespace/workflow/first-run/step`, or what a caller outside a run names."""

@@ -1,1 +1,51 @@
-"""TODO."""
+"""Which model answers a task, and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef, Tier, Usage
+
+if TYPE_CHECKING:
+    from perdure.routing.answers import resolve_output
+    from perdure.routing.config import SHIPPED, Deployment, Routes, Task, load_routes
+    from perdure.routing.local import Embedder
+    from perdure.routing.router import Router
+
+__all__ = [
+    "SHIPPED",
+    "Deployment",
+    "Embedder",
+    "GenerateCall",
+    "Generated",
+    "Generation",
+    "ModelRecord",
+    "OutputRef",
+    "Router",
+    "Routes",
+    "Task",
+    "Tier",
+    "Usage",
+    "load_routes",
+    "resolve_output",
+]
+
+# Loaded when they are used: workflow code imports the contracts from here and must stay light.
+_LAZY = {
+    "SHIPPED": "config",
+    "Deployment": "config",
+    "Routes": "config",
+    "Task": "config",
+    "load_routes": "config",
+    "Embedder": "local",
+    "Router": "router",
+    "resolve_output": "answers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"perdure.routing.{_LAZY[name]}"), name)

@@ -64,7 +64,14 @@ class Generation(Frozen):
     value: JsonValue
     confidence: float | None = None
     """0 to 1 if the deployment states one, else None."""
+    ask_below: float | None = None
+    """The task's threshold: below this confidence a person should decide. None: the task sets none."""
     record: ModelRecord
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the stated confidence is below the task's threshold."""
+        return _unsure(self.confidence, self.ask_below)
 
 
 class Generated(BaseModel, Generic[T]):
@@ -74,4 +81,14 @@ class Generated(BaseModel, Generic[T]):
 
     value: T
     confidence: float | None = None
+    ask_below: float | None = None
     record: ModelRecord
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the stated confidence is below the task's threshold."""
+        return _unsure(self.confidence, self.ask_below)
+
+
+def _unsure(confidence: float | None, ask_below: float | None) -> bool:
+    return confidence is not None and ask_below is not None and confidence < ask_below

@@ -1,1 +1,27 @@
-"""TODO."""
+"""What a workflow is written with, and the workflows that come with perdure.
+
+    from perdure.workflows import Saga, act, approval, generate, recall, remember
+"""
+
+from perdure.lineage import Frozen
+from perdure.memory.contracts import Scope, customer
+from perdure.workflows.approvals import approval
+from perdure.workflows.plan import PlanRun, PlanWorkflow
+from perdure.workflows.plan_model import Plan
+from perdure.workflows.saga import Saga
+from perdure.workflows.steps import act, generate, recall, remember
+
+__all__ = [
+    "Frozen",
+    "Plan",
+    "PlanRun",
+    "PlanWorkflow",
+    "Saga",
+    "Scope",
+    "act",
+    "approval",
+    "customer",
+    "generate",
+    "recall",
+    "remember",
+]

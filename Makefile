@@ -1,0 +1,43 @@
+# Each target sets itself up: it makes .venv on the first run and brings it up to date when the requirements change.
+
+BIN := .venv/bin
+# Named after the folder, so that a clone that was moved or copied together with its .venv is set up again.
+STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
+
+# What a person's shell has set for other projects must not reach this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
+
+.PHONY: help demo test check bench setup clean
+
+help:
+	@echo 'make demo    watch sixty return requests survive a kill -9'
+	@echo 'make test    run the tests'
+	@echo 'make check   run the linters and type checkers'
+	@echo 'make bench   measure what perdure adds to Temporal'
+	@echo 'make setup   only make .venv'
+	@echo 'make clean   remove .venv and the caches'
+
+demo: setup
+	@$(BIN)/perdure demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright -p .dev/pyrightconfig.json --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+
+bench: setup
+	@$(BIN)/python bench/overhead.py
+
+setup: $(STAMP)
+
+$(STAMP): requirements/install requirements/dev.txt requirements/run.txt pyproject.toml
+	@requirements/install
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -1,0 +1,78 @@
+"""What stands around every activity: log context, heartbeats, and one place where errors become failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from perdure.errors import PerdureError
+
+log = structlog.get_logger(__name__)
+
+
+class Boundary(Interceptor):
+    """The worker interceptor around activities."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Put the boundary around NEXT."""
+        return _Boundary(next)
+
+
+class _Boundary(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> object:
+        info = activity.info()
+        context = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id, "activity": info.activity_type}
+        with structlog.contextvars.bound_contextvars(**context):
+            try:
+                if info.activity_type.startswith("perdure.") and info.heartbeat_timeout:
+                    with _heartbeats(info.heartbeat_timeout.total_seconds() / 3):
+                        return await super().execute_activity(input)
+                return await super().execute_activity(input)
+            except PerdureError as error:
+                log.warning("step failed", error=type(error).__name__, attempt=info.attempt, retryable=error.retryable)
+                raise as_failure(error) from None
+            except ValidationError as error:
+                raise as_failure_of_input(error) from None
+
+
+def as_failure(error: PerdureError) -> ApplicationError:
+    """Return ERROR as what Temporal records: its class is the type, and a known delay is Temporal's retry delay."""
+    return ApplicationError(
+        error.message,
+        type=type(error).__name__,
+        non_retryable=not error.retryable,
+        next_retry_delay=error.retry_after,
+    )
+
+
+def as_failure_of_input(error: ValidationError) -> ApplicationError:
+    """Return a validation error without the values it quotes, which may be secret."""
+    where = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
+    return ApplicationError(f"{error.title} does not fit: {where}", type="InvalidInput", non_retryable=True)
+
+
+@contextmanager
+def _heartbeats(every: float) -> Iterator[None]:
+    """Tell the server each EVERY seconds that this activity is alive, so that a killed worker's steps go to another soon.
+
+    A short activity never gets to the first one: a heartbeat is a call to the server.
+    """
+    loop = asyncio.get_running_loop()
+    waiting: list[asyncio.TimerHandle] = []
+
+    def beat() -> None:
+        activity.heartbeat()
+        waiting[0] = loop.call_later(every, beat)
+
+    waiting.append(loop.call_later(every, beat))
+    try:
+        yield
+    finally:
+        waiting[0].cancel()

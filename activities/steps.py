@@ -1,0 +1,126 @@
+"""The activities behind the steps. The work is in the rooms; this translates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from temporalio import activity
+
+from perdure.connectors.contracts import EffectCall, EffectResult, UndoCall, Undone
+from perdure.errors import UnknownAction
+from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
+from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
+from perdure.routing.contracts import GenerateCall, Generation
+from perdure.workflows.plan import ActionFacts, CheckCall, Checked
+from perdure.workflows.plan_model import ActStep, GenerateStep
+
+if TYPE_CHECKING:
+    from perdure.connectors.ledger import Ledger
+    from perdure.governance.approvals import Approvals
+    from perdure.memory.store import Memory
+    from perdure.routing.router import Router
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the activities work with, open for as long as the worker runs."""
+
+    memory: Memory
+    router: Router
+    ledger: Ledger
+    approvals: Approvals
+    accept_unverified: bool
+
+
+class StepActivities:
+    """The activities of one worker. Their names are on the wire and never change."""
+
+    def __init__(self) -> None:
+        self._rooms: Rooms | None = None
+
+    def open(self, rooms: Rooms | None) -> None:
+        """Work with ROOMS from now on."""
+        self._rooms = rooms
+
+    @property
+    def rooms(self) -> Rooms:
+        """The open rooms."""
+        if self._rooms is None:
+            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
+        return self._rooms
+
+    @activity.defn(name="perdure.generate")
+    async def generate(self, call: GenerateCall) -> Generation:
+        """Call one deployment once."""
+        from perdure.routing.answers import resolve_output
+
+        output = resolve_output(call.output)
+        return await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+
+    @activity.defn(name="perdure.recall")
+    async def recall(self, call: RecallCall) -> Recall:
+        """Read memory."""
+        return await self.rooms.memory.recall(call)
+
+    @activity.defn(name="perdure.remember")
+    async def remember(self, call: RememberCall) -> Remembered:
+        """Write memory."""
+        return await self.rooms.memory.remember(call)
+
+    @activity.defn(name="perdure.act")
+    async def act(self, call: EffectCall) -> EffectResult:
+        """Perform an action through the ledger."""
+        return await self.rooms.ledger.perform(call)
+
+    @activity.defn(name="perdure.undo")
+    async def undo(self, call: UndoCall) -> Undone:
+        """Undo an effect, or find that there is nothing to undo."""
+        return await self.rooms.ledger.undo(call)
+
+    @activity.defn(name="perdure.ask")
+    async def ask(self, call: AskCall) -> Asked:
+        """Put a request before the reviewers."""
+        await self.rooms.approvals.ask(call)
+        return Asked(accept_unverified=self.rooms.accept_unverified)
+
+    @activity.defn(name="perdure.record_decision")
+    async def record_decision(self, call: RecordCall) -> Recorded:
+        """Write down how a request ended."""
+        await self.rooms.approvals.record(call)
+        return Recorded(approval=call.approval, ended=call.ended)
+
+    @activity.defn(name="perdure.check_plan")
+    async def check_plan(self, call: CheckCall) -> Checked:
+        """Find out whether a plan can run here, before anything happens."""
+        from perdure.activities.plan_check import check_input
+
+        check_input(call.plan, call.input)
+        rooms = self.rooms
+        facts: dict[str, ActionFacts] = {}
+        for step in call.plan.steps:
+            if isinstance(step, GenerateStep):
+                rooms.router.routes.task(step.generate)
+            if isinstance(step, ActStep):
+                action = rooms.ledger.action(step.act)
+                if not step.args.keys() <= action.input.model_fields.keys():
+                    strange = sorted(step.args.keys() - action.input.model_fields.keys())
+                    raise UnknownAction(
+                        f"step {step.id!r}: {step.act} takes no {strange[0]!r}; it takes {', '.join(action.input.model_fields)}"
+                    )
+                facts[step.act] = ActionFacts(risk=action.risk, reads=action.reads, deadline=action.target.deadline)
+        return Checked(actions=facts)
+
+    def all(self) -> list[Callable[..., object]]:
+        """Return the activities to register with a worker."""
+        return [
+            self.generate,
+            self.recall,
+            self.remember,
+            self.act,
+            self.undo,
+            self.ask,
+            self.record_decision,
+            self.check_plan,
+        ]

@@ -1,0 +1,1 @@
+"""How fast perdure is, as ratios within one run."""

@@ -1,0 +1,1 @@
+"""The businesses that perdure is shown with."""

@@ -1,0 +1,180 @@
+"""What turns any Temporal client, worker and replayer into a governed one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import temporalio.client
+from temporalio.client import StartWorkflowInput, WorkflowHandle
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from perdure.activities import StepActivities
+from perdure.activities.boundary import Boundary
+from perdure.errors import PerdureError
+from perdure.governance.payloads import LazyDatabase, data_converter
+from perdure.settings import Settings, load_settings
+from perdure.workflows import PlanWorkflow, attributes
+from perdure.workflows.governed import GovernedRuns
+
+if TYPE_CHECKING:
+    from perdure.connectors.contracts import Connector
+
+TASK_TIMEOUT = timedelta(seconds=2)
+"""How long a worker may take over a workflow task before another gets it: what a kill -9 costs a run between steps."""
+
+# What workflow code may share with the worker process instead of importing it anew for each run.
+PASSED_THROUGH = (
+    "perdure",
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "cel",
+    "rfc8785",
+    "structlog",
+    "sqlmodel",
+    "sqlalchemy",
+    "httpx",
+    "litellm",
+)
+
+
+class PerdurePlugin(SimplePlugin):
+    """Pass it to `Client.connect(plugins=[...])`; workers of that client inherit it. A Replayer needs it again.
+
+    CONNECTORS are what the worker's effects go through; ROUTES are routing files besides `settings.models`, which
+    goes before them; PASS_THROUGH names modules of pydantic models that workflow code should share with the worker.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        connectors: Sequence[Connector] = (),
+        routes: Sequence[Path] = (),
+        pass_through: Sequence[str] = (),
+    ) -> None:
+        self.settings = settings or load_settings()
+        self._connectors = list(connectors)
+        self._routes = list(routes)
+        self._pass_through = tuple(pass_through)
+        self._database = LazyDatabase(self.settings)
+        self._activities = StepActivities()
+        super().__init__(
+            "perdure.PerdurePlugin",
+            data_converter=lambda _: data_converter(self.settings, self._database),
+            interceptors=[StartInterceptor(), GovernedRuns(), Boundary()],
+            activities=self._activities.all(),
+            workflows=[PlanWorkflow],
+            workflow_runner=self._runner,
+            workflow_failure_exception_types=[PerdureError],
+        )
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Add perdure's parts, and the worker options that make it quick to recover and to fan out, unless they were given."""
+        config = super().configure_worker(config)
+        if config.get("max_eager_activity_reservations_per_workflow_task") == 3:
+            config["max_eager_activity_reservations_per_workflow_task"] = 20
+        if config.get("sticky_queue_schedule_to_start_timeout") == timedelta(seconds=10):
+            config["sticky_queue_schedule_to_start_timeout"] = TASK_TIMEOUT
+        if config.get("max_concurrent_activities") is None and config.get("tuner") is None:
+            config["max_concurrent_activities"] = self.settings.activity_slots
+            config["max_concurrent_workflow_tasks"] = self.settings.workflow_slots
+        return config
+
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
+        """Open the rooms, run WORKER, close them."""
+        async with self._open_rooms():
+            await next(worker)
+
+    async def close(self) -> None:
+        """Close what a client without a worker has opened."""
+        await self._database.close()
+
+    @asynccontextmanager
+    async def _open_rooms(self) -> AsyncIterator[None]:
+        from perdure.activities.steps import Rooms
+        from perdure.connectors.ledger import Ledger
+        from perdure.governance.approvals import Approvals
+        from perdure.memory.embed import MiniLm
+        from perdure.memory.store import open_memory
+        from perdure.routing.config import SHIPPED, load_routes
+        from perdure.routing.router import Router
+        from perdure.storage import open_database
+
+        settings = self.settings
+        routes = load_routes([*_own_routes(settings), *self._routes, SHIPPED])
+        async with AsyncExitStack() as stack:
+            for connector in self._connectors:
+                stack.push_async_callback(connector.close)
+            database = await stack.enter_async_context(open_database(settings.database))
+            embedder = await MiniLm.load()
+            memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
+            router = Router(database, routes, embedder, cache=settings.home / "examples")
+            # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
+            warming = asyncio.create_task(router.warm_up(), name="import litellm")
+            stack.push_async_callback(_ended, warming)
+            self._database.use(database)
+            self._activities.open(
+                Rooms(
+                    memory=memory,
+                    router=router,
+                    ledger=Ledger(database, {connector.name: connector for connector in self._connectors}),
+                    approvals=Approvals(database),
+                    accept_unverified=settings.unverified_decisions == "allow",
+                )
+            )
+            try:
+                yield
+            finally:
+                self._activities.open(None)
+                self._database.use(None)
+
+    def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
+        if not isinstance(existing, SandboxedWorkflowRunner):
+            return existing or SandboxedWorkflowRunner()
+        restrictions = existing.restrictions.with_passthrough_modules(*PASSED_THROUGH, *self._pass_through)
+        return replace(existing, restrictions=restrictions)
+
+
+class StartInterceptor(temporalio.client.Interceptor):
+    """The client interceptor: runs start with perdure's state in the list and a short workflow task timeout."""
+
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        """Put it before NEXT."""
+        return _Start(next)
+
+
+class _Start(temporalio.client.OutboundInterceptor):
+    async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[object, object]:
+        if input.task_timeout is None:
+            input.task_timeout = TASK_TIMEOUT
+        if input.search_attributes is None or isinstance(input.search_attributes, TypedSearchAttributes):
+            given = list(input.search_attributes.search_attributes) if input.search_attributes else []
+            named = {pair.key.name for pair in given}
+            ours: list[SearchAttributePair[str]] = [
+                SearchAttributePair(attributes.STATE, "running"),
+                SearchAttributePair(attributes.PLAN, input.workflow),
+            ]
+            input.search_attributes = TypedSearchAttributes([*given, *(pair for pair in ours if pair.key.name not in named)])
+        return await super().start_workflow(input)
+
+
+def _own_routes(settings: Settings) -> list[Path]:
+    if settings.models is not None:
+        return [settings.models]
+    here = Path("models.toml")
+    return [here] if here.is_file() else []
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

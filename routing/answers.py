@@ -1,0 +1,225 @@
+"""What a model's answer says, and whether it fits the output it was asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from perdure.errors import InvalidInput
+from perdure.lineage import digest
+from perdure.routing.contracts import OutputRef
+
+
+class Misfit(Exception):
+    """An answer cannot be read or does not fit. PROBLEMS name places and rules, and repeat nothing of the answer."""
+
+    def __init__(self, problems: str) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that fits, as JSON."""
+
+    value: JsonValue
+    digest: str
+    repaired: bool
+    """Whether it had to be picked out of other text or mended before it could be read."""
+
+
+def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
+    """Return the class that REF names, or None if REF carries a JSON schema of its own.
+
+    The class is looked up among the modules that are loaded; nothing is imported, so a name from outside cannot run code.
+    Raises `InvalidInput` if it is not there or is no pydantic model.
+    """
+    if ref.json_schema is not None:
+        return None
+    module_name, _, qualified = ref.name.partition(":")
+    found: object = sys.modules.get(module_name)
+    if not qualified:
+        raise InvalidInput(f"output {ref.name!r} is not `module:Class`.")
+    if found is None:
+        raise InvalidInput(
+            f"output {ref.name!r}: module {module_name!r} is not loaded here. Add it to `modules` in perdure.toml."
+        )
+    for name in qualified.split("."):
+        # vars and not getattr: a module's or a class's own __getattr__ could run code.
+        found = vars(found).get(name) if isinstance(found, type) or found is sys.modules.get(module_name) else None
+    if found is None:
+        raise InvalidInput(f"output {ref.name!r}: the module has no such class. Define it at the top level of the module.")
+    if not isinstance(found, type) or not issubclass(found, BaseModel):
+        raise InvalidInput(f"output {ref.name!r} is not a pydantic model. Derive the class from pydantic.BaseModel.")
+    return found
+
+
+class Form:
+    """The form that an answer must have: a pydantic model, a JSON schema, or any JSON if there is neither."""
+
+    def __init__(self, output: type[BaseModel] | None, schema: Mapping[str, JsonValue] | None) -> None:
+        self._output = output
+        if output is not None:
+            self.schema: dict[str, JsonValue] = output.model_json_schema(by_alias=True)
+        else:
+            self.schema = dict(schema or {})
+            _check_schema(self.schema)
+
+    @property
+    def name(self) -> str:
+        """A short name for providers, which want one."""
+        return self._output.__name__ if self._output is not None else "answer"
+
+    def read(self, text: str) -> Answer:
+        """Return the answer in TEXT. Raises `Misfit`."""
+        found, repaired = read_json(text)
+        if self._output is not None:
+            found = _fit_model(found, self._output)
+        else:
+            _fit_schema(found, self.schema)
+        return Answer(found, _digest(found), repaired)
+
+
+def read_json(text: str) -> tuple[JsonValue, bool]:
+    """Return the one JSON value in TEXT, and whether it had to be repaired.
+
+    Prose and code fences around it are dropped and small slips mended. Several values, NaN, infinity and a key that comes
+    twice are refused: which of them was meant is a guess. Raises `Misfit`.
+    """
+    text = text.strip()
+    if not text:
+        raise Misfit("the answer is empty")
+    try:
+        value, repaired = _load(text)
+    except RecursionError:
+        raise Misfit("the answer is nested too deeply") from None
+    _digest(value)
+    return value, repaired
+
+
+def _load(text: str) -> tuple[JsonValue, bool]:
+    try:
+        return _DECODER.decode(text), False
+    except json.JSONDecodeError:
+        found = _inside(text)
+    except ValueError:  # an integer with thousands of digits
+        raise Misfit("a number is too large") from None
+    if len(found) > 1:
+        raise Misfit("there are several JSON values where one is wanted")
+    return (found[0] if found else _mend(text)), True
+
+
+def _digest(value: JsonValue) -> str:
+    try:
+        return digest(value)
+    except (ValueError, UnicodeEncodeError):  # infinity, integers past 2**53, half a surrogate pair
+        raise Misfit("the answer holds a number or a character that JSON cannot carry faithfully") from None
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise Misfit("an object has the same key twice")
+    return found
+
+
+def _no_constant(name: str) -> JsonValue:
+    raise Misfit(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _inside(text: str) -> list[JsonValue]:
+    """Return the complete objects that stand in TEXT, outermost only."""
+    found: list[JsonValue] = []
+    at = text.find("{")
+    while at >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError:
+            # A broken object: what stands inside it is not the answer. Leave it whole to the mending.
+            return [] if not found else [*found, None]
+        found.append(value)
+        at = text.find("{", end)
+    return found
+
+
+def _mend(text: str) -> JsonValue:
+    if "{" not in text and "[" not in text:
+        raise Misfit("there is no JSON in the answer")
+    import json_repair  # only here: most answers need none
+
+    start = min(at for at in (text.find("{"), text.find("[")) if at >= 0)
+    if not text.rstrip("` \n").endswith(("}", "]")):
+        # Closing it would make up an answer: {"amount": 12 may have been 1200.
+        raise Misfit("the answer is cut off")
+    mended = json_repair.loads(text[start:], skip_json_loads=True)
+    if text[start] == "{" and isinstance(mended, list):
+        raise Misfit("there are several JSON values where one is wanted")
+    if not isinstance(mended, dict | list) or not mended:
+        raise Misfit("the answer cannot be read as JSON")
+    value: JsonValue = _DECODER.decode(json.dumps(mended))
+    return value
+
+
+def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:
+    try:
+        fitted = output.model_validate_json(json.dumps(value))
+        dumped: JsonValue = fitted.model_dump(mode="json", by_alias=True, round_trip=True)
+        # What goes over the wire is read again on the other side; pydantic writes infinity as null, for one.
+        output.model_validate_json(json.dumps(dumped))
+    except ValidationError as error:
+        raise Misfit(
+            "; ".join(_problem(item["loc"], item["type"], item.get("ctx")) for item in error.errors()[:8])
+        ) from None
+    return dumped
+
+
+def _problem(place: tuple[int | str, ...], kind: str, context: Mapping[str, object] | None) -> str:
+    # Not pydantic's message: it can repeat what the model wrote.
+    expected = (context or {}).get("expected")
+    return f"{_path(place)}: {kind}" + (f" (expected {expected})" if kind in {"literal_error", "enum"} and expected else "")
+
+
+def _path(place: tuple[int | str, ...]) -> str:
+    shown = [str(part) if isinstance(part, int) or (part.isidentifier() and len(part) <= 40) else "?" for part in place]
+    return ".".join(shown) or "answer"
+
+
+def _check_schema(schema: Mapping[str, JsonValue]) -> None:
+    import jsonschema  # comes with litellm, and loads slowly
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise InvalidInput(
+            f"the output's JSON schema is not valid at {error.json_path}: rule {error.validator!r}."
+        ) from None
+
+
+def _fit_schema(value: JsonValue, schema: Mapping[str, JsonValue]) -> None:
+    import jsonschema
+    import referencing
+    import referencing.exceptions
+
+    # An empty registry: a $ref to an address is an error and not a download.
+    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    try:
+        errors = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
+    except referencing.exceptions.Unresolvable:
+        raise InvalidInput("the output's JSON schema refers to another one that it does not hold.") from None
+    if errors:
+        raise Misfit(
+            "; ".join(
+                f"{_path(tuple(error.absolute_path))}: {_rule(error.validator, error.validator_value)}"
+                for error in errors[:8]
+            )
+        )
+
+
+def _rule(name: object, value: object) -> str:
+    return f"{name} (expected {value})" if name in {"enum", "const", "required", "type"} else str(name)

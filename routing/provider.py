@@ -1,0 +1,144 @@
+"""How one prompt reaches one deployment: one call through LiteLLM, which neither retries, nor caches, nor falls back."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import math
+import os
+import threading
+from dataclasses import dataclass
+from typing import cast
+
+from perdure.errors import InvalidSettings
+from perdure.routing.answers import Form
+from perdure.routing.config import Deployment
+from perdure.routing.failures import ProviderFailure, classify
+from perdure.routing.local import Completion, ExamplesProvider, LiteLlm, LocalModel, register
+from perdure.routing.prompts import Messages
+
+# Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
+_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_OFFLINE_MODE": "true", "LITELLM_MODE": "PRODUCTION"}
+
+_loading = threading.Lock()
+_loaded: tuple[LiteLlm, ExamplesProvider] | None = None
+
+
+class ProviderFailed(Exception):
+    """A call to a provider failed. Only what FAILURE tells may be shown."""
+
+    def __init__(self, failure: ProviderFailure) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a provider answered."""
+
+    text: str
+    model: str
+    """The model that answered, as the provider calls it."""
+    finish: str
+    """`stop`, `length`, `content_filter`..."""
+    tokens: tuple[int, int] | None
+    """Prompt and completion tokens; None if the provider did not count them."""
+    confidence: float | None = None
+
+
+def load() -> tuple[LiteLlm, ExamplesProvider]:
+    """Return LiteLLM, set up, and our provider in it. The first call imports it, which takes seconds: use a thread."""
+    global _loaded
+    with _loading:
+        if _loaded is None:
+            for name, value in _ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+            litellm = cast(LiteLlm, importlib.import_module("litellm"))
+            litellm.suppress_debug_info = True
+            litellm.turn_off_message_logging = True
+            litellm.redact_messages_in_exceptions = True
+            # At debug level these write prompts, at info level addresses, which hold the key with some providers.
+            for name in ("LiteLLM", "openai", "httpx", "httpcore"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+            _loaded = litellm, register(litellm)
+        return _loaded
+
+
+async def complete(
+    deployment: Deployment, messages: Messages, form: Form, *, key: str | None = None, local: LocalModel | None = None
+) -> Reply:
+    """Call DEPLOYMENT once with MESSAGES for an answer of FORM. Raises `ProviderFailed`.
+
+    KEY is what `key_of` returned. LOCAL are the learned examples; a local deployment needs them.
+    """
+    litellm, _ = load()
+    arguments: dict[str, object] = {"perdure_examples": local.key} if local else {"api_key": key}
+    if deployment.api_base:
+        arguments["api_base"] = deployment.api_base
+    try:
+        # LiteLLM's time-out is for each read; a provider that trickles would hold on for ever.
+        async with asyncio.timeout(deployment.timeout):
+            response = await litellm.acompletion(
+                model=deployment.model,
+                messages=messages,
+                response_format=_response_format(deployment, form),
+                temperature=0,
+                max_tokens=deployment.max_tokens,
+                drop_params=True,
+                timeout=deployment.timeout,
+                # Temporal owns retries, so every attempt is in the history.
+                num_retries=0,
+                max_retries=0,
+                **arguments,
+            )
+        return _reply(cast(Completion, response))
+    except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
+        failure = classify(error, timeout=deployment.timeout)
+    # Not inside the except block: the original error may hold the prompt, and would go along as the context.
+    raise ProviderFailed(failure)
+
+
+def _reply(response: Completion) -> Reply:
+    if not response.choices:
+        return Reply("", response.model or "", "empty", None)
+    choice = response.choices[0]
+    usage = getattr(response, "usage", None)
+    tokens = (int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)) if usage else (0, 0)
+    stated = (getattr(choice.message, "provider_specific_fields", None) or {}).get("confidence")
+    return Reply(
+        text=choice.message.content or "",
+        model=response.model or "",
+        finish=choice.finish_reason or "",
+        tokens=tokens if any(tokens) else None,
+        confidence=as_confidence(stated),
+    )
+
+
+def as_confidence(value: object) -> float | None:
+    """Return VALUE if it is a confidence, a number from 0 to 1, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value) if 0 <= value <= 1 else None
+
+
+def key_of(deployment: Deployment) -> str | None:
+    """Return the key for one call to DEPLOYMENT, to be kept nowhere. None leaves it to LiteLLM's own variables."""
+    if deployment.api_key is None:
+        # A server of one's own often takes no key. LiteLLM would send it the one from OPENAI_API_KEY.
+        return "none" if deployment.api_base else None
+    name = deployment.api_key.removeprefix("env:")
+    if not (key := os.environ.get(name)):
+        raise InvalidSettings(
+            f"deployment {deployment.name!r} reads its key from the variable {name}, which is not set. Set it."
+        )
+    return key
+
+
+def _response_format(deployment: Deployment, form: Form) -> dict[str, object] | None:
+    if deployment.structured == "none":
+        return None
+    if deployment.structured == "json" or not form.schema:
+        return {"type": "json_object"}
+    # Not strict: that allows only part of JSON schema. The answer is validated here in any case.
+    return {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema, "strict": False}}

@@ -1,0 +1,50 @@
+"""A provider on loopback, a router that calls it, and a small embedder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from routing_kit import KEY, HashingEmbedder
+from stub_provider import Stub, stub_provider
+
+from perdure.routing import Router, load_routes
+from perdure.storage import Database
+
+
+@pytest.fixture
+def embedder() -> HashingEmbedder:
+    return HashingEmbedder()
+
+
+@pytest.fixture
+async def stub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
+    """A provider on loopback."""
+    monkeypatch.setenv("STUB_KEY", KEY)
+    async with stub_provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: HashingEmbedder) -> Callable[..., Router]:
+    """Makes a router whose deployments, `first`, `second`..., are all the stub."""
+
+    def make(*, deployments: Sequence[str] = ("first",), database: Database | None = None, **options: str) -> Router:
+        text = '[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n'
+        for name in deployments:
+            settings = {
+                "tier": '"small"',
+                "model": f'"openai/stub-{name}"',
+                "api_base": f'"{stub.url}"',
+                "api_key": '"env:STUB_KEY"',
+                "input_usd_per_mtok": "0.15",
+                "output_usd_per_mtok": "0.6",
+                "timeout": "5",
+                **options,
+            }
+            text += f"[deployments.{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        (tmp_path / "models.toml").write_text(text)
+        return Router(database or sqlite_database, load_routes([tmp_path / "models.toml"]), embedder)
+
+    return make

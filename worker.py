@@ -1,0 +1,178 @@
+"""The process that does the work: `perdure worker`, or `python worker.py`.
+
+It polls one task queue for workflow and activity tasks, serves the workflows, activities and connectors of the modules it is
+given, and on SIGTERM lets running activities finish before it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import structlog
+from temporalio import workflow
+from temporalio.worker import Worker
+
+from perdure import telemetry
+from perdure.connection import connect, ensure_search_attributes
+from perdure.connectors.contracts import Connector
+from perdure.errors import InvalidSettings, PerdureError
+from perdure.plugin import PerdurePlugin
+from perdure.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Served:
+    """What a worker serves, found in the modules it was given."""
+
+    workflows: list[type] = field(default_factory=list)
+    activities: list[Callable[..., object]] = field(default_factory=list)
+    connectors: list[Connector] = field(default_factory=list)
+    routes: list[Path] = field(default_factory=list)
+
+    def plugin(self, settings: Settings) -> PerdurePlugin:
+        """Return the plugin that serves the connectors and routes found."""
+        return PerdurePlugin(settings, connectors=self.connectors, routes=self.routes)
+
+
+def load_modules(names: Sequence[str], settings: Settings) -> Served:
+    """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
+
+    Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
+    """
+    served = Served()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in names:
+        _collect(_imported(name), name, served)
+    for connector in served.connectors:
+        configure = getattr(connector, "configure", None)
+        if configure is not None:
+            configure(settings.connectors.get(connector.name, {}))
+    unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
+    if unused and names:
+        log.warning("options for connectors that no module defines", connectors=sorted(unused))
+    return served
+
+
+async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asyncio.Event | None = None) -> None:
+    """Serve MODULES until STOP is set or the process gets SIGTERM or SIGINT; then drain."""
+    served = load_modules(modules, settings)
+    plugin = served.plugin(settings)
+    client = await connect(plugin, patience=timedelta(seconds=20), role="worker")
+    added = await ensure_search_attributes(client)
+    if added:
+        log.info("search attributes registered", names=added, namespace=client.namespace)
+    stop = stop or _stop_on_signals()
+    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="perdure-activity") as executor:
+        worker = Worker(
+            client,
+            task_queue=settings.task_queue,
+            workflows=served.workflows,
+            activities=served.activities,
+            activity_executor=executor,
+            graceful_shutdown_timeout=settings.drain,
+        )
+        running = asyncio.create_task(worker.run(), name="worker")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        log.info(
+            "worker starting",
+            task_queue=settings.task_queue,
+            namespace=client.namespace,
+            workflows=[_workflow_name(each) for each in served.workflows],
+            connectors=[each.name for each in served.connectors],
+            pid=os.getpid(),
+        )
+        # A worker that cannot start or that fails ends by itself; waiting for STOP alone would hide it.
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not running.done():
+            log.info("worker draining", at_most=settings.drain.total_seconds())
+            await worker.shutdown()
+        await running
+    log.info("worker stopped")
+
+
+def main(modules: Sequence[str] | None = None) -> None:
+    """Run a worker for MODULES, else for those of the settings and the command line. Exits with 1 on bad configuration."""
+    try:
+        settings = load_settings()
+        telemetry.configure(settings)
+        asyncio.run(run_worker(settings, [*(modules if modules is not None else sys.argv[1:]), *settings.modules]))
+        code = 0
+    except PerdureError as error:
+        print(f"perdure worker: {error.message}", file=sys.stderr)
+        code = 3 if error.retryable else 1
+    telemetry.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The SDK's threads can abort an interpreter that shuts down (sdk-python#300); everything is drained and flushed here.
+    os._exit(code)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = f"module {name!r} cannot be found" if error.name == name else f"module {name!r} needs {error.name!r}, which cannot be found"
+        raise InvalidSettings(f"{missing}. Give importable names, as in `perdure worker my_desk.workflows`; looked in {Path.cwd()}.") from None
+    except Exception as error:
+        raise InvalidSettings(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _collect(module: ModuleType, name: str, served: Served) -> None:
+    before = len(served.workflows) + len(served.activities) + len(served.connectors)
+    for value in vars(module).values():
+        if isinstance(value, type) and _workflow_name(value) and not _workflow_name(value).startswith("perdure."):
+            _add(served.workflows, value)
+        elif callable(value) and not isinstance(value, type) and hasattr(value, "__temporal_activity_definition"):
+            _add(served.activities, value)
+        elif not isinstance(value, type) and _is_connector(value):
+            _add(served.connectors, value)
+    routes = getattr(module, "ROUTES", None)
+    if isinstance(routes, Path):
+        _add(served.routes, routes)
+    if before == len(served.workflows) + len(served.activities) + len(served.connectors):
+        raise InvalidSettings(
+            f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; name the module that does"
+        )
+
+
+def _add(found: list[T], value: T) -> None:
+    if not any(each is value for each in found):
+        found.append(value)
+
+
+def _is_connector(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("name", "actions", "execute", "probe", "close"))
+
+
+def _workflow_name(value: type) -> str:
+    definition = workflow._Definition.from_class(value)
+    return (definition.name or "") if definition else ""
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""How a run asks a person, and which answers count."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Literal
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+
+from perdure.errors import ApprovalExpired, ChangesRequested, Rejected
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    AskCall,
+    Asked,
+    Decision,
+    DecisionCall,
+    RecordCall,
+    Recorded,
+    Via,
+    bind,
+)
+from perdure.lineage import StepRef
+from perdure.workflows import attributes
+from perdure.workflows.run import OpenApproval, Run, current_run
+from perdure.workflows.steps import Value, as_json, execute
+
+_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
+
+
+async def approval(
+    question: str,
+    *,
+    of: str,
+    within: timedelta = timedelta(days=2),
+    about: Value = None,
+    risk: Literal["low", "medium", "high"] = "medium",
+    name: str | None = None,
+) -> Decision:
+    """Ask OF the QUESTION and wait for a decision, at most WITHIN; return it if it approves.
+
+    The decision binds to a digest over the question, ABOUT, the deadline and this run. Raises `Rejected`,
+    `ChangesRequested` or `ApprovalExpired` otherwise; each says who, why and when.
+    """
+    run = current_run()
+    step = run.step(name or "approval")
+    request = _request(run, step, question, of=of, within=within, about=as_json(about), risk=risk)
+    asked = await execute(
+        "perdure.ask",
+        AskCall(step=step, request=request),
+        Asked,
+        summary=f"Ask {of}: {question}",
+        timeout=timedelta(seconds=60),
+        retries=_RETRIES,
+    )
+    waiting = run.approvals[request.approval] = OpenApproval(request, accept_unverified=asked.accept_unverified)
+    _show(run)
+    try:
+        await workflow.wait_condition(
+            lambda: waiting.decision is not None,
+            timeout=max(request.deadline - workflow.now(), timedelta(0)),
+            timeout_summary=f"Deadline for {of}",
+        )
+        ended: Literal["decided", "expired", "withdrawn"] = "decided"
+    except TimeoutError:
+        ended = "expired"
+    except asyncio.CancelledError:
+        await _close(run, step, waiting, "withdrawn")
+        raise
+    await _close(run, step, waiting, ended)
+    return _granted(waiting)
+
+
+def install(run: Run) -> None:
+    """Give the run the update, the signal and the query that reviewers use. The interceptor calls it before the run starts."""
+
+    def validate(call: DecisionCall) -> None:
+        refusal = _refusal(run, call)
+        if refusal:
+            raise ApplicationError(refusal, type="DecisionRefused", non_retryable=True)
+
+    async def decide(call: DecisionCall) -> Decision:
+        """Decide an open approval: approve, reject or request changes."""
+        return _take(run, call, "update")
+
+    def decide_by_signal(call: DecisionCall) -> None:
+        """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
+        refusal = _refusal(run, call)
+        if refusal is None:
+            _take(run, call, "signal")
+            return
+        # A signal cannot be refused, so what did not count is told where the reviewer looks.
+        workflow.logger.warning("decision by signal did not count: %s", refusal)
+        waiting = run.approvals.get(call.approval)
+        if waiting is not None:
+            waiting.ignored.append(refusal)
+            _show(run)
+
+    def approvals() -> list[ApprovalRequest]:
+        """List the open approvals of this run."""
+        return [waiting.request for waiting in run.approvals.values() if waiting.decision is None]
+
+    workflow.set_update_handler(DECIDE, decide, validator=validate)
+    workflow.set_signal_handler(DECIDE, decide_by_signal)
+    workflow.set_query_handler(APPROVALS, approvals)
+
+
+def _request(
+    run: Run,
+    step: StepRef,
+    question: str,
+    *,
+    of: str,
+    within: timedelta,
+    about: object,
+    risk: Literal["low", "medium", "high"],
+) -> ApprovalRequest:
+    asked_at = workflow.now()
+    draft = ApprovalRequest.model_validate(
+        {
+            "approval": step.name,
+            "question": question,
+            "of": of,
+            "about": about,
+            "risk": risk,
+            "asked_at": asked_at,
+            "deadline": asked_at + within,
+            "digest": "",
+        }
+    )
+    return draft.model_copy(update={"digest": bind(draft, run.lineage)})
+
+
+def _refusal(run: Run, call: DecisionCall) -> str | None:
+    """Return why CALL does not count, or None if it does."""
+    decided = run.decided.get(call.approval)
+    if decided is not None and not _same(decided, call):
+        return f"approval {call.approval!r} was already decided: {decided.verdict} by {decided.by}"
+    if decided is not None:
+        return None
+    waiting = run.approvals.get(call.approval)
+    if waiting is None:
+        names = ", ".join(run.approvals) or "none"
+        return f"no approval {call.approval!r} is open in this run; open: {names}"
+    if call.digest != waiting.request.digest:
+        return f"the digest does not fit approval {call.approval!r}: what was asked has changed; read it again and decide on that"
+    if not waiting.accept_unverified:
+        return f"the decision by {call.by!r} is not verified, and this worker's policy refuses those (unverified_decisions)"
+    if workflow.now() >= waiting.request.deadline:
+        return f"approval {call.approval!r} expired at {waiting.request.deadline.isoformat()}"
+    return None
+
+
+def _take(run: Run, call: DecisionCall, via: Via) -> Decision:
+    decided = run.decided.get(call.approval)
+    if decided is not None:
+        return decided
+    decision = Decision(**call.model_dump(), via=via, decided_at=workflow.now())
+    run.approvals[call.approval].decision = run.decided[call.approval] = decision
+    return decision
+
+
+def _same(decided: Decision, call: DecisionCall) -> bool:
+    return (decided.digest, decided.verdict, decided.by) == (call.digest, call.verdict, call.by)
+
+
+async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal["decided", "expired", "withdrawn"]) -> None:
+    request, decision = waiting.request, waiting.decision
+    del run.approvals[request.approval]
+    _show(run)
+    what = f"{decision.verdict} by {decision.by}" if decision else ended
+    await execute(
+        "perdure.record_decision",
+        RecordCall(
+            step=step, approval=request.approval, digest=request.digest, decision=decision, ended=ended, at=workflow.now()
+        ),
+        Recorded,
+        summary=f"Decision: {what}",
+        timeout=timedelta(seconds=60),
+        retries=_RETRIES,
+    )
+
+
+def _granted(waiting: OpenApproval) -> Decision:
+    request, decision = waiting.request, waiting.decision
+    if decision is None:
+        raise ApprovalExpired(f"nobody of {request.of} decided {request.question!r} before {request.deadline.isoformat()}")
+    if decision.verdict == "reject":
+        raise Rejected(f"{decision.by} rejected {request.question!r}: {decision.comment}")
+    if decision.verdict == "request changes":
+        raise ChangesRequested(f"{decision.by} wants changes to {request.question!r}: {decision.comment}")
+    return decision
+
+
+def _show(run: Run) -> None:
+    """Tell the list and the run's page who is waited for."""
+    waiting = sorted(run.approvals.values(), key=lambda each: each.request.deadline)
+    if not waiting:
+        workflow.upsert_search_attributes(
+            [
+                attributes.STATE.value_set("running"),
+                attributes.APPROVAL_OWNER.value_unset(),
+                attributes.APPROVAL_DEADLINE.value_unset(),
+            ]
+        )
+        workflow.set_current_details("")
+        return
+    first = waiting[0].request
+    workflow.upsert_search_attributes(
+        [
+            attributes.STATE.value_set("waiting_approval"),
+            attributes.APPROVAL_OWNER.value_set(first.of),
+            attributes.APPROVAL_DEADLINE.value_set(first.deadline),
+            *run.note_risk(first.risk),
+            *run.cost_update(),
+        ]
+    )
+    workflow.set_current_details("\n\n".join(_details(run, each) for each in waiting))
+
+
+def _details(run: Run, waiting: OpenApproval) -> str:
+    request = waiting.request
+    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="YOUR NAME")
+    lines = [
+        f"### Waiting for {request.of}: {request.question}",
+        f"until {request.deadline:%Y-%m-%d %H:%M} UTC, risk {request.risk}",
+        f"`perdure approval approve {run.lineage.workflow_id}`, or send this as update or signal `{DECIDE}`:",
+        f"```json\n{call.model_dump_json(exclude={'comment'})}\n```",
+        *(f"- did not count: {why}" for why in waiting.ignored),
+    ]
+    return "\n\n".join(lines)

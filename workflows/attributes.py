@@ -1,0 +1,33 @@
+"""What the Temporal list can be filtered by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.common import SearchAttributeKey
+
+PLAN = SearchAttributeKey.for_keyword("PerdurePlan")
+"""The workflow's type, or the name of the plan that is interpreted."""
+
+STATE = SearchAttributeKey.for_keyword("PerdureState")
+"""running, waiting_approval, completed, failed, cancelled. A terminated run keeps its last: filter on ExecutionStatus too."""
+
+RISK = SearchAttributeKey.for_keyword("PerdureRisk")
+"""The highest risk among the actions and approvals so far: low, medium, high."""
+
+COST = SearchAttributeKey.for_float("PerdureCostUsd")
+"""What the run's model calls cost so far, in US dollars."""
+
+APPROVAL_OWNER = SearchAttributeKey.for_keyword("PerdureApprovalOwner")
+APPROVAL_DEADLINE: SearchAttributeKey[datetime] = SearchAttributeKey.for_datetime("PerdureApprovalDeadline")
+
+TYPES = {
+    PLAN.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    STATE.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    RISK.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    COST.name: IndexedValueType.INDEXED_VALUE_TYPE_DOUBLE,
+    APPROVAL_OWNER.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    APPROVAL_DEADLINE.name: IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
+}
+"""What a namespace has to know before a run starts; `perdure dev` and the worker see to it."""

@@ -1,0 +1,70 @@
+"""What every run gets from the plugin: reviewers' handlers, its state in the list, unique step names across continuations."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.exceptions import is_cancelled_exception
+from temporalio.worker import (
+    ContinueAsNewInput,
+    ExecuteWorkflowInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+from perdure.workflows import approvals, attributes
+from perdure.workflows.run import Carried, current_run
+
+CARRIED = "perdure-carried"
+"""The header in which a run hands its step counts to its continuation."""
+
+
+class GovernedRuns(Interceptor):
+    """The worker interceptor that makes a plain `@workflow.defn` class a governed run."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """Return the interceptor that Temporal creates once per run."""
+        return _Inbound
+
+
+class _Inbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_Outbound(outbound))
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> object:
+        run = current_run()
+        if CARRIED in input.headers:
+            carried = Carried.model_validate_json(input.headers[CARRIED].data)
+            run.counts, run.spent_nano_usd, run.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
+        approvals.install(run)
+        if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
+            # Started by another client than ours, e.g. the temporal CLI.
+            workflow.upsert_search_attributes(
+                [attributes.STATE.value_set("running"), attributes.PLAN.value_set(run.plan or run.workflow_type)]
+            )
+        try:
+            result = await super().execute_workflow(input)
+        except workflow.ContinueAsNewError:
+            raise
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
+            self._settle("cancelled" if cancelled else "failed")
+            raise
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        self._settle("completed")
+        return result
+
+    def _settle(self, state: str) -> None:
+        workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
+
+
+class _Outbound(WorkflowOutboundInterceptor):
+    def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
+        carried = current_run().carried().model_dump_json().encode()
+        input.headers = {**input.headers, CARRIED: Payload(metadata={"encoding": b"json/plain"}, data=carried)}
+        super().continue_as_new(input)

@@ -1,0 +1,236 @@
+"""How a plan is run: the interpreter, a workflow like any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import JsonValue, ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from perdure.connectors.contracts import EffectCall
+from perdure.errors import ApprovalError, EffectRejected, PlanError
+from perdure.lineage import Frozen
+from perdure.memory.contracts import Scope
+from perdure.routing.contracts import OutputRef
+from perdure.workflows import attributes
+from perdure.workflows.approvals import approval
+from perdure.workflows.plan_model import (
+    ActStep,
+    ApprovalStep,
+    GenerateStep,
+    Plan,
+    PlanScope,
+    PlanStep,
+    RecallStep,
+    RememberStep,
+    as_text,
+    evaluate,
+    render,
+)
+from perdure.workflows.run import current_run
+from perdure.workflows.saga import Saga
+from perdure.workflows.steps import generate_json, perform, raise_translated, recall, remember
+
+
+class PlanRun(Frozen):
+    """The argument of the workflow `perdure.plan`."""
+
+    plan: Plan
+    input: JsonValue = None
+
+
+class CheckCall(Frozen):
+    """The argument of the local activity `perdure.check_plan`."""
+
+    plan: Plan
+    input: JsonValue = None
+
+
+class ActionFacts(Frozen):
+    """What the interpreter has to know of an action that it knows by name only."""
+
+    risk: str
+    reads: bool
+    deadline: timedelta
+
+
+class Checked(Frozen):
+    """The result of the local activity `perdure.check_plan`: every action and task of the plan exists on this worker."""
+
+    actions: dict[str, ActionFacts]
+
+
+@workflow.defn(name="perdure.plan")
+class PlanWorkflow:
+    """Runs a plan: each step when what it needs has ended, the rest undone if one fails."""
+
+    @workflow.run
+    async def run(self, call: PlanRun) -> JsonValue:
+        """Run the plan and return its outcome."""
+        run = current_run()
+        if not run.plan:
+            run.plan = call.plan.name
+            workflow.upsert_search_attributes([attributes.PLAN.value_set(call.plan.name)])
+        return await _Interpreter(call.plan, call.input, await _check(call)).run()
+
+
+async def _check(call: PlanRun) -> Checked:
+    try:
+        checked: Checked = await workflow.execute_local_activity(
+            "perdure.check_plan",
+            CheckCall(plan=call.plan, input=call.input),
+            result_type=Checked,
+            summary=f"Check plan {call.plan.name}",
+            start_to_close_timeout=timedelta(seconds=30),
+        )
+    except ActivityError as error:
+        raise_translated(error)
+    return checked
+
+
+class _Interpreter:
+    def __init__(self, plan: Plan, given: JsonValue, checked: Checked) -> None:
+        self._plan = plan
+        self._graph = plan.graph()
+        self._names: dict[str, JsonValue] = {"input": given, **{step.id: None for step in plan.steps}}
+        self._checked = checked
+        self._saga = Saga()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> JsonValue:
+        async with self._saga:
+            await self._run_steps()
+            if self._plan.outcome is not None:
+                return render(self._plan.outcome, self._names, "outcome")
+            return {step.id: self._names[step.id] for step in self._plan.steps}
+
+    async def _run_steps(self) -> None:
+        # A TaskGroup would cancel its tasks in the order of a set, which differs between a run and its replay.
+        for step in self._plan.steps:
+            self._tasks[step.id] = asyncio.create_task(self._when_ready(step), name=step.id)
+        tasks = list(self._tasks.values())
+        try:
+            await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await workflow.wait(tasks)
+        failed = next((task for task in tasks if not task.cancelled() and task.exception() is not None), None)
+        if failed is not None:
+            await failed
+
+    async def _when_ready(self, step: PlanStep) -> None:
+        needs = [self._tasks[each.id] for each in self._plan.steps if each.id in self._graph[step.id]]
+        if needs:
+            await workflow.wait(needs, return_when=asyncio.FIRST_EXCEPTION)
+        if any(task.cancelled() or task.exception() is not None for task in needs if task.done()):
+            raise asyncio.CancelledError(f"a step that {step.id} needs has failed")
+        if step.when is not None and not self._holds(step.when, step.id):
+            workflow.logger.info("step skipped", extra={"step": step.id})
+            return
+        self._names[step.id] = await self._do(step)
+
+    def _holds(self, condition: str, place: str) -> bool:
+        result = evaluate(condition, self._names, f"step {place!r}, when")
+        if not isinstance(result, bool):
+            raise PlanError(f"step {place!r}, when: {condition!r} gives {result!r}; it has to give true or false")
+        return result
+
+    def _do(self, step: PlanStep) -> Coroutine[object, object, JsonValue]:
+        match step:
+            case GenerateStep():
+                return self._generate(step)
+            case RecallStep():
+                return self._recall(step)
+            case RememberStep():
+                return self._remember(step)
+            case ActStep():
+                return self._act(step)
+            case ApprovalStep():
+                return self._approval(step)
+
+    async def _generate(self, step: GenerateStep) -> JsonValue:
+        output = (
+            OutputRef(name=step.output)
+            if isinstance(step.output, str)
+            else OutputRef(name=f"plan:{self._plan.name}.{step.id}", json_schema=step.output)
+        )
+        generation = await generate_json(
+            step.generate, output, inputs={key: self._render(each, step) for key, each in step.inputs.items()}, name=step.id
+        )
+        return {
+            "value": generation.value,
+            "confidence": generation.confidence,
+            "unsure": generation.unsure,
+            "model": generation.record.model,
+        }
+
+    async def _recall(self, step: RecallStep) -> JsonValue:
+        found = await recall(
+            self._text(step.recall, step), scope=self._scope(step.scope, step), limit=step.limit, name=step.id
+        )
+        return {"texts": list(found.texts)}
+
+    async def _remember(self, step: RememberStep) -> JsonValue:
+        written = await remember(
+            self._scope(step.scope, step), self._text(step.remember, step), ttl=step.ttl, name=step.id
+        )
+        return written.model_dump(mode="json")
+
+    async def _act(self, step: ActStep) -> JsonValue:
+        args = {key: self._render(each, step) for key, each in step.args.items()}
+        item = self._text(step.item, step)
+        facts = self._checked.actions[step.act]
+        if not facts.reads:
+            self._saga.register(current_run().next_name(step.id), step.act, item=item)
+        try:
+            effect = await perform(
+                EffectCall(step=current_run().step(step.id), action=step.act, args=args, item=item),
+                risk="" if facts.reads else facts.risk,
+                summary=f"{step.id}: {step.act}",
+                timeout=facts.deadline + timedelta(seconds=30),
+            )
+        except EffectRejected as refused:
+            if step.otherwise == "fail":
+                raise
+            return {"failed": True, "why": refused.message}
+        return {"value": effect.value, "receipt": effect.receipt.model_dump(mode="json")}
+
+    async def _approval(self, step: ApprovalStep) -> JsonValue:
+        try:
+            decision = await approval(
+                self._text(step.approval, step),
+                of=self._text(step.of, step),
+                within=step.within,
+                about=self._render(step.about, step),
+                risk=self._risk(step),
+                name=step.id,
+            )
+        except ApprovalError as refused:
+            if step.otherwise == "fail":
+                raise
+            return {"approved": False, "why": refused.message}
+        return {"approved": True, "by": decision.by, "why": decision.comment}
+
+    def _risk(self, step: ApprovalStep) -> Literal["low", "medium", "high"]:
+        match self._render(step.risk, step):
+            case "low" | "medium" | "high" as risk:
+                return risk
+            case other:
+                raise PlanError(f"step {step.id!r}: its risk is {other!r}; it has to be low, medium or high")
+
+    def _render(self, value: JsonValue, step: PlanStep) -> JsonValue:
+        return render(value, self._names, f"step {step.id!r}")
+
+    def _text(self, value: str, step: PlanStep) -> str:
+        return as_text(self._render(value, step))
+
+    def _scope(self, scope: PlanScope, step: PlanStep) -> Scope:
+        try:
+            return Scope.model_validate(self._render(scope.model_dump(mode="json"), step))
+        except ValidationError as error:
+            raise PlanError(f"step {step.id!r}: its scope is not one: {error.errors()[0]['msg']}") from None

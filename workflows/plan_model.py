@@ -1,0 +1,228 @@
+"""What a plan is: a graph of steps as data, written by a person or proposed by a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Literal
+
+import cel
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+
+from perdure.errors import PlanError
+
+_EXPRESSION = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
+_ID = r"^[a-z][a-z0-9_]*$"
+_RESERVED = ("input",)
+_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*([a-zA-Z_]\w*)\s*,")
+
+
+class _Model(BaseModel):
+    # Fields may be written as `with` and `if`-like words that Python reserves, hence the aliases.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class _Step(_Model):
+    id: str = Field(pattern=_ID)
+    needs: tuple[str, ...] = ()
+    """Steps that have to end first, besides those its expressions mention."""
+    when: str | None = None
+    """A CEL condition; if it is false the step is skipped and its value is null."""
+
+
+class GenerateStep(_Step):
+    """Ask a model."""
+
+    generate: str
+    """The task."""
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    output: dict[str, JsonValue] | str
+    """A JSON schema, or `module:Class` of a model that the worker has loaded."""
+
+
+class PlanScope(_Model):
+    """A memory scope whose parts may be expressions."""
+
+    tenant: str = "default"
+    agent: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
+class RecallStep(_Step):
+    """Recall from memory."""
+
+    recall: str
+    scope: PlanScope
+    limit: int = Field(default=5, ge=1, le=100)
+
+
+class RememberStep(_Step):
+    """Write to memory."""
+
+    remember: str
+    scope: PlanScope
+    ttl: timedelta | None = None
+
+
+class ActStep(_Step):
+    """Do an action of a connector."""
+
+    act: str
+    args: dict[str, JsonValue] = Field(default_factory=dict, alias="with")
+    item: str = ""
+    otherwise: Literal["fail", "continue"] = "fail"
+    """What it does when the target says no; `continue` gives the value {failed: true, why}."""
+
+
+class ApprovalStep(_Step):
+    """Ask a person."""
+
+    approval: str
+    """The question."""
+    of: str
+    within: timedelta = timedelta(days=2)
+    about: JsonValue = None
+    risk: str = "medium"
+    """low, medium or high; may be an expression."""
+    otherwise: Literal["fail", "continue"] = "fail"
+    """What a rejection, a request for changes or a missed deadline does; `continue` gives the value {approved: false, why}."""
+
+
+def _kind(value: object) -> str | None:
+    known = ("generate", "recall", "remember", "act", "approval")
+    if isinstance(value, dict):
+        return next((kind for kind in known if kind in value), None)
+    return next((kind for kind in known if hasattr(value, kind)), None)
+
+
+PlanStep = Annotated[
+    Annotated[GenerateStep, Tag("generate")]
+    | Annotated[RecallStep, Tag("recall")]
+    | Annotated[RememberStep, Tag("remember")]
+    | Annotated[ActStep, Tag("act")]
+    | Annotated[ApprovalStep, Tag("approval")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_step",
+        custom_error_message="a step says one of: generate, recall, remember, act, approval",
+    ),
+]
+
+
+class Plan(_Model):
+    """A declarative graph of steps. A step runs when what it needs has ended; steps that need nothing of each other run together."""
+
+    perdure: Literal[1] = 1
+    """The version of this format."""
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    description: str = ""
+    input: dict[str, JsonValue] = Field(default_factory=dict)
+    """A JSON schema that the input has to fit; empty takes anything."""
+    steps: tuple[PlanStep, ...] = Field(min_length=1)
+    outcome: JsonValue = None
+    """What the run returns, with expressions; default: every step's value by its id."""
+
+    @model_validator(mode="after")
+    def _is_a_graph(self) -> Plan:
+        ids = [step.id for step in self.steps]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"step id {twice[0]!r} stands twice")
+        if set(ids) & set(_RESERVED):
+            raise ValueError("step id 'input' is reserved for the plan's input")
+        try:
+            TopologicalSorter(self.graph()).prepare()
+        except CycleError as error:
+            raise ValueError(f"steps wait for each other: {' -> '.join(error.args[1])}") from None
+        _check_names(expressions(self.outcome), {*ids, *_RESERVED}, "outcome")
+        return self
+
+    def graph(self) -> dict[str, set[str]]:
+        """Return, per step, the steps that have to end first: those it names under `needs` and those its expressions mention."""
+        ids = {step.id for step in self.steps}
+        return {step.id: _needs(step, ids) for step in self.steps}
+
+
+def expressions(value: object) -> Iterator[str]:
+    """Yield the CEL expressions inside VALUE's `${...}`, however deep."""
+    if isinstance(value, str):
+        yield from _EXPRESSION.findall(value)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from expressions(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from expressions(each)
+
+
+def render(value: JsonValue, names: dict[str, JsonValue], place: str) -> JsonValue:
+    """Return VALUE with its `${...}` evaluated over NAMES. A string that is one expression keeps the type of its result."""
+    if isinstance(value, dict):
+        return {key: render(each, names, place) for key, each in value.items()}
+    if isinstance(value, list):
+        return [render(each, names, place) for each in value]
+    if not isinstance(value, str):
+        return value
+    whole = _EXPRESSION.fullmatch(value)
+    if whole:
+        return evaluate(whole[1], names, place)
+    return _EXPRESSION.sub(lambda match: as_text(evaluate(match[1], names, place)), value)
+
+
+def evaluate(expression: str, names: dict[str, JsonValue], place: str) -> JsonValue:
+    """Return what the CEL EXPRESSION gives over NAMES. Raises `PlanError` naming PLACE."""
+    try:
+        result: JsonValue = compiled(expression).execute({**names, **_FUNCTIONS})
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise PlanError(f"{place}: {expression!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
+    return result
+
+
+@lru_cache(maxsize=1024)
+def compiled(expression: str) -> cel.Program:
+    """Return the compiled EXPRESSION. Raises ValueError with the position if it is not CEL."""
+    return cel.compile(expression)
+
+
+def as_text(value: JsonValue) -> str:
+    """Return VALUE as it stands inside a text: nothing for null."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _needs(step: PlanStep, ids: set[str]) -> set[str]:
+    unknown = [name for name in step.needs if name not in ids]
+    if unknown:
+        raise ValueError(f"step {step.id!r} needs {unknown[0]!r}, and there is no such step; steps: {', '.join(sorted(ids))}")
+    body = step.model_dump(mode="json", exclude={"id", "needs", "when", "output"})
+    found = [*expressions(body), *([step.when] if step.when else [])]
+    return {*step.needs, *_check_names(found, {*ids, *_RESERVED}, f"step {step.id!r}")} - set(_RESERVED)
+
+
+def _check_names(found: Iterator[str] | list[str], known: set[str], place: str) -> set[str]:
+    mentioned: set[str] = set()
+    for expression in found:
+        try:
+            names = set(compiled(expression).variables()) - set(_BOUND.findall(expression))
+        except ValueError as error:
+            raise ValueError(f"{place}: {expression!r} is not a CEL expression: {str(error).splitlines()[0]}") from None
+        strange = sorted(names - known)
+        if strange:
+            raise ValueError(f"{place}: {expression!r} mentions {strange[0]!r}; known: {', '.join(sorted(known))}")
+        mentioned |= names
+    return mentioned
+
+
+def _day(text: str) -> datetime:
+    return datetime.fromisoformat(text[:10]).replace(tzinfo=UTC)
+
+
+_FUNCTIONS = {"day": _day}
+"""What expressions may call besides CEL's own functions: `day('2026-11-23...')` is the start of that day in UTC."""

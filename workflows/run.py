@@ -1,0 +1,113 @@
+"""What perdure keeps about a run inside its workflow: step names, spend, open approvals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
+
+from perdure.errors import InvalidInput
+from perdure.governance.contracts import ApprovalRequest, Decision
+from perdure.lineage import Frozen, Lineage, StepRef
+from perdure.workflows.attributes import COST, RISK
+
+_RISKS = ("low", "medium", "high")
+
+
+class Carried(Frozen):
+    """What a run hands to its continuation in a header, so that step names stay unique in the lineage."""
+
+    counts: dict[str, int] = {}
+    spent_nano_usd: int = 0
+    plan: str = ""
+
+
+@dataclass
+class OpenApproval:
+    """A request that waits, and the decision once it is there."""
+
+    request: ApprovalRequest
+    accept_unverified: bool
+    decision: Decision | None = None
+    ignored: list[str] = field(default_factory=list)
+    """Why signals that came for it did not count."""
+
+
+@dataclass
+class Run:
+    """The state of one run. Replay builds it anew, so nothing in it may come from outside the history."""
+
+    lineage: Lineage
+    run_id: str
+    workflow_type: str
+    counts: dict[str, int] = field(default_factory=dict)
+    spent_nano_usd: int = 0
+    risk: str = ""
+    plan: str = ""
+    approvals: dict[str, OpenApproval] = field(default_factory=dict)
+    decided: dict[str, Decision] = field(default_factory=dict)
+
+    def step(self, wanted: str) -> StepRef:
+        """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
+        if "#" in wanted or not wanted:
+            raise InvalidInput(f"step name {wanted!r}: give it a name without '#', which tells repeated steps apart")
+        name = self.next_name(wanted)
+        self.counts[wanted] = self.counts.get(wanted, 0) + 1
+        return self.named(name)
+
+    def next_name(self, wanted: str) -> str:
+        """Return the name that the next step called WANTED will have."""
+        count = self.counts.get(wanted, 0) + 1
+        return wanted if count == 1 else f"{wanted}#{count}"
+
+    def named(self, name: str) -> StepRef:
+        """Return the reference of the step that has exactly this NAME."""
+        return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
+
+    def spend(self, nano_usd: int) -> None:
+        """Add to what the run's model calls cost."""
+        self.spent_nano_usd += nano_usd
+
+    def note_risk(self, risk: str) -> list[SearchAttributeUpdate[str]]:
+        """Return the update of the risk attribute if RISK is higher than any before."""
+        if risk not in _RISKS or (self.risk and _RISKS.index(risk) <= _RISKS.index(self.risk)):
+            return []
+        self.risk = risk
+        return [RISK.value_set(risk)]
+
+    def cost_update(self) -> list[SearchAttributeUpdate[float]]:
+        """Return the update of the cost attribute, if anything was spent on models."""
+        return [COST.value_set(self.spent_nano_usd / 1e9)] if self.spent_nano_usd else []
+
+    def carried(self) -> Carried:
+        """Return what the continuation has to know."""
+        return Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
+
+
+def current_run() -> Run:
+    """Return the state of the run whose workflow code is running."""
+    loop = asyncio.get_running_loop()
+    run = _runs.get(loop)
+    if run is None:
+        info = workflow.info()
+        lineage = Lineage(
+            namespace=info.namespace, workflow_id=info.workflow_id, first_execution_run_id=info.first_execution_run_id
+        )
+        run = _runs[loop] = Run(lineage=lineage, run_id=info.run_id, workflow_type=info.workflow_type)
+    return run
+
+
+def upsert(*updates: Sequence[SearchAttributeUpdate[str] | SearchAttributeUpdate[float]]) -> None:
+    """Write all UPDATES to the run's search attributes as one event; nothing to write is no event."""
+    flat = [update for group in updates for update in group]
+    if flat:
+        workflow.upsert_search_attributes(flat)
+
+
+# Each run has an event loop of its own, alive exactly as long as the run is cached; so the loop is the run's identity here.
+# A workflow class of a user's may be a frozen dataclass or have slots, so nothing is hung on the instance.
+_runs: WeakKeyDictionary[asyncio.AbstractEventLoop, Run] = WeakKeyDictionary()

@@ -1,0 +1,255 @@
+"""The steps that a workflow is written with: each becomes one activity with a name, a summary and a record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import NoReturn, TypeVar
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from perdure.connectors.contracts import Action, Done, EffectCall, EffectResult
+from perdure.errors import InvalidInput, by_name
+from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
+from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
+from perdure.workflows.run import current_run, upsert
+
+T = TypeVar("T", bound=BaseModel)
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
+R = TypeVar("R", bound=BaseModel)
+
+Value = BaseModel | JsonValue | Sequence[BaseModel] | Mapping[str, BaseModel]
+
+HEARTBEAT = timedelta(seconds=4)
+"""How long a worker may be silent before its running steps are given to another: what a kill -9 costs."""
+
+_LOOKUP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+_MODEL_RETRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=8
+)
+# An effect is retried until it is known what became of it: the ledger parks what cannot be known.
+_EFFECT_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
+
+
+async def generate(
+    task: str,
+    output: type[T],
+    *,
+    inputs: Mapping[str, Value] | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+    timeout: timedelta = timedelta(minutes=5),
+) -> Generated[T]:
+    """Have the model that TASK is routed to answer about INPUTS, and return the answer as an OUTPUT.
+
+    The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
+    route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
+    """
+    generation = await generate_json(
+        task, _output_ref(output), inputs=inputs, name=name, summary=summary, timeout=timeout
+    )
+    value = output.model_validate(generation.value)
+    return Generated[T](
+        value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
+    )
+
+
+async def generate_json(
+    task: str,
+    output: OutputRef,
+    *,
+    inputs: Mapping[str, Value] | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+    timeout: timedelta = timedelta(minutes=5),
+) -> Generation:
+    """Do what `generate` does for an output that is known by reference or schema only, as plans have it."""
+    run = current_run()
+    call = GenerateCall(
+        step=run.step(name or f"generate:{task}"),
+        task=task,
+        inputs={key: as_json(value) for key, value in (inputs or {}).items()},
+        output=output,
+    )
+    generation = await execute(
+        "perdure.generate",
+        call,
+        Generation,
+        summary=summary or f"Ask a model: {task}",
+        timeout=timeout,
+        retries=_MODEL_RETRIES,
+    )
+    run.spend(generation.record.usage.cost_nano_usd)
+    return generation
+
+
+async def recall(
+    query: str,
+    *,
+    scope: Scope,
+    limit: int = 5,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Recall:
+    """Return up to LIMIT live memory records in SCOPE that bear on QUERY, best first, with the recall receipt.
+
+    A look-up without effect, so it runs as a local activity: one event instead of six.
+    """
+    step = current_run().step(name or "recall")
+    try:
+        found: Recall = await workflow.execute_local_activity(
+            "perdure.recall",
+            RecallCall(step=step, query=query, scope=scope, limit=limit, as_of=workflow.now()),
+            result_type=Recall,
+            summary=summary or f"Recall what is known of {scope}",
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=_LOOKUP_RETRIES,
+        )
+    except ActivityError as error:
+        raise_translated(error)
+    return found
+
+
+async def remember(
+    scope: Scope,
+    content: str,
+    *,
+    kind: Kind = "episodic",
+    subject: str | None = None,
+    memory_id: str | None = None,
+    ttl: timedelta | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Remembered:
+    """Write CONTENT to the memory of SCOPE; it expires after TTL. With MEMORY_ID it becomes that memory's next version."""
+    step = current_run().step(name or "remember")
+    call = RememberCall(
+        step=step,
+        scope=scope,
+        content=content,
+        kind=kind,
+        subject=subject,
+        memory_id=memory_id,
+        ttl=ttl,
+        valid_from=workflow.now(),
+    )
+    return await execute(
+        "perdure.remember",
+        call,
+        Remembered,
+        summary=summary or f"Remember for {scope}",
+        timeout=timedelta(seconds=60),
+        retries=_LOOKUP_RETRIES,
+    )
+
+
+async def act(
+    action: Action[In, Out],
+    args: In,
+    *,
+    item: str = "",
+    name: str | None = None,
+    summary: str | None = None,
+) -> Done[Out]:
+    """Do ACTION with ARGS once, whatever fails on the way, and return what the target answered with the receipt.
+
+    ITEM tells effects of one step apart, e.g. the order line. Raises `EffectRejected` if the target said no, and
+    `EffectParked` if nobody can tell what happened. A cancellation is answered after the request in flight has ended.
+    """
+    if not isinstance(args, action.input):
+        raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
+    step = current_run().step(name or action.name)
+    described = action.describe(args) if action.describe else action.name
+    effect = await perform(
+        EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item),
+        risk="" if action.reads else action.risk,
+        summary=summary or described,
+        timeout=action.target.deadline + timedelta(seconds=30),
+    )
+    return Done[Out](value=action.output.model_validate(effect.value), receipt=effect.receipt)
+
+
+async def perform(call: EffectCall, *, risk: str, summary: str, timeout: timedelta) -> EffectResult:
+    """Have a worker perform CALL, and note RISK. `act` and the plan interpreter share this."""
+    upsert(current_run().note_risk(risk))
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task else 0
+    effect = await execute(
+        "perdure.act",
+        call,
+        EffectResult,
+        summary=summary,
+        timeout=timeout,
+        retries=_EFFECT_RETRIES,
+        # An undo must not run before the request in flight has landed.
+        cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+    # The activity ended well although a cancellation came in between: the wait above has swallowed it.
+    if task and task.cancelling() > cancelled_before:
+        raise asyncio.CancelledError(workflow.cancellation_reason())
+    return effect
+
+
+async def execute(
+    activity: str,
+    call: BaseModel,
+    result: type[R],
+    *,
+    summary: str,
+    timeout: timedelta,
+    retries: RetryPolicy,
+    cancellation: workflow.ActivityCancellationType = workflow.ActivityCancellationType.TRY_CANCEL,
+) -> R:
+    """Run one of perdure's activities and raise what it failed with as an error of `perdure.errors`."""
+    try:
+        done: R = await workflow.execute_activity(
+            activity,
+            call,
+            result_type=result,
+            summary=_short(summary),
+            start_to_close_timeout=timeout,
+            heartbeat_timeout=HEARTBEAT,
+            retry_policy=retries,
+            cancellation_type=cancellation,
+        )
+    except ActivityError as error:
+        raise_translated(error)
+    return done
+
+
+def as_json(value: Value) -> JsonValue:
+    """Return VALUE as it goes into a prompt or an action: a recall gives its contents."""
+    if isinstance(value, Recall):
+        return list(value.texts)
+    plain: JsonValue = _JSON.dump_python(value, mode="json")
+    return plain
+
+
+def _output_ref(output: type[BaseModel]) -> OutputRef:
+    name = f"{output.__module__}:{output.__qualname__}"
+    # A class inside a function cannot be looked up by the worker, so its schema goes along.
+    return OutputRef(name=name, json_schema=output.model_json_schema() if "<locals>" in name else None)
+
+
+def raise_translated(error: ActivityError) -> NoReturn:
+    """Raise the error of `perdure.errors` that ERROR carries, or ERROR itself."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type:
+        known = by_name(cause.type)
+        if known is not None:
+            raise known(cause.message) from error
+    raise error
+
+
+def _short(summary: str, limit: int = 200) -> str:
+    # The server takes 400 bytes; the Web UI shows far less.
+    line = " ".join(summary.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+_JSON: TypeAdapter[object] = TypeAdapter(object)
