@@ -110,7 +110,9 @@ def runtime(metrics_address: str) -> Runtime | None:
     try:
         return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=metrics_address)))
     except ValueError as error:
-        raise InvalidSettings(f"metrics cannot be served at {metrics_address!r}: {error}. Change PERDURE_METRICS_ADDRESS.") from None
+        raise InvalidSettings(
+            f"metrics cannot be served at {metrics_address!r}: {error}. Change PERDURE_METRICS_ADDRESS."
+        ) from None
 
 
 async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, identity: str) -> Client:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import temporalio.client
-from temporalio.client import StartWorkflowInput, WorkflowHandle
+from temporalio.client import StartWorkflowInput, WorkflowHandle, WorkflowHistory
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
+from temporalio.worker import Replayer, Worker, WorkerConfig, WorkflowReplayResult, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
@@ -95,6 +95,23 @@ class PerdurePlugin(SimplePlugin):
         async with self._open_rooms():
             await next(worker)
 
+    @asynccontextmanager
+    async def run_replayer(
+        self,
+        replayer: Replayer,
+        histories: AsyncIterator[WorkflowHistory],
+        next: Callable[
+            [Replayer, AsyncIterator[WorkflowHistory]],
+            AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]],
+        ],
+    ) -> AsyncIterator[AsyncIterator[WorkflowReplayResult]]:
+        """Replay without any room: only large payloads are read from the database."""
+        try:
+            async with next(replayer, histories) as results:
+                yield results
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Close what a client without a worker has opened."""
         await self._database.close()
@@ -164,7 +181,9 @@ class _Start(temporalio.client.OutboundInterceptor):
                 SearchAttributePair(attributes.STATE, "running"),
                 SearchAttributePair(attributes.PLAN, input.workflow),
             ]
-            input.search_attributes = TypedSearchAttributes([*given, *(pair for pair in ours if pair.key.name not in named)])
+            input.search_attributes = TypedSearchAttributes(
+                [*given, *(pair for pair in ours if pair.key.name not in named)]
+            )
         return await super().start_workflow(input)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+import sqlalchemy.event
+import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
@@ -113,7 +115,7 @@ class Database:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
-        except (OSError, sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.ProgrammingError) as error:
+        except (OSError, sa.exc.DBAPIError) as error:
             raise Unreachable(
                 f"database {shown(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
                 "Check PERDURE_DATABASE_URL and that the server runs."

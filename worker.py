@@ -11,13 +11,13 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import structlog
 from temporalio import workflow
@@ -59,10 +59,7 @@ def load_modules(names: Sequence[str], settings: Settings) -> Served:
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
         _collect(_imported(name), name, served)
-    for connector in served.connectors:
-        configure = getattr(connector, "configure", None)
-        if configure is not None:
-            configure(settings.connectors.get(connector.name, {}))
+    served.connectors = [_configured(each, settings.connectors.get(each.name, {})) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
         log.warning("options for connectors that no module defines", connectors=sorted(unused))
@@ -128,8 +125,14 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        missing = f"module {name!r} cannot be found" if error.name == name else f"module {name!r} needs {error.name!r}, which cannot be found"
-        raise InvalidSettings(f"{missing}. Give importable names, as in `perdure worker my_desk.workflows`; looked in {Path.cwd()}.") from None
+        missing = (
+            f"module {name!r} cannot be found"
+            if error.name == name
+            else f"module {name!r} needs {error.name!r}, which cannot be found"
+        )
+        raise InvalidSettings(
+            f"{missing}. Give importable names, as in `perdure worker my_desk.workflows`; looked in {Path.cwd()}."
+        ) from None
     except Exception as error:
         raise InvalidSettings(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
@@ -150,6 +153,12 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
         raise InvalidSettings(
             f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; name the module that does"
         )
+
+
+def _configured(connector: Connector, options: Mapping[str, str]) -> Connector:
+    # A connector that talks to nobody, such as one in the process, takes no options and has no `configured`.
+    configured = getattr(connector, "configured", None)
+    return cast(Connector, configured(options)) if configured is not None else connector
 
 
 def _add(found: list[T], value: T) -> None:

@@ -31,7 +31,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
-    from perdure.connectors.null import NullConnector, Nothing, null
+    from perdure.connectors.null import Entry, NullConnector, null
     from perdure.lineage import Frozen
     from perdure.workflows import act
 
@@ -71,7 +71,7 @@ class Governed:
     @workflow.run
     async def run(self, given: Given) -> int:
         for _ in range(STEPS):
-            await act(null.look, Nothing())
+            await act(null.read, Entry())
         return STEPS
 
 
@@ -82,7 +82,7 @@ class Effect:
     @workflow.run
     async def run(self, given: Given) -> int:
         for _ in range(STEPS):
-            await act(null.put, Nothing())
+            await act(null.write, Entry())
         return STEPS
 
 
@@ -196,9 +196,7 @@ async def compare_servers(rounds: int, workflows: int, home: Path) -> list[float
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(DevServer(home / "ours", headless=True, port=0))
         plain = await stack.enter_async_context(DevServer(home / "plain", headless=True, port=0, tuned=False))
-        lanes = [
-            await stack.enter_async_context(lane("bare", server.address, home)) for server in (ours, plain)
-        ]
+        lanes = [await stack.enter_async_context(lane("bare", server.address, home)) for server in (ours, plain)]
         for each in lanes:
             await each.round(3)
         ratios = []

@@ -53,7 +53,7 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         unknown = (_fields(self.request) | _fields(self.probe)) - set(self.input.model_fields) - {"key"}
         if unknown:
             raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(sorted(unknown))}")
-        if self.target.mechanism == "natural-key" and not (self.key and self.probe):
+        if not self.reads and self.target.mechanism == "natural-key" and not (self.key and self.probe):
             raise ValueError(f"action {self.name}: a natural-key target needs `key`, a field of the body, and `probe`")
 
     def asks(self, args: In, key: str) -> Request:

@@ -12,7 +12,7 @@ from perdure.storage import UtcDateTime
 class EffectRow(SQLModel, table=True):
     """One execution of an action. `perdure.connectors.contracts.Effect` says what the columns mean."""
 
-    __tablename__ = "effect"
+    __tablename__ = "effect"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
 
     key: str = Field(primary_key=True)
     action: str
@@ -51,7 +51,7 @@ class EffectRow(SQLModel, table=True):
 class EffectEventRow(SQLModel, table=True):
     """One transition of an effect. Rows are only ever added; the id orders them."""
 
-    __tablename__ = "effect_event"
+    __tablename__ = "effect_event"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
 
     id: int | None = Field(default=None, primary_key=True)
     key: str = Field(index=True)

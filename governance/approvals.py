@@ -67,7 +67,9 @@ class Approvals:
         """Write down how the request ended."""
         decision = call.decision
         said = decision.model_dump(include={"verdict", "by", "comment", "verified", "via"}) if decision else {}
-        update = sa.update(ApprovalRow).where(*_is(call.step, call.approval)).values(state=call.ended, closed_at=call.at, **said)
+        update = (
+            sa.update(ApprovalRow).where(*_is(call.step, call.approval)).values(state=call.ended, closed_at=call.at, **said)
+        )
         async with self._database.write() as connection:
             await connection.execute(update)
 

@@ -81,9 +81,7 @@ class PayloadStore(StorageDriver):
             await tables.insert_payloads(connection, rows, sqlite=database.sqlite)
         return [StorageDriverClaim(claim_data={"sha256": _address(payload)}) for payload in payloads]
 
-    async def retrieve(
-        self, context: StorageDriverRetrieveContext, claims: Sequence[StorageDriverClaim]
-    ) -> list[Payload]:
+    async def retrieve(self, context: StorageDriverRetrieveContext, claims: Sequence[StorageDriverClaim]) -> list[Payload]:
         """Read the payloads that CLAIMS point to, and check that they are what was stored."""
         from perdure.governance import tables
 

@@ -40,6 +40,7 @@ class EdgeIndex:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-index")
         self._shard: EdgeShard | None = None
         self._unflushed = 0
+        self._closed = False
         self.version = f"qdrant-edge {installed('qdrant-edge-py')}, {embedder.name} {embedder.version}"
 
     @classmethod
@@ -89,27 +90,32 @@ class EdgeIndex:
 
     async def close(self) -> None:
         """Write everything out and give the folder free."""
+        if self._closed:
+            return
+        self._closed = True
         try:
-            await self._call(self._close)
+            await self._run(self._close)
         finally:
             self._thread.shutdown()
             os.close(self._lock)
 
     @property
     def _open(self) -> EdgeShard:
-        if self._shard is None:
-            raise Unreachable(f"the vector index in {self._folder} is closed")
+        assert self._shard is not None, "`_load` comes first"
         return self._shard
 
     async def _call(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise Unreachable(f"the vector index in {self._folder} is closed")
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except Unreachable:
-            raise
         except Exception as error:  # the library raises nothing more precise
             raise Unreachable(
-                f"the vector index in {self._folder} failed: {error}. Check the disk; if it goes on, stop the worker, delete "
-                "that folder and start again: the index is filled from the database"
+                f"the vector index in {self._folder} failed: {error}. Check the disk; if it goes on, stop the worker, "
+                "delete that folder and start again: the index is filled from the database"
             ) from error
 
     def _load(self) -> None:
@@ -189,17 +195,18 @@ async def _own(folder: Path, wait: timedelta) -> int:
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(IndexOwned), stop=stop_after_delay(wait), wait=wait_fixed(0.05), reraise=True
     )
-    return await retrying(_lock, folder)
+    return await retrying(asyncio.to_thread, _lock, folder)
 
 
-async def _lock(folder: Path) -> int:
+def _lock(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The kernel lets go of this lock when its owner dies, however it dies; the pid inside only serves the message.
         file = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise InvalidSettings(
-            f"the vector index cannot be kept in {folder}: {error.strerror}. Set PERDURE_HOME to a folder that can be written"
+            f"the vector index cannot be kept in {folder}: {error.strerror}. "
+            "Set PERDURE_HOME to a folder that can be written"
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,8 +214,8 @@ async def _lock(folder: Path) -> int:
         pid = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(file)
         raise IndexOwned(
-            f"the vector index in {folder} is owned by process {pid}. Stop that process, or set PERDURE_INDEX_URL to a Qdrant "
-            "server, which several processes can share"
+            f"the vector index in {folder} is owned by process {pid}. Stop that process, or set PERDURE_INDEX_URL "
+            "to a Qdrant server, which several processes can share"
         ) from None
     os.ftruncate(file, 0)
     os.pwrite(file, str(os.getpid()).encode(), 0)

@@ -15,6 +15,8 @@ Vector: TypeAlias = tuple[float, ...]
 
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+READ = 20_000
+"""How many characters of a text are looked at: far more than fill 256 word pieces."""
 VOCABULARY = Path(__file__).parent / "data" / "bert-base-uncased-vocab.txt"
 
 
@@ -42,10 +44,11 @@ class Embedder(Protocol):
 
 
 class MiniLm:
-    """all-MiniLM-L6-v2: 384 dimensions, English first, the first 256 word pieces of a text, about 4 ms a sentence on one core.
+    """all-MiniLM-L6-v2: 384 dimensions, English first, the first 256 word pieces of a text.
 
-    Words in scripts that the vocabulary lacks, such as Japanese, count as unknown. Making one takes half a second and blocks;
-    in a coroutine use `await MiniLm.load()`. Raises `InvalidSettings` if a file is not the one that was tried.
+    A sentence takes about 4 ms on one core. Words in scripts that the vocabulary lacks, such as Japanese, count as unknown.
+    Making one takes half a second and blocks; in a coroutine use `await MiniLm.load()`. Raises `InvalidSettings` if a file
+    is not the one that was tried.
     """
 
     name = "all-MiniLM-L6-v2-int8"
@@ -90,7 +93,7 @@ class MiniLm:
         return [found[text] for text in texts]
 
     def _run(self, texts: list[str]) -> list[Vector]:
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch([text[:READ] for text in texts])]
         vectors: dict[int, Vector] = {}
         # Texts of about the same length together, so that little is spent on padding.
         by_length = sorted(range(len(texts)), key=lambda at: len(encoded[at]))
@@ -124,7 +127,7 @@ def _checked(path: Path, sha256: str, remedy: str) -> bytes:
         ) from error
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise InvalidSettings(
-            f"the embedding model's file {path} has sha256 {found} instead of {sha256}, so it is not the one that was tried. "
-            f"To repair it: {remedy}"
+            f"the embedding model's file {path} has sha256 {found} instead of {sha256}, "
+            f"so it is not the one that was tried. To repair it: {remedy}"
         )
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -47,8 +48,17 @@ def aware(field: str, moment: datetime | None) -> None:
         raise InvalidInput(f"{field} {moment.isoformat()} has no zone; give it one, e.g. datetime.now(UTC)")
 
 
-async def write(connection: AsyncConnection, call: RememberCall, now: datetime) -> tuple[Remembered, list[str]]:
-    """Write what CALL says and return it, with the ids of the versions that the index has to be told of.
+@dataclass(frozen=True)
+class Written:
+    """What stands in SQL for a call, from when, and the versions that the index has to be told of."""
+
+    remembered: Remembered
+    recorded_at: datetime
+    changed: tuple[str, ...] = ()
+
+
+async def write(connection: AsyncConnection, call: RememberCall, now: datetime) -> Written:
+    """Write what CALL says at NOW and return what stands.
 
     The same step with the same argument writes once, however often and from wherever it comes. The same step with another
     argument, as after a reset of its run, writes the next version. Wants a transaction of `Database.write`.
@@ -62,11 +72,15 @@ async def write(connection: AsyncConnection, call: RememberCall, now: datetime) 
     write_key = _write_key(call)
     same = (col(MemoryRow.scope_key) == scope) & (col(MemoryRow.memory_id) == memory_id)
     newest = sa.select(sa.func.max(col(MemoryRow.version))).where(same).scalar_subquery()
-    known = sa.select(MemoryRow).where(same, sa.or_(col(MemoryRow.write_key) == write_key, col(MemoryRow.version) == newest))
+    known = sa.select(MemoryRow).where(
+        same, sa.or_(col(MemoryRow.write_key) == write_key, col(MemoryRow.version) == newest)
+    )
     rows = (await connection.execute(known.order_by(col(MemoryRow.version)))).all()
     for row in rows:
         if row.write_key == write_key:
-            return Remembered(memory_id=row.memory_id, version=row.version, content_hash=row.content_hash), []
+            same_write = Remembered(memory_id=row.memory_id, version=row.version, content_hash=row.content_hash)
+            # Named again, for its first writer may have been stopped before it told the index.
+            return Written(same_write, row.recorded_at, (row.version_id,))
 
     last = rows[-1] if rows else None
     # Clocks step back; the order of versions does not.
@@ -96,7 +110,8 @@ async def write(connection: AsyncConnection, call: RememberCall, now: datetime) 
     }
     await connection.execute(sa.insert(MemoryRow).values(row_values))
     await connection.execute(sa.insert(OutboxRow), [{"version_id": id_, "queued_at": recorded_at} for id_ in changed])
-    return Remembered(memory_id=memory_id, version=version, content_hash=content_hash), changed
+    remembered = Remembered(memory_id=memory_id, version=version, content_hash=content_hash)
+    return Written(remembered, recorded_at, tuple(changed))
 
 
 def visible(at: datetime) -> sa.ColumnElement[bool]:

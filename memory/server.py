@@ -120,17 +120,17 @@ class ServerIndex:
         from qdrant_client.models import Distance, KeywordIndexParams, KeywordIndexType, PayloadSchemaType, VectorParams
 
         async with self._reached():
-            if await self._client.collection_exists(self._collection):
-                return
-            try:
-                await self._client.create_collection(
-                    self._collection, vectors_config=VectorParams(size=self._dimensions, distance=Distance.COSINE)
-                )
-            except UnexpectedResponse as error:
-                if error.status_code != 409:  # another worker made it just now
-                    raise
+            if not await self._client.collection_exists(self._collection):
+                try:
+                    await self._client.create_collection(
+                        self._collection, vectors_config=VectorParams(size=self._dimensions, distance=Distance.COSINE)
+                    )
+                except UnexpectedResponse as error:
+                    if error.status_code != 409:  # another worker made it just now
+                        raise
             if self._local:
                 return
+            # Again at every start: who made the collection may have died before this.
             tenant = KeywordIndexParams(type=KeywordIndexType.KEYWORD, is_tenant=True)
             await self._client.create_payload_index(self._collection, "scope", field_schema=tenant, wait=True)
             for field in ("since", "until"):
@@ -141,9 +141,8 @@ class ServerIndex:
     @property
     def _local(self) -> bool:
         # qdrant-client's stand-in has no payload indexes and warns when asked for one.
-        from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
-
-        return isinstance(self._client._client, AsyncQdrantLocal)
+        options = self._client.init_options
+        return options.get("location") == ":memory:" or bool(options.get("path"))
 
     @asynccontextmanager
     async def _reached(self) -> AsyncIterator[None]:
@@ -154,8 +153,8 @@ class ServerIndex:
         except UnexpectedResponse as error:
             if error.status_code in (401, 403):
                 raise InvalidSettings(
-                    f"the Qdrant server at {self._where} refused us with {error.status_code}: it wants a key. Hand `Memory` a "
-                    "`ServerIndex.over` a client that has one"
+                    f"the Qdrant server at {self._where} refused us with {error.status_code}: it wants a key. "
+                    "Hand `Memory` a `ServerIndex.over` a client that has one"
                 ) from error
             raise Unreachable(
                 f"the Qdrant server at {self._where} answered {error.status_code}: {error.reason_phrase}"

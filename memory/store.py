@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -41,9 +42,9 @@ log = structlog.get_logger(__name__)
 class Memory:
     """The memory of one process: records in DATABASE, which are the truth, and INDEX, which only says where to look.
 
-    A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the first
-    use for what a crash left over. Every hit of the index is checked against SQL before it is returned. So the index may lag,
-    lack or invent points, and a recall is still never stale, expired or foreign.
+    A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the
+    first use for what a crash left over. Every hit of the index is checked against SQL before it is returned. So the index
+    may lag, lack or invent points, and a recall is still never stale, expired or foreign.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Memory:
         self._embedder = embedder
         self._clock = clock
         self._feeding = asyncio.Lock()
-        self._pending: set[str] = set()  # what this process wrote and the index may lack
+        self._pending: dict[str, int] = {}  # what this process wrote and the index may lack, and when, counted
+        self._count = itertools.count()
         self._caught_up = False
+        self._latest: datetime | None = None
 
     async def remember(self, call: RememberCall) -> Remembered:
         """Write a memory, or the next version of one, and return what was written. The next recall here finds it.
@@ -66,15 +69,20 @@ class Memory:
         records.checked(call)
         await self._embedder.embed([call.content])  # ahead of the commit: the index is fed with what is then at hand
         async with self._database.write() as connection:
-            written, changed = await records.write(connection, call, self._clock())
-        self._pending.update(changed)
+            written = await records.write(connection, call, self._now())
+        self._latest = written.recorded_at if self._latest is None else max(self._latest, written.recorded_at)
+        self._pending |= {version_id: next(self._count) for version_id in written.changed}
+        remembered = written.remembered
         try:
             await self.catch_up()
         except Unreachable as error:
             log.warning(
-                "memory written, index lags", memory_id=written.memory_id, version=written.version, error=error.message
+                "memory written, index lags",
+                memory_id=remembered.memory_id,
+                version=remembered.version,
+                error=error.message,
             )
-        return written
+        return remembered
 
     async def recall(self, call: RecallCall) -> Recall:
         """Return the records of exactly the scope that bear on the query, best first, as they were known at `as_of`.
@@ -82,7 +90,7 @@ class Memory:
         Raises `Unreachable` if the index does not work: no answer is better than one with holes.
         """
         records.aware("as_of", call.as_of)
-        now = self._clock()
+        now = self._now()
         moment = min(call.as_of or now, now)  # nobody knows yet what will have been written
         if self._pending or not self._caught_up:
             await self.catch_up()
@@ -102,7 +110,7 @@ class Memory:
     async def get(self, memory_id: str, scope: Scope, *, as_of: datetime | None = None) -> MemoryRecord:
         """Return the version of MEMORY_ID in SCOPE that was in force at AS_OF. Raises `NotFound` if there was none."""
         records.aware("as_of", as_of)
-        now = self._clock()
+        now = self._now()
         query = sa.select(MemoryRow).where(*_named(memory_id, scope), records.visible(min(as_of or now, now)))
         async with self._database.read() as connection:
             row = (await connection.execute(query)).first()
@@ -124,11 +132,12 @@ class Memory:
                 await self._apply_outbox()
                 await self._fill_gaps()
                 self._caught_up = True
-                self._pending.clear()
             while self._pending:
-                batch = list(islice(self._pending, PAGE))
+                batch = dict(islice(self._pending.items(), PAGE))
                 await self._apply(sa.select(OutboxRow).where(col(OutboxRow.version_id).in_(batch)))
-                self._pending.difference_update(batch)
+                for version_id, counted in batch.items():
+                    if self._pending[version_id] == counted:  # else it changed again meanwhile
+                        del self._pending[version_id]
 
     async def rebuild(self) -> int:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
@@ -142,6 +151,10 @@ class Memory:
     async def close(self) -> None:
         """Let go of the index. The database and the embedder belong to the caller."""
         await self._index.close()
+
+    def _now(self) -> datetime:
+        # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
+        return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
     async def _nearest(self, vector: Vector, scope: Scope, moment: datetime, limit: int) -> list[RecallHit]:
         key = records.scope_key(scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -149,21 +150,28 @@ def _inside(text: str) -> list[JsonValue]:
 
 
 def _mend(text: str) -> JsonValue:
-    if "{" not in text and "[" not in text:
-        raise Misfit("there is no JSON in the answer")
+    """Return what TEXT says if only its punctuation is wrong: quotes, commas, a fence. No word or number is changed."""
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+    broken = text[start:].rstrip("` \n")
+    if start < 0 or not broken.endswith(("}", "]")):
+        # Closing it would make up an answer: {"amount": 12 may have been going to be 1200.
+        raise Misfit("the answer is cut off, or there is no JSON in it")
+    if re.search(r"[:,\[]\s*[-+]?(nan|inf(inity)?)\b", broken, re.IGNORECASE):
+        raise Misfit("NaN and infinity are not JSON values")
     import json_repair  # only here: most answers need none
 
-    start = min(at for at in (text.find("{"), text.find("[")) if at >= 0)
-    if not text.rstrip("` \n").endswith(("}", "]")):
-        # Closing it would make up an answer: {"amount": 12 may have been 1200.
-        raise Misfit("the answer is cut off")
-    mended = json_repair.loads(text[start:], skip_json_loads=True)
-    if text[start] == "{" and isinstance(mended, list):
-        raise Misfit("there are several JSON values where one is wanted")
-    if not isinstance(mended, dict | list) or not mended:
-        raise Misfit("the answer cannot be read as JSON")
-    value: JsonValue = _DECODER.decode(json.dumps(mended))
+    try:
+        mended = json_repair.loads(broken, skip_json_loads=True, strict=True)
+        value: JsonValue = _DECODER.decode(json.dumps(mended))
+    except (ValueError, TypeError):
+        raise Misfit("the answer cannot be read as one JSON value") from None
+    if _words(json.dumps(mended, ensure_ascii=False)) != _words(broken):
+        raise Misfit("the answer cannot be read as one JSON value without guessing")
     return value
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[\s{}\[\]\"',:\\]+", "", text).replace("None", "null").casefold()
 
 
 def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:

@@ -52,7 +52,10 @@ class Stub:
     """The provider: what it will do, and what it was sent."""
 
     url: str = ""
-    received: list[dict[str, JsonValue]] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
+    """The requests' bodies."""
+    models: list[str] = field(default_factory=list)
+    messages: list[list[dict[str, str]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _planned: deque[Behaviour] = field(default_factory=deque)
@@ -79,7 +82,9 @@ class Stub:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
         request = json.loads(await reader.readexactly(int(headers["content-length"])))
-        self.received.append(request)
+        self.received.append(json.dumps(request))
+        self.models.append(request["model"])
+        self.messages.append(request["messages"])
         self.keys.append(headers.get("authorization", "").removeprefix("bearer "))
         self.arrived.set()
         behaviour = self._planned.popleft() if self._planned else self._last

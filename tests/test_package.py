@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -10,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -24,6 +26,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGED = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
 NOT_PACKAGED = {"bench", "docs", "requirements", "tests"}
 HEAVY = ("litellm", "sqlmodel", "sqlalchemy", "alembic", "qdrant_client", "qdrant_edge", "onnxruntime", "hvac", "httpx")
+# What comes with a dependency as part of its own interface.
+PART_OF = {"google": "temporalio", "pydantic_core": "pydantic"}
 PACKAGES = ["perdure", *(f"perdure.{part}" for part in PACKAGED if "." not in part)]
 
 
@@ -43,8 +47,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the wheel was installed, without its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
+    _run(*pip, "--target", str(folder), str(wheel))
     return folder
 
 
@@ -94,8 +98,9 @@ print(perdure.__file__, workflows.MINE and memory.MINE, *perdure.workflows.__pat
 
 
 def test_nothing_generic_in_site_packages(installed: Path) -> None:
-    """Installing puts one name into site-packages."""
-    assert ["perdure"] == [path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")]
+    """Installing puts one name into site-packages, and one command beside them."""
+    assert {"bin", "perdure"} == {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert ["perdure"] == [path.name for path in (installed / "bin").iterdir()]
 
 
 # What an import costs
@@ -132,7 +137,23 @@ def test_public_names_are_documented(package: str) -> None:
     assert [] == bare
 
 
-# The locked requirements
+# What it needs
+
+
+def test_every_import_is_declared(tracked: list[PurePosixPath]) -> None:
+    """Each package that a packaged module imports is a dependency, not only what some dependency happens to need."""
+    names = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
+    declared = {canonicalize_name(name) for name in names}
+    homes = packages_distributions()
+    undeclared = {
+        f"{file}: {module}"
+        for file in tracked
+        if file.suffix == ".py" and file.parts[0] in PACKAGED
+        for module in _imports(ROOT / file) - set(sys.stdlib_module_names) - {"perdure", *PART_OF}
+        if not declared & {canonicalize_name(home) for home in homes.get(module, [])}
+    }
+
+    assert set() == undeclared
 
 
 @pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
@@ -194,10 +215,20 @@ def _public(module: object) -> Iterator[tuple[str, Callable[..., object]]]:
                 yield f"{name}.{member}", function
 
 
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
 def _locked(name: str) -> dict[str, list[Version]]:
     found: dict[str, list[Version]] = {}
     for package, version in re.findall(
-        r"^([\w.-]+)(?:\[.*?\])?==([^\s;]+)", (ROOT / "requirements" / name).read_text(), re.M
+        r"^([\w.-]+)(?:\[.*?\])?==([^\s;]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE
     ):
         found.setdefault(canonicalize_name(package), []).append(Version(version))
     return found

@@ -17,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel
 
 import perdure
@@ -191,7 +192,7 @@ async def test_naive_time(database: Database) -> None:
     """A time without a zone is refused, and the message says how to give it one."""
     await _create(database, f"CREATE TABLE moment (at {'VARCHAR(32)' if database.sqlite else 'TIMESTAMPTZ'})")
 
-    with pytest.raises(sa.exc.StatementError, match="give it a zone"):
+    with pytest.raises(StatementError, match="give it a zone"):
         async with database.write() as connection:
             await connection.execute(sa.insert(MOMENTS).values(at=datetime(2026, 11, 23)))  # noqa: DTZ001  # the point
 

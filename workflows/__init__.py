@@ -1,6 +1,6 @@
 """What a workflow is written with, and the workflows that come with perdure.
 
-    from perdure.workflows import Saga, act, approval, generate, recall, remember
+from perdure.workflows import Saga, act, approval, generate, recall, remember
 """
 
 from perdure.lineage import Frozen

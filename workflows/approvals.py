@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Literal
 
+from pydantic import JsonValue, ValidationError
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
@@ -87,18 +88,22 @@ def install(run: Run) -> None:
         """Decide an open approval: approve, reject or request changes."""
         return _take(run, call, "update")
 
-    def decide_by_signal(call: DecisionCall) -> None:
+    def decide_by_signal(given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
-        refusal = _refusal(run, call)
+        try:
+            call = DecisionCall.model_validate(given)
+            refusal = _refusal(run, call)
+        except ValidationError as error:
+            refusal = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         if refusal is None:
             _take(run, call, "signal")
             return
         # A signal cannot be refused, so what did not count is told where the reviewer looks.
         workflow.logger.warning("decision by signal did not count: %s", refusal)
-        waiting = run.approvals.get(call.approval)
-        if waiting is not None:
+        for waiting in run.approvals.values():
             waiting.ignored.append(refusal)
-            _show(run)
+        if run.approvals:
+            workflow.set_current_details(_all_details(run))
 
     def approvals() -> list[ApprovalRequest]:
         """List the open approvals of this run."""
@@ -219,7 +224,11 @@ def _show(run: Run) -> None:
             *run.cost_update(),
         ]
     )
-    workflow.set_current_details("\n\n".join(_details(run, each) for each in waiting))
+    workflow.set_current_details(_all_details(run))
+
+
+def _all_details(run: Run) -> str:
+    return "\n\n".join(_details(run, each) for each in run.approvals.values())
 
 
 def _details(run: Run, waiting: OpenApproval) -> str:

@@ -176,9 +176,7 @@ class _Interpreter:
         return {"texts": list(found.texts)}
 
     async def _remember(self, step: RememberStep) -> JsonValue:
-        written = await remember(
-            self._scope(step.scope, step), self._text(step.remember, step), ttl=step.ttl, name=step.id
-        )
+        written = await remember(self._scope(step.scope, step), self._text(step.remember, step), ttl=step.ttl, name=step.id)
         return written.model_dump(mode="json")
 
     async def _act(self, step: ActStep) -> JsonValue:

@@ -200,7 +200,9 @@ def as_text(value: JsonValue) -> str:
 def _needs(step: PlanStep, ids: set[str]) -> set[str]:
     unknown = [name for name in step.needs if name not in ids]
     if unknown:
-        raise ValueError(f"step {step.id!r} needs {unknown[0]!r}, and there is no such step; steps: {', '.join(sorted(ids))}")
+        raise ValueError(
+            f"step {step.id!r} needs {unknown[0]!r}, and there is no such step; steps: {', '.join(sorted(ids))}"
+        )
     body = step.model_dump(mode="json", exclude={"id", "needs", "when", "output"})
     found = [*expressions(body), *([step.when] if step.when else [])]
     return {*step.needs, *_check_names(found, {*ids, *_RESERVED}, f"step {step.id!r}")} - set(_RESERVED)

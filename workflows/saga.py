@@ -83,7 +83,7 @@ class Saga:
             ) from error
 
     async def _undo(self, effect: _Registered) -> Undone:
-        step = current_run().step(f"undo:{effect.step}")
+        step = current_run().named(f"undo:{effect.step}")
         workflow.logger.info("undoing", extra={"step": effect.step, "action": effect.action})
         return await execute(
             "perdure.undo",

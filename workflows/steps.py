@@ -50,9 +50,7 @@ async def generate(
     The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
     route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
     """
-    generation = await generate_json(
-        task, _output_ref(output), inputs=inputs, name=name, summary=summary, timeout=timeout
-    )
+    generation = await generate_json(task, _output_ref(output), inputs=inputs, name=name, summary=summary, timeout=timeout)
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
@@ -104,7 +102,7 @@ async def recall(
     try:
         found: Recall = await workflow.execute_local_activity(
             "perdure.recall",
-            RecallCall(step=step, query=query, scope=scope, limit=limit, as_of=workflow.now()),
+            RecallCall(step=step, query=query, scope=scope, limit=limit),
             result_type=Recall,
             summary=summary or f"Recall what is known of {scope}",
             start_to_close_timeout=timedelta(seconds=30),
@@ -136,7 +134,6 @@ async def remember(
         subject=subject,
         memory_id=memory_id,
         ttl=ttl,
-        valid_from=workflow.now(),
     )
     return await execute(
         "perdure.remember",

@@ -38,7 +38,9 @@ class ReturnsTriage:
     async def run(self, request: ReturnRequest) -> Outcome:
         """Return how the request ended."""
         if not request.order:
-            return Outcome(refunded=False, verdict="ask", decided_by="rules", why="the mail names no order; the customer is asked")
+            return Outcome(
+                refunded=False, verdict="ask", decided_by="rules", why="the mail names no order; the customer is asked"
+            )
         try:
             order = (await act(orders.look_up, LookUp(order=request.order))).value
         except EffectRejected:
@@ -64,14 +66,12 @@ class ReturnsTriage:
         # The amount is the shop's, never the mail's. A failure below undoes what was done above it.
         async with Saga() as saga:
             await saga.act(inventory.reserve, Reserve(order=order.order))
-            refund = await saga.act(payments.refund, Refund(order=order.order, amount=order.amount, currency=order.currency))
-        await remember(
-            customer(request.customer), f"refunded {order.order}: {triage.value.why}", ttl=timedelta(days=730)
-        )
+            refund = await saga.act(
+                payments.refund, Refund(order=order.order, amount=order.amount, currency=order.currency)
+            )
+        await remember(customer(request.customer), f"refunded {order.order}: {triage.value.why}", ttl=timedelta(days=730))
         decided_by = "person" if doubts else "model"
-        return Outcome(
-            refunded=True, verdict="refund", decided_by=decided_by, why=triage.value.why, receipt=refund.receipt
-        )
+        return Outcome(refunded=True, verdict="refund", decided_by=decided_by, why=triage.value.why, receipt=refund.receipt)
 
 
 def _doubts(request: ReturnRequest, order: Order, triage: Triage, *, unsure: bool) -> list[str]:

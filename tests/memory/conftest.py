@@ -1,34 +1,17 @@
-"""What the tests of memory stand on: a real index, real vectors, a clock that the test moves, and short ways to say a call."""
+"""What the tests of memory stand on: a real index, real vectors, a clock that the test moves, short ways to say a call."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from memory_kit import ADA, Ask, Clock, Say
 
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall, customer
+from perdure.memory import Memory, MiniLm, RecallCall, RememberCall
 from perdure.memory.edge import EdgeIndex
 from perdure.storage import Database
-
-ADA = customer("ada")
-
-
-class Clock:
-    """A clock that stands still until it is told to move."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def move(self, by: timedelta) -> datetime:
-        """Move BY that much and return the new time."""
-        self.now += by
-        return self.now
 
 
 @pytest.fixture
@@ -71,7 +54,7 @@ def step() -> Callable[[str], StepRef]:
 
 
 @pytest.fixture
-def to_remember(step: Callable[[str], StepRef]) -> Callable[..., RememberCall]:
+def to_remember(step: Callable[[str], StepRef]) -> Say:
     """Return a call that remembers CONTENT: of Ada, and by a step of its own, unless the test says otherwise."""
 
     def call(content: str, **fields: object) -> RememberCall:
@@ -83,7 +66,7 @@ def to_remember(step: Callable[[str], StepRef]) -> Callable[..., RememberCall]:
 
 
 @pytest.fixture
-def to_recall(step: Callable[[str], StepRef]) -> Callable[..., RecallCall]:
+def to_recall(step: Callable[[str], StepRef]) -> Ask:
     """Return a call that recalls QUERY: of Ada, unless the test says otherwise."""
 
     def call(query: str, **fields: object) -> RecallCall:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from memory_kit import Ask, Plane, Say
 from qdrant_client import AsyncQdrantClient
 
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
-from perdure.memory import MiniLm
+from perdure.memory import Memory, MiniLm
 from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import FOR_EVER, Index, Near, Point
+from perdure.memory.index import FOR_EVER, Index, Point
 from perdure.memory.server import ServerIndex
+from perdure.storage import Database
 
 A, B, C = (f"00000000-0000-0000-0000-00000000000{n}" for n in "abc")
 NO_TIME = timedelta(0)
-
-
-class Plane:
-    """An embedder of two dimensions: what the index needs to know of one."""
-
-    name = "plane"
-    version = "1"
-    dimensions = 2
-
-    async def embed(self, texts: object) -> list[tuple[float, ...]]:
-        """Never asked for."""
-        raise AssertionError
 
 
 @pytest.fixture(params=["edge", "server"])
@@ -54,7 +43,8 @@ async def test_nearest_first(index: Index) -> None:
     )
 
     found = await index.query((0.0, 2.0), scope="s", at=1, limit=2)
-    assert [Near(C, pytest.approx(1.0)), Near(B, pytest.approx(0.8))] == found
+    assert [C, B] == [near.version_id for near in found]
+    assert pytest.approx([1.0, 0.8]) == [near.score for near in found]
 
 
 async def test_scope_and_moment_decide(index: Index) -> None:
@@ -119,13 +109,15 @@ async def test_edge_has_one_owner(tmp_path: Path) -> None:
 
 async def test_edge_of_a_killed_owner_is_free(tmp_path: Path) -> None:
     """An index whose owner was killed opens, with what the owner had put in."""
-    owner = subprocess.Popen([sys.executable, "-c", OWNS_UNTIL_KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNS_UNTIL_KILLED, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
     assert owner.stdout is not None
-    assert "ready\n" == owner.stdout.readline()
+    assert b"ready\n" == await owner.stdout.readline()
     with pytest.raises(IndexOwned, match=f"process {owner.pid}"):
         await EdgeIndex.open(tmp_path, Plane(), wait=NO_TIME)
-    owner.send_signal(signal.SIGKILL)
-    owner.communicate()
+    owner.kill()
+    await owner.communicate()
 
     index = await EdgeIndex.open(tmp_path, Plane())
     assert 1 == await index.count()
@@ -156,8 +148,7 @@ async def test_edge_makes_a_broken_index_anew(tmp_path: Path) -> None:
     index = await EdgeIndex.open(tmp_path, Plane())
     await index.upsert([Point(A, "s", 0, FOR_EVER, (1, 0))])
     await index.close()
-    for file in tmp_path.rglob("*.json"):
-        file.write_text("{")
+    (tmp_path / "vectors-1" / "edge_config.json").write_text("{")
 
     index = await EdgeIndex.open(tmp_path, Plane())
     assert 0 == await index.count()
@@ -166,18 +157,14 @@ async def test_edge_makes_a_broken_index_anew(tmp_path: Path) -> None:
 
 async def test_edge_of_another_embedder_starts_empty(tmp_path: Path) -> None:
     """Vectors of another embedder are dropped, for they cannot be compared."""
-
-    class Turned(Plane):
-        version = "2"
-
     index = await EdgeIndex.open(tmp_path, Plane())
     await index.upsert([Point(A, "s", 0, FOR_EVER, (1, 0))])
     await index.close()
 
-    index = await EdgeIndex.open(tmp_path, Turned())
+    index = await EdgeIndex.open(tmp_path, Plane("2"))
     assert 0 == await index.count()
     await index.close()
-    assert ["vectors-2"] == [folder.name for folder in tmp_path.glob("vectors-*")]
+    assert {"owner.lock", "vectors-2"} == {path.name for path in tmp_path.iterdir()}  # noqa: ASYNC240  # a test may block
 
 
 async def test_edge_that_is_closed_says_so(tmp_path: Path) -> None:
@@ -196,6 +183,20 @@ async def test_edge_needs_a_folder_it_can_write(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidSettings, match="PERDURE_HOME"):
         await EdgeIndex.open(tmp_path / "file" / "index", Plane())
+
+
+async def test_server_index_serves_memory(
+    sqlite_database: Database, embedder: MiniLm, to_remember: Say, to_recall: Ask
+) -> None:
+    """Memory works the same on qdrant-client, and over two starts in one collection."""
+    client = AsyncQdrantClient(":memory:")
+    first = Memory(sqlite_database, await ServerIndex.over(client, embedder), embedder)
+    await first.remember(to_remember("Ada moved to Graz", memory_id="home"))
+    await first.remember(to_remember("Ada moved to Wien", memory_id="home"))
+
+    second = Memory(sqlite_database, await ServerIndex.over(client, embedder), embedder)
+    assert ["Ada moved to Wien"] == (await second.recall(to_recall("Where does Ada live?"))).texts
+    await second.close()
 
 
 async def test_server_that_does_not_answer_is_unreachable() -> None:

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from memory_kit import ADA, Ask, Clock, Letters, Say
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall, Scope, customer
+from perdure.memory import Memory, MiniLm, RememberCall, Scope, customer
 from perdure.memory.edge import EdgeIndex
-from perdure.memory.embed import Vector
 from perdure.memory.index import FOR_EVER, Point, microseconds
 from perdure.memory.records import scope_key
 from perdure.storage import Database
 
-if TYPE_CHECKING:
-    from conftest import Clock
 
-ADA = customer("ada")
-Say = Callable[..., RememberCall]
-Ask = Callable[..., RecallCall]
-
-
-async def test_nearest_comes_first(memory: Memory, to_remember: Say, to_recall: Ask) -> None:
+async def test_nearest_comes_first(sqlite_memory: Memory, to_remember: Say, to_recall: Ask) -> None:
     """A recall returns what bears on the query, best first, and no more than was asked for."""
     for content in ("Ada prefers tea to coffee", "The lamp of order 1042 arrived in pieces", "Ada's birthday is in May"):
-        await memory.remember(to_remember(content))
+        await sqlite_memory.remember(to_remember(content))
 
-    recall = await memory.recall(to_recall("Which of her orders came damaged?", limit=2))
+    recall = await sqlite_memory.recall(to_recall("Which of her orders came damaged?", limit=2))
     assert "The lamp of order 1042 arrived in pieces" == recall.texts[0]
     assert 2 == len(recall.hits)
     assert recall.hits[0].score > recall.hits[1].score
 
 
-async def test_receipt_tells_what_was_returned(memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask) -> None:
+async def test_receipt_tells_what_was_returned(
+    sqlite_memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask
+) -> None:
     """The receipt names versions, scores, moment and index."""
-    written = await memory.remember(to_remember("Ada prefers tea"))
+    written = await sqlite_memory.remember(to_remember("Ada prefers tea"))
 
-    recall = await memory.recall(to_recall("tea"))
+    recall = await sqlite_memory.recall(to_recall("tea"))
     assert ((written.memory_id, 1, recall.hits[0].score),) == recall.receipt.returned
     assert (clock.now, ADA) == (recall.receipt.as_of, recall.receipt.scope)
     assert "qdrant-edge" in recall.receipt.index_version
@@ -94,11 +87,11 @@ async def test_recall_can_be_repeated_as_of_then(memory: Memory, clock: Clock, t
     assert ["Ada lives in Wien"] == (await memory.recall(to_recall("Where is Ada?"))).texts
 
 
-async def test_future_is_not_known(memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask) -> None:
+async def test_future_is_not_known(sqlite_memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask) -> None:
     """A moment that is still to come counts as now, and the receipt says so."""
-    await memory.remember(to_remember("Ada is on holiday", ttl=timedelta(days=7)))
+    await sqlite_memory.remember(to_remember("Ada is on holiday", ttl=timedelta(days=7)))
 
-    recall = await memory.recall(to_recall("holiday", as_of=clock.now + timedelta(days=30)))
+    recall = await sqlite_memory.recall(to_recall("holiday", as_of=clock.now + timedelta(days=30)))
     assert (["Ada is on holiday"], clock.now) == (recall.texts, recall.receipt.as_of)
 
 
@@ -109,7 +102,7 @@ async def test_moment_needs_a_zone(sqlite_memory: Memory, to_recall: Ask) -> Non
 
 
 async def test_index_is_never_believed(
-    memory: Memory, index: EdgeIndex, embedder: MiniLm, clock: Clock, to_remember: Say, to_recall: Ask
+    memory: Memory, index: EdgeIndex, embedder: MiniLm, *, clock: Clock, to_remember: Say, to_recall: Ask
 ) -> None:
     """Points that are foreign, stale, or of no record at all are dropped, however many there are and however near."""
     await memory.remember(to_remember("Ada drinks something hot in the morning"))
@@ -127,18 +120,6 @@ async def test_index_is_never_believed(
     await index.upsert([Point(version_id, scope_key(ADA), 0, FOR_EVER, tea) for version_id in lies])
 
     assert ["Ada drinks something hot in the morning"] == (await memory.recall(to_recall("tea", limit=1))).texts
-
-
-class Letters:
-    """An embedder for tests that write much: a direction per text, from its hash. Near means equal."""
-
-    name = "letters"
-    version = "1"
-    dimensions = 8
-
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Return a direction for each of TEXTS."""
-        return [tuple(byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:8]) for text in texts]
 
 
 async def test_agrees_with_an_oracle(

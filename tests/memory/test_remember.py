@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
+from memory_kit import ADA, Ask, Clock, Say
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import StepRef
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall, Scope, customer
+from perdure.memory import Memory, MiniLm, Scope, customer
 from perdure.memory.edge import EdgeIndex
 from perdure.storage import Database
-
-if TYPE_CHECKING:
-    from conftest import Clock
-
-ADA = customer("ada")
-Say = Callable[..., RememberCall]
-Ask = Callable[..., RecallCall]
 
 
 async def test_same_step_writes_once(memory: Memory, index: EdgeIndex, to_remember: Say) -> None:
@@ -47,11 +40,11 @@ async def test_same_step_races_itself_and_writes_once(
     assert 1 == len(await one.history(written[0].memory_id, ADA))
 
 
-async def test_run_id_does_not_matter(memory: Memory, step: Callable[[str], StepRef], to_remember: Say) -> None:
+async def test_run_id_does_not_matter(sqlite_memory: Memory, step: Callable[[str], StepRef], to_remember: Say) -> None:
     """A reset gives the run another run id; a step that it repeats still writes once."""
     before, after = (step("note").model_copy(update={"run_id": run_id}) for run_id in ("a", "b"))
-    first = await memory.remember(to_remember("Ada moved to Graz", step=before))
-    again = await memory.remember(to_remember("Ada moved to Graz", step=after))
+    first = await sqlite_memory.remember(to_remember("Ada moved to Graz", step=before))
+    again = await sqlite_memory.remember(to_remember("Ada moved to Graz", step=after))
 
     assert first == again
 
@@ -59,7 +52,7 @@ async def test_run_id_does_not_matter(memory: Memory, step: Callable[[str], Step
 async def test_same_step_with_other_content_is_the_next_version(
     memory: Memory, step: Callable[[str], StepRef], to_remember: Say
 ) -> None:
-    """A reset run that says something else at the same step replaces what it said, and a late first attempt changes nothing."""
+    """A reset run that says something else at the same step replaces what it said; a late first attempt changes nothing."""
     first = await memory.remember(to_remember("refunded, the lamp was broken", step=step("note")))
     second = await memory.remember(to_remember("rejected, the lamp was used", step=step("note")))
     late = await memory.remember(to_remember("refunded, the lamp was broken", step=step("note")))
@@ -90,42 +83,43 @@ async def test_versions_that_race_follow_one_another(memory: Memory, to_remember
     assert sorted(record.recorded_at for record in history) == [record.recorded_at for record in history]
 
 
-async def test_clock_that_steps_back_keeps_the_order(memory: Memory, clock: Clock, to_remember: Say) -> None:
+async def test_clock_that_steps_back_keeps_the_order(sqlite_memory: Memory, clock: Clock, to_remember: Say) -> None:
     """A version written after another one counts from after it, whatever the clock says."""
-    await memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
+    await sqlite_memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
     clock.move(-timedelta(hours=1))
-    await memory.remember(to_remember("Ada lives in Wien", memory_id="home"))
+    await sqlite_memory.remember(to_remember("Ada lives in Wien", memory_id="home"))
 
-    before, after = await memory.history("home", ADA)
+    before, after = await sqlite_memory.history("home", ADA)
     assert before.recorded_at < after.recorded_at
+    assert "Ada lives in Wien" == (await sqlite_memory.get("home", ADA)).content
 
 
 async def test_version_for_later_leaves_the_present_one(
-    memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask
+    sqlite_memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask
 ) -> None:
     """What becomes valid next week replaces what holds today next week."""
     next_week = clock.now + timedelta(days=7)
-    await memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
+    await sqlite_memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
     clock.move(timedelta(minutes=1))
-    await memory.remember(to_remember("Ada lives in Wien", memory_id="home", valid_from=next_week))
+    await sqlite_memory.remember(to_remember("Ada lives in Wien", memory_id="home", valid_from=next_week))
 
-    today = await memory.recall(to_recall("Where does Ada live?"))
+    today = await sqlite_memory.recall(to_recall("Where does Ada live?"))
     clock.move(timedelta(days=7))
-    then = await memory.recall(to_recall("Where does Ada live?"))
+    then = await sqlite_memory.recall(to_recall("Where does Ada live?"))
     assert (["Ada lives in Graz"], ["Ada lives in Wien"]) == (today.texts, then.texts)
 
 
-async def test_a_name_means_another_memory_in_another_scope(memory: Memory, to_remember: Say) -> None:
+async def test_a_name_means_another_memory_in_another_scope(sqlite_memory: Memory, to_remember: Say) -> None:
     """Nobody can supersede, or read, another customer's memory by naming it."""
     grace = customer("grace")
-    await memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
-    await memory.remember(to_remember("Grace lives in New York", memory_id="home", scope=grace))
-    await memory.remember(to_remember("Ada likes tea", memory_id="taste"))
+    await sqlite_memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
+    await sqlite_memory.remember(to_remember("Grace lives in New York", memory_id="home", scope=grace))
+    await sqlite_memory.remember(to_remember("Ada likes tea", memory_id="taste"))
 
-    assert "Ada lives in Graz" == (await memory.get("home", ADA)).content
-    assert "Grace lives in New York" == (await memory.get("home", grace)).content
+    assert "Ada lives in Graz" == (await sqlite_memory.get("home", ADA)).content
+    assert "Grace lives in New York" == (await sqlite_memory.get("home", grace)).content
     with pytest.raises(NotFound, match="taste"):
-        await memory.get("taste", grace)
+        await sqlite_memory.get("taste", grace)
 
 
 async def test_record_says_where_it_comes_from(memory: Memory, clock: Clock, to_remember: Say) -> None:

@@ -15,6 +15,7 @@ from perdure.storage import Database
 
 @pytest.fixture
 def embedder() -> HashingEmbedder:
+    """A small embedder that says what it was given."""
     return HashingEmbedder()
 
 

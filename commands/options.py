@@ -1,0 +1,108 @@
+"""What every command can be told: how to print, and which Temporal to talk to."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Concatenate, ParamSpec, get_type_hints
+
+import typer
+
+P = ParamSpec("P")
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    text = "text"
+    json = "json"
+    jsonl = "jsonl"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was given, before the command or after it; the latter wins."""
+
+    output: Format | None = None
+    address: str | None = None
+    namespace: str | None = None
+    profile: str | None = None
+
+    @property
+    def format(self) -> Format:
+        """The output format in force."""
+        return self.output or Format.text
+
+    def over(self, earlier: Options) -> Options:
+        """Return these options, and those of EARLIER where these say nothing."""
+        return Options(*(mine if mine is not None else theirs for mine, theirs in zip(_values(self), _values(earlier), strict=True)))
+
+
+given: ContextVar[Options] = ContextVar("given", default=Options())
+"""What stood before the command."""
+
+OutputOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="How to print results on stdout: text for people, json for one JSON value, jsonl for one a line.",
+        show_default="text",
+        rich_help_panel="Every command",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Temporal's HOST:PORT. Default: TEMPORAL_ADDRESS or the profile's, else localhost:7233.",
+        metavar="HOST:PORT",
+        rich_help_panel="Every command",
+    ),
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Temporal's namespace. Default: TEMPORAL_NAMESPACE or the profile's, else default.",
+        metavar="NAME",
+        rich_help_panel="Every command",
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A profile of Temporal's own TOML configuration. Default: TEMPORAL_PROFILE.",
+        metavar="NAME",
+        rich_help_panel="Every command",
+    ),
+]
+
+_COMMON = {"output": OutputOption, "address": AddressOption, "namespace": NamespaceOption, "profile": ProfileOption}
+
+
+def takes_options(command: Callable[Concatenate[Options, P], None]) -> Callable[..., None]:
+    """Give COMMAND the options that every command takes; it gets them as one `Options`."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        own = Options(**{name: kwargs.pop(name) for name in _COMMON})  # type: ignore[arg-type]  # Typer has converted them
+        command(own.over(given.get()), *args, **kwargs)
+
+    # Typer reads a command's signature, so the four options take the place of the one.
+    hints = get_type_hints(command, include_extras=True)
+    [first, *rest] = inspect.signature(command).parameters.values()
+    kept = [each.replace(annotation=hints[each.name]) for each in rest]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint) for name, hint in _COMMON.items()
+    ]
+    signature = inspect.Signature([*kept, *common])
+    run.__signature__ = signature  # type: ignore[attr-defined]  # inspect.signature honours it
+    run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+    return run
+
+
+def _values(options: Options) -> tuple[Format | str | None, ...]:
+    return options.output, options.address, options.namespace, options.profile

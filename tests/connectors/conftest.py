@@ -1,0 +1,47 @@
+"""What the tests of connectors/ stand on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors_kit import Bank, QuickPayments, ShopProcess
+from perdure.connectors.ledger import Ledger
+from perdure.storage import Database
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[ShopProcess]:
+    """The stand-in shop, running."""
+    shop = ShopProcess(tmp_path)
+    shop.start()
+    yield shop
+    shop.stop()
+
+
+@pytest.fixture
+async def payments(shop: ShopProcess) -> AsyncIterator[QuickPayments]:
+    """The connector of the shop's refunds."""
+    payments = QuickPayments().configured({"url": shop.url})
+    yield payments
+    await payments.close()
+
+
+@pytest.fixture
+def desk(sqlite_database: Database, payments: QuickPayments) -> Ledger:
+    """A ledger in front of the shop."""
+    return Ledger(sqlite_database, {"payments": payments})
+
+
+@pytest.fixture
+def bank() -> Bank:
+    """A target in this process."""
+    return Bank()
+
+
+@pytest.fixture
+def ledger(database: Database, bank: Bank) -> Ledger:
+    """A ledger in front of the bank: once on SQLite, once on PostgreSQL."""
+    return Ledger(database, {"bank": bank})

@@ -1,0 +1,166 @@
+"""Tests of workflows/approvals.py: which answers count."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+from toy_workflows import Asks, AsksTwoAtOnce
+
+from perdure.connection import ensure_search_attributes
+from perdure.connectors.null import NullConnector
+from perdure.governance.approvals import Approvals
+from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
+from perdure.plugin import PerdurePlugin
+from perdure.settings import Settings
+from perdure.storage import open_database
+
+
+def decision(request: ApprovalRequest, verdict: str = "approve", by: str = "mara", comment: str = "") -> DecisionCall:
+    """Return what a reviewer sends about REQUEST."""
+    return DecisionCall.model_validate(
+        {"approval": request.approval, "digest": request.digest, "verdict": verdict, "by": by, "comment": comment}
+    )
+
+
+async def open_request(handle, count: int = 1) -> list[ApprovalRequest]:
+    """Return the run's open approvals as soon as there are COUNT."""
+    while True:
+        found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.05)  # a query cannot be waited on
+
+
+async def test_an_approval_lets_the_run_go_on(governed):
+    """The run waits, takes the decision, and the decision says that nobody verified its sender."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+        before = dict(desk.null.effects)
+        decided = await handle.execute_update(DECIDE, decision(request), result_type=Decision)
+
+        assert "mara" == await handle.result()
+        assert not before
+        assert not decided.verified
+        assert await desk.replays(handle, [Asks])
+
+
+async def test_a_decision_on_something_else_does_not_count(governed):
+    """A decision binds to the digest of what was asked: with another digest it is refused and the run goes on waiting."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        other = await desk.start(Asks.run, 1)
+        [request], [foreign] = await open_request(handle), await open_request(other)
+
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(DECIDE, decision(foreign))
+        assert request.digest != foreign.digest
+        assert "digest does not fit" in str(refused.value.cause)
+        assert [request] == await open_request(handle)
+
+
+async def test_deciding_twice_decides_once(governed):
+    """The same decision again gives the first answer; another one is told who decided."""
+    async with governed(AsksTwoAtOnce) as desk:
+        handle = await desk.start(AsksTwoAtOnce.run, 1)
+        first, second = await open_request(handle, 2)
+        once = await handle.execute_update(DECIDE, decision(first), result_type=Decision)
+        twice = await handle.execute_update(DECIDE, decision(first), result_type=Decision)
+
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(DECIDE, decision(first, "reject", comment="no"))
+        await handle.execute_update(DECIDE, decision(second, by="ole"))
+
+        assert once == twice
+        assert "already decided: approve by mara" in str(refused.value.cause)
+        assert ["mara", "ole"] == await handle.result()
+
+
+async def test_a_rejection_fails_the_run_with_who_and_why(governed):
+    """A rejection raises, and nothing behind it happens."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+        await handle.execute_update(DECIDE, decision(request, "reject", comment="not this one"))
+
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        cause = failed.value.cause
+        assert isinstance(cause, ApplicationError)
+        assert "Rejected" == cause.type
+        assert "mara rejected 'Write it?': not this one" == cause.message
+        assert not desk.null.effects
+
+
+async def test_a_rejection_without_a_reason_is_refused():
+    """Reject and request changes need a comment."""
+    with pytest.raises(ValueError, match="needs a comment that says why"):
+        DecisionCall(approval="a", digest="d", verdict="reject", by="mara")
+
+
+async def test_a_signal_from_the_web_ui_counts_as_unverified(governed):
+    """The mirrored signal decides like the update, also when malformed ones came before it."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+        await handle.signal(DECIDE, {"approval": "nonsense"})
+        await handle.signal(DECIDE, decision(request, by="typed by hand").model_dump())
+
+        assert "typed by hand" == await handle.result()
+
+
+async def test_policy_can_refuse_decisions_that_nobody_verified(governed):
+    """With unverified_decisions = refuse neither the update nor the signal counts."""
+    async with governed(Asks, settings={"unverified_decisions": "refuse"}) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+        await handle.signal(DECIDE, decision(request).model_dump())
+
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(DECIDE, decision(request))
+        assert "is not verified" in str(refused.value.cause)
+        assert [request] == await open_request(handle)
+
+
+async def test_what_waits_can_be_listed(governed):
+    """The list shows state, owner and deadline while a run waits, and the approvals table how it ended."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+        described = (await handle.describe()).typed_search_attributes
+        await handle.execute_update(DECIDE, decision(request))
+        await handle.result()
+
+        assert "waiting_approval" == described[SearchAttributeKey.for_keyword("PerdureState")]
+        assert "editor" == described[SearchAttributeKey.for_keyword("PerdureApprovalOwner")]
+        assert request.deadline.replace(microsecond=0) == described[
+            SearchAttributeKey.for_datetime("PerdureApprovalDeadline")
+        ].replace(microsecond=0)
+        async with open_database(desk.settings.database) as database:
+            [row] = await Approvals(database).list(state="decided")
+        assert ("approve", "mara", False) == (row.verdict, row.by, row.verified)
+
+
+async def test_nobody_decides_in_time(time_skipping, tmp_path):
+    """After the deadline the run fails with ApprovalExpired, days later, and the table says so."""
+    settings = Settings(home=tmp_path, task_queue="late")
+    plugin = PerdurePlugin(settings, connectors=[NullConnector()])
+    client = await Client.connect(time_skipping.client.service_client.config.target_host, plugins=[plugin])
+    await ensure_search_attributes(client)
+    async with Worker(client, task_queue="late", workflows=[Asks]):
+        started = await time_skipping.get_current_time()
+        handle = await time_skipping.client.start_workflow("Asks", 48, id="late", task_queue="late")
+
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert "ApprovalExpired" == failed.value.cause.type
+        assert await time_skipping.get_current_time() - started >= timedelta(hours=48)
+        async with open_database(settings.database) as database:
+            [row] = await Approvals(database).list(state="expired")
+        assert row.verdict is None
