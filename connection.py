@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from datetime import timedelta
@@ -12,7 +11,15 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_fixed,
+)
 
 from perdure.errors import InvalidSettings, NotAllowed, Unreachable
 from perdure.plugin import PerdurePlugin
@@ -76,22 +83,22 @@ async def ensure_search_attributes(client: Client) -> list[str]:
                 f"({error.message}). Run:\n{search_attribute_commands(missing, client.namespace)}"
             ) from None
     # A server takes a moment until what was added can be used.
-    for _ in range(100):
-        if not await missing_search_attributes(client):
-            return missing
-        await asyncio.sleep(0.1)
-    raise Unreachable(f"the search attributes {', '.join(missing)} were added and the server does not show them after 10 s")
+    shown = AsyncRetrying(
+        retry=retry_if_result(lambda known: known is not None and not known.issuperset(missing)),
+        stop=stop_after_delay(10),
+        wait=wait_fixed(0.1),
+    )
+    try:
+        await shown(_search_attributes, client)
+    except RetryError:
+        raise Unreachable(f"{', '.join(missing)} were added and the server does not show them after 10 s") from None
+    return missing
 
 
 async def missing_search_attributes(client: Client) -> list[str]:
-    """Return which of perdure's search attributes the namespace does not have."""
-    try:
-        known = await client.operator_service.list_search_attributes(
-            ListSearchAttributesRequest(namespace=client.namespace)
-        )
-    except RPCError as error:
-        raise _refused(error, client.namespace) from None
-    return [name for name in attributes.TYPES if name not in known.custom_attributes]
+    """Return which of perdure's search attributes the namespace does not have, all of them if the server cannot tell."""
+    known = await _search_attributes(client) or set()
+    return [name for name in attributes.TYPES if name not in known]
 
 
 def search_attribute_commands(names: list[str], namespace: str) -> str:
@@ -137,6 +144,19 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
     except RPCError as error:
         raise _refused(error, namespace) from None
     return client
+
+
+async def _search_attributes(client: Client) -> set[str] | None:
+    """Return the custom search attributes of the namespace, or None from a server that cannot list them (the test server)."""
+    try:
+        answer = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+    except RPCError as error:
+        if error.status == RPCStatusCode.UNIMPLEMENTED:
+            return None
+        raise _refused(error, client.namespace) from None
+    return set(answer.custom_attributes)
 
 
 def _refused(error: RPCError, namespace: str) -> Exception:

@@ -195,7 +195,7 @@ async def compare_servers(rounds: int, workflows: int, home: Path) -> list[float
 
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(DevServer(home / "ours", headless=True, port=0))
-        plain = await stack.enter_async_context(DevServer(home / "plain", headless=True, port=0, tuned=False))
+        plain = await stack.enter_async_context(DevServer(home / "plain", headless=True, port=0, tuning=()))
         lanes = [await stack.enter_async_context(lane("bare", server.address, home)) for server in (ours, plain)]
         for each in lanes:
             await each.round(3)

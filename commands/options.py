@@ -39,7 +39,12 @@ class Options:
 
     def over(self, earlier: Options) -> Options:
         """Return these options, and those of EARLIER where these say nothing."""
-        return Options(*(mine if mine is not None else theirs for mine, theirs in zip(_values(self), _values(earlier), strict=True)))
+        return Options(
+            output=self.output or earlier.output,
+            address=self.address or earlier.address,
+            namespace=self.namespace or earlier.namespace,
+            profile=self.profile or earlier.profile,
+        )
 
 
 given: ContextVar[Options] = ContextVar("given", default=Options())
@@ -103,6 +108,3 @@ def takes_options(command: Callable[Concatenate[Options, P], None]) -> Callable[
     run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
     return run
 
-
-def _values(options: Options) -> tuple[Format | str | None, ...]:
-    return options.output, options.address, options.namespace, options.profile

@@ -75,8 +75,8 @@ class HttpConnector:
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
         spec = _spec(action)
-        open_end = TargetUnavailable if spec.reads else EffectUnknown
-        response = await self._send(spec, spec.asks(args, attempt.key), attempt)
+        open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
+        response = await self._send(spec, spec.asks(args, attempt.key), attempt, open_end)
         status = response.status_code
         if status in spec.untouched:
             raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
@@ -94,11 +94,11 @@ class HttpConnector:
             raise open_end(f"{spec.name}: {self._name} answered {status}, and {error}") from None
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
-        """Ask for the effect of `attempt.key`. Raises `TargetUnavailable` or `EffectUnknown` where there is no answer."""
+        """Ask for the effect of `attempt.key`. Raises `TargetUnavailable` where there is no answer."""
         spec = _spec(action)
         if not spec.probe:
             return CannotTell(f"{spec.name} declares no probe")
-        response = await self._send(spec, spec.looks_up(args, attempt.key), attempt)
+        response = await self._send(spec, spec.looks_up(args, attempt.key), attempt, TargetUnavailable)
         status = response.status_code
         if status == 404 and spec.absent_is_404:
             return Absent()
@@ -117,7 +117,9 @@ class HttpConnector:
         if client is not None:
             await client.aclose()
 
-    async def _send(self, spec: _Action, request: Request, attempt: Attempt) -> httpx.Response:
+    async def _send(
+        self, spec: _Action, request: Request, attempt: Attempt, open_end: type[EffectUnknown | TargetUnavailable]
+    ) -> httpx.Response:
         import httpx
 
         if self._client is None:
@@ -135,7 +137,7 @@ class HttpConnector:
             # No connection, so no request. The text of httpx's errors may hold the address with all that is in it.
             raise TargetUnavailable(f"{spec.name}: {self._name} cannot be reached") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise EffectUnknown(f"{spec.name}: the connection to {self._name} ended ({type(error).__name__})") from None
+            raise open_end(f"{spec.name}: the connection to {self._name} ended ({type(error).__name__})") from None
 
     def _address(self, spec: _Action) -> tuple[str, dict[str, str]]:
         if not self._options:

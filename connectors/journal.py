@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 
+from perdure.connectors.commits import Change, Commits
 from perdure.connectors.contracts import AnyAction, Effect, EffectEvent, EffectState
 from perdure.connectors.states import TRANSITIONS, lease
 from perdure.connectors.tables import EffectEventRow, EffectRow
@@ -55,6 +56,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._commits = Commits(database, _INSERT_EVENT)
         self._insert_effect: sa.Insert = _INSERT_SQLITE if database.sqlite else _INSERT_POSTGRES
 
     async def open(self, intent: Intent) -> Claim | None:
@@ -69,7 +71,8 @@ class Journal:
             "first_sent_at": at,
             "last_sent_at": at,
         }
-        if not await self._write(self._insert_effect, row, _event(intent.key, 1, (None, "in flight"), at)):
+        event = _event(intent.key, 1, (None, "in flight"), at)
+        if not await self._commits.apply(Change(intent.key, self._insert_effect, row, event)):
             return None
         return Claim(intent.key, intent.action.name, "in flight", 1, 1, 0, lease_until, None)
 
@@ -77,7 +80,8 @@ class Journal:
         """Write INTENT as an effect that has failed before it began. Returns False if its key is there already."""
         at = now()
         row = _new_row(intent, "failed", at) | {"error": error}
-        return await self._write(self._insert_effect, row, _event(intent.key, 1, (None, "failed"), at, error))
+        event = _event(intent.key, 1, (None, "failed"), at, error)
+        return await self._commits.apply(Change(intent.key, self._insert_effect, row, event))
 
     async def resend(self, held: Effect | Claim, intent: Intent, *, proven_absent: bool = False) -> Claim:
         """Take HELD into flight under a new fence. PROVEN_ABSENT: nothing of it can be at the target any more."""
@@ -121,15 +125,17 @@ class Journal:
         if after not in TRANSITIONS[held.state]:
             raise AssertionError(f"effect {held.key}: {after!r} does not follow {held.state!r}")
         at = at or now()
-        row = {"held_key": held.key, "held_fence": held.fence, "state": after, "updated_at": at, **changes}
+        row = {"held_key": held.key, "held_fence": held.fence, "state": after, "updated_at": at}
+        row |= {name: _storable(value) if isinstance(value, str) else value for name, value in changes.items()}
         fence = changes.get("fence", held.fence)
-        if not await self._write(_UPDATE, row, _event(held.key, fence, (held.state, after), at, note)):
+        event = _event(held.key, fence, (held.state, after), at, _storable(note))
+        if not await self._commits.apply(Change(held.key, _UPDATE, row, event)):
             raise EffectBusy(f"effect {held.key} of {held.action} was taken over by another attempt, which finds out")
 
     async def note(self, held: Effect | Claim, state: EffectState, note: str) -> None:
         """Add an event that changes nothing: what was learnt about HELD, found in STATE."""
         async with self._database.write() as connection:
-            await connection.execute(_INSERT_EVENT, _event(held.key, held.fence, (state, state), now(), note))
+            await connection.execute(_INSERT_EVENT, _event(held.key, held.fence, (state, state), now(), _storable(note)))
 
     async def find(self, key: str) -> Effect | None:
         """Return the effect under KEY, if there is one."""
@@ -159,17 +165,6 @@ class Journal:
         async with self._database.read() as connection:
             rows = (await connection.execute(_SELECT_EVENTS, {"key": key})).mappings()
             return [EffectEvent.model_validate(dict(row)) for row in rows]
-
-    async def _write(
-        self, statement: sa.Insert | sa.Update, row: Mapping[str, object], event: Mapping[str, object]
-    ) -> bool:
-        # Nothing else is in the transaction, so that a reader sees the state and its event together or not at all.
-        async with self._database.write() as connection:
-            result = await connection.execute(statement, row)
-            if result.rowcount != 1:
-                return False
-            await connection.execute(_INSERT_EVENT, event)
-            return True
 
 
 # Built once: SQLAlchemy compiles each of them once a process.
@@ -218,6 +213,11 @@ def _event(
 ) -> dict[str, object]:
     before, after = step
     return {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
+
+
+def _storable(text: str) -> str:
+    # What a target says may hold a NUL, which PostgreSQL does not take.
+    return text.replace("\0", "")
 
 
 def _effect(row: sa.RowMapping) -> Effect:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -59,13 +60,18 @@ def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
     return found
 
 
+_SCHEMAS: WeakKeyDictionary[type[BaseModel], Mapping[str, JsonValue]] = WeakKeyDictionary()
+
+
 class Form:
     """The form that an answer must have: a pydantic model, a JSON schema, or any JSON if there is neither."""
 
     def __init__(self, output: type[BaseModel] | None, schema: Mapping[str, JsonValue] | None) -> None:
         self._output = output
         if output is not None:
-            self.schema: dict[str, JsonValue] = output.model_json_schema(by_alias=True)
+            if output not in _SCHEMAS:
+                _SCHEMAS[output] = output.model_json_schema(by_alias=True)
+            self.schema: Mapping[str, JsonValue] = _SCHEMAS[output]
         else:
             self.schema = dict(schema or {})
             _check_schema(self.schema)

@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx  # noqa: F401  imported before the forks, so that each of them does not have to
+from connectors_kit import QuickInventory, QuickPayments, persist
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors_kit import QuickInventory, QuickPayments, persist
 from perdure.connectors import AnyAction, Attempt, EffectCall, Executed, HttpConnector, Probe, UndoCall
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database

@@ -1,4 +1,4 @@
-"""What the tests of connectors/ share: a scripted target, the shop's process, and a caller that comes again as Temporal would."""
+"""What the tests of connectors/ share: a scripted target, the shop as a process, a caller that retries as Temporal does."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ from perdure.lineage import Frozen, Lineage, StepRef
 
 T = TypeVar("T")
 
-SETTLE = timedelta(seconds=0.4)
+SETTLE = timedelta(seconds=0.3)
 """What the tests' targets need to settle. The shop lands late after half of it."""
 QUICK = Target(mechanism="natural-key", settle=SETTLE, deadline=timedelta(seconds=1), looks=3)
+AT_ONCE = QUICK.model_copy(update={"settle": timedelta(milliseconds=10)})
 
 
 def step(
@@ -242,7 +243,7 @@ class ShopProcess:
         self.process.stdout.close()
         return self.process.wait(10)
 
-    async def ask(self, method: str, path: str, body: JsonValue = None) -> tuple[int, JsonValue]:
+    async def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> tuple[int, JsonValue]:
         """Return the status and the JSON with which the shop answers."""
         async with httpx.AsyncClient(base_url=self.url) as client:
             response = await client.request(method, path, json=body)

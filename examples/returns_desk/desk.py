@@ -38,9 +38,7 @@ class ReturnsTriage:
     async def run(self, request: ReturnRequest) -> Outcome:
         """Return how the request ended."""
         if not request.order:
-            return Outcome(
-                refunded=False, verdict="ask", decided_by="rules", why="the mail names no order; the customer is asked"
-            )
+            return Outcome(refunded=False, verdict="ask", decided_by="rules", why="the mail names no order")
         try:
             order = (await act(orders.look_up, LookUp(order=request.order))).value
         except EffectRejected:
@@ -50,7 +48,7 @@ class ReturnsTriage:
         triage = await generate("triage", Triage, inputs={"request": request, "past": past})
         doubts = _doubts(request, order, triage.value, unsure=triage.unsure)
         if triage.value.verdict == "reject" and not triage.unsure:
-            return Outcome(refunded=False, verdict="reject", why=triage.value.why)
+            return Outcome(refunded=False, proposed="reject", why=triage.value.why)
         if doubts:
             try:
                 await approval(
@@ -61,7 +59,9 @@ class ReturnsTriage:
                     risk="high" if order.amount > SMALL else "medium",
                 )
             except ApprovalError as refused:
-                return Outcome(refunded=False, verdict="reject", decided_by="person", why=refused.message)
+                return Outcome(
+                    refunded=False, proposed=triage.value.verdict, decided_by="person", why=refused.message
+                )
 
         # The amount is the shop's, never the mail's. A failure below undoes what was done above it.
         async with Saga() as saga:
@@ -70,8 +70,14 @@ class ReturnsTriage:
                 payments.refund, Refund(order=order.order, amount=order.amount, currency=order.currency)
             )
         await remember(customer(request.customer), f"refunded {order.order}: {triage.value.why}", ttl=timedelta(days=730))
-        decided_by = "person" if doubts else "model"
-        return Outcome(refunded=True, verdict="refund", decided_by=decided_by, why=triage.value.why, receipt=refund.receipt)
+        return Outcome(
+            refunded=True,
+            proposed=triage.value.verdict,
+            verdict="refund",
+            decided_by="person" if doubts else "model",
+            why=triage.value.why,
+            receipt=refund.receipt,
+        )
 
 
 def _doubts(request: ReturnRequest, order: Order, triage: Triage, *, unsure: bool) -> list[str]:
@@ -87,6 +93,7 @@ def _doubts(request: ReturnRequest, order: Order, triage: Triage, *, unsure: boo
         doubts.append("the order is another customer's")
     if order.final_sale:
         doubts.append("it was a final sale")
-    if order.delivered_on and date.fromisoformat(request.received[:10]) - order.delivered_on > RETURN_PERIOD:
+    received = date.fromisoformat(request.received[:10])
+    if order.delivered_on and received - order.delivered_on > RETURN_PERIOD:
         doubts.append("the return period is over")
     return doubts

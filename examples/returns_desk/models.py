@@ -37,7 +37,10 @@ class Outcome(Frozen):
     """How a request ended."""
 
     refunded: bool
-    verdict: Literal["refund", "reject", "ask", "duplicate"] = "reject"
+    proposed: Literal["refund", "reject", "ask"] = "ask"
+    """What the model, or a rule before it, made of the request; a person may have decided otherwise."""
+    verdict: Literal["refund", "reject", "ask"] = "reject"
+    """How it ended; `ask`: the customer has to say more first."""
     decided_by: Literal["rules", "model", "person"] = "model"
     why: str = ""
     receipt: Receipt | None = None

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-
 from connectors_kit import Bank, QuickPayments, ShopProcess
+
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database
 
@@ -42,6 +42,12 @@ def bank() -> Bank:
 
 
 @pytest.fixture
-def ledger(database: Database, bank: Bank) -> Ledger:
-    """A ledger in front of the bank: once on SQLite, once on PostgreSQL."""
+def ledger(sqlite_database: Database, bank: Bank) -> Ledger:
+    """A ledger in front of the bank."""
+    return Ledger(sqlite_database, {"bank": bank})
+
+
+@pytest.fixture
+def any_ledger(database: Database, bank: Bank) -> Ledger:
+    """The same, once on SQLite and once on PostgreSQL: for what the database has a part in."""
     return Ledger(database, {"bank": bank})

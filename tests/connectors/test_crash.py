@@ -1,3 +1,5 @@
+"""What a kill -9 leaves behind is finished by who comes next."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import connectors_crasher
-from connectors_kit import QuickInventory, QuickPayments, ShopProcess, key_of, persist, step, undo
+from connectors_kit import QuickInventory, ShopProcess, key_of, persist, step, undo
+
 from perdure.connectors import EffectCall
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database

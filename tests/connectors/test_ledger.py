@@ -1,3 +1,5 @@
+"""The ledger's promises, one by one."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step
 
-from connectors_kit import QUICK, SETTLE, Bank, call, key_of, persist, step
-from perdure.connectors import CannotTell, EffectCall, Target
+from perdure.connectors import CannotTell, EffectCall, Target, course
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.states import SKEW
 from perdure.errors import (
@@ -21,25 +23,25 @@ from perdure.errors import (
     TargetUnavailable,
     UnknownAction,
 )
-from perdure.storage import Database
+from perdure.storage import Database, now
 
 
-async def test_effect_is_recorded_with_its_receipt(ledger: Ledger, bank: Bank) -> None:
+async def test_effect_is_recorded_with_its_receipt(any_ledger: Ledger, bank: Bank) -> None:
     """An effect that succeeds leaves its intent, its two transitions and the target's reference."""
-    result = await ledger.perform(call())
+    result = await any_ledger.perform(call())
 
-    effect = await ledger.get(key_of(call()))
+    effect = await any_ledger.get(key_of(call()))
     assert result.receipt == effect.receipt
     assert ({"amount": 5}, "b-1", "response", 1) == (result.value, effect.remote_ref, effect.confirmed_by, effect.sent)
     assert ("succeeded", {"amount": 5}, {"amount": 5}) == (effect.state, effect.args, effect.response)
-    assert [(None, "in flight"), ("in flight", "succeeded")] == await _course(ledger)
+    assert [(None, "in flight"), ("in flight", "succeeded")] == await _course(any_ledger)
     assert [key_of(call())] == bank.paid
 
 
-async def test_retry_returns_what_is_recorded(ledger: Ledger, bank: Bank) -> None:
+async def test_retry_returns_what_is_recorded(any_ledger: Ledger, bank: Bank) -> None:
     """A second attempt of an effect that has succeeded gets the recorded result; nothing is sent."""
-    first = await ledger.perform(call())
-    second = await ledger.perform(call())
+    first = await any_ledger.perform(call())
+    second = await any_ledger.perform(call())
 
     assert first == second
     assert 1 == len(bank.attempts)
@@ -73,33 +75,33 @@ async def test_second_attempt_waits_for_the_lease(ledger: Ledger, bank: Bank) ->
     assert timedelta() < busy.value.retry_after <= QUICK.deadline + SKEW
 
 
-async def test_many_at_once_send_once(ledger: Ledger, bank: Bank) -> None:
+async def test_many_at_once_send_once(any_ledger: Ledger, bank: Bank) -> None:
     """Ten attempts of one effect that come at the same moment make one; the others are told that it is busy."""
-    results = await asyncio.gather(*(ledger.perform(call()) for _ in range(10)), return_exceptions=True)
+    results = await asyncio.gather(*(any_ledger.perform(call()) for _ in range(10)), return_exceptions=True)
 
     assert 1 == len(bank.attempts)
     assert {"EffectResult", "EffectBusy"} >= {type(result).__name__ for result in results}
-    assert 1 == (await ledger.perform(call())).receipt.sent
+    assert 1 == (await any_ledger.perform(call())).receipt.sent
 
 
-async def test_lost_response_is_found(ledger: Ledger, bank: Bank) -> None:
+async def test_lost_response_is_found(any_ledger: Ledger, bank: Bank) -> None:
     """When the response is lost, the effect is unknown; after the settle time it is found and succeeds by the probe."""
     bank.sends, bank.lands_anyway = [EffectUnknown("gone")], True
     with pytest.raises(EffectUnknown) as lost:
-        await ledger.perform(call())
-    unknown = await ledger.get(key_of(call()))
+        await any_ledger.perform(call())
+    unknown = await any_ledger.get(key_of(call()))
 
-    result = await persist(lambda: ledger.perform(call()))
+    result = await persist(lambda: any_ledger.perform(call()))
 
     assert ("unknown", SETTLE) == (unknown.state, lost.value.retry_after)
     assert (1, "probe", "b-found") == (len(bank.paid), result.receipt.confirmed_by, result.receipt.remote_ref)
     assert [(None, "in flight"), ("in flight", "unknown"), ("unknown", "claimed"), ("claimed", "succeeded")] == (
-        await _course(ledger)
+        await _course(any_ledger)
     )
 
 
 async def test_nothing_is_looked_up_before_the_target_has_settled(ledger: Ledger, bank: Bank) -> None:
-    """An attempt that comes before the settle time is over is sent away with the rest of it: absence would prove nothing."""
+    """An attempt that comes before the settle time is over is sent away with the rest of it: absence proves nothing yet."""
     bank.sends = [EffectUnknown("gone")]
     with pytest.raises(EffectUnknown):
         await ledger.perform(call())
@@ -112,11 +114,11 @@ async def test_nothing_is_looked_up_before_the_target_has_settled(ledger: Ledger
     assert timedelta() < early.value.retry_after <= SETTLE
 
 
-async def test_lost_request_is_sent_again_once_absence_is_proven(ledger: Ledger, bank: Bank) -> None:
+async def test_lost_request_is_sent_again_once_absence_is_proven(any_ledger: Ledger, bank: Bank) -> None:
     """When the request is lost, the probe finds nothing after the settle time, and it is sent again under a new fence."""
     bank.sends = [EffectUnknown("gone")]
 
-    result = await persist(lambda: ledger.perform(call()))
+    result = await persist(lambda: any_ledger.perform(call()))
 
     assert (2, 1) == (result.receipt.sent, len(bank.paid))
     assert bank.attempts[0].key == bank.attempts[1].key
@@ -124,7 +126,8 @@ async def test_lost_request_is_sent_again_once_absence_is_proven(ledger: Ledger,
 
 
 async def test_who_cannot_tell_asks_a_person(ledger: Ledger, bank: Bank) -> None:
-    """A probe that cannot tell is repeated; after the declared number of looks the effect is parked and never sent again."""
+    """A probe that cannot tell is repeated; after the declared number of looks the effect is parked and not sent again."""
+    bank.target = AT_ONCE
     bank.sends, bank.looks = [EffectUnknown("gone")], [CannotTell("two of them")] * 3
 
     with pytest.raises(EffectParked, match="two of them"):
@@ -161,6 +164,7 @@ async def test_connector_that_breaks_leaves_an_unknown_effect(ledger: Ledger, ba
 
 async def test_broken_probe_ends_with_a_person(ledger: Ledger, bank: Bank) -> None:
     """A probe that raises what it should not counts as one that cannot tell."""
+    bank.target = AT_ONCE
     bank.sends, bank.looks = [EffectUnknown("gone")], [KeyError("id")] * 3
 
     with pytest.raises(EffectParked, match="KeyError"):
@@ -254,30 +258,30 @@ async def test_refusal_before_the_target_has_settled_is_not_final(ledger: Ledger
     assert ["unknown", "failed"] == [early.state, (await ledger.get(key_of(call()))).state]
 
 
-async def test_other_arguments_are_refused(ledger: Ledger, bank: Bank) -> None:
+async def test_other_arguments_are_refused(any_ledger: Ledger, bank: Bank) -> None:
     """The same key with other arguments is a conflict: nothing is sent, and a receipt that is there stays."""
-    await ledger.perform(call(amount=5))
-    before = await ledger.get(key_of(call()))
+    await any_ledger.perform(call(amount=5))
+    before = await any_ledger.get(key_of(call()))
 
     with pytest.raises(EffectConflict):
-        await ledger.perform(call(amount=6))
+        await any_ledger.perform(call(amount=6))
 
-    assert before == await ledger.get(key_of(call()))
+    assert before == await any_ledger.get(key_of(call()))
     assert 1 == len(bank.attempts)
-    assert "other arguments" in (await ledger.events(key_of(call())))[-1].note
+    assert "other arguments" in (await any_ledger.events(key_of(call())))[-1].note
 
 
-async def test_other_arguments_park_an_open_effect(ledger: Ledger, bank: Bank) -> None:
+async def test_other_arguments_park_an_open_effect(any_ledger: Ledger, bank: Bank) -> None:
     """An effect that is not done yet is parked by a conflict, so that neither of the two intents is carried out."""
     bank.sends = [TargetUnavailable("closed")]
     with pytest.raises(TargetUnavailable):
-        await ledger.perform(call(amount=5))
+        await any_ledger.perform(call(amount=5))
 
     with pytest.raises(EffectConflict):
-        await ledger.perform(call(amount=6))
+        await any_ledger.perform(call(amount=6))
 
     with pytest.raises(EffectParked):
-        await ledger.perform(call(amount=5))
+        await any_ledger.perform(call(amount=5))
     assert [] == bank.paid
 
 
@@ -295,10 +299,10 @@ async def test_other_arguments_leave_a_request_in_flight_alone(ledger: Ledger, b
     assert "succeeded" == (await ledger.get(key_of(call()))).state
 
 
-async def test_lost_fence_changes_nothing(ledger: Ledger, bank: Bank, database: Database) -> None:
+async def test_lost_fence_changes_nothing(any_ledger: Ledger, bank: Bank, database: Database) -> None:
     """An attempt whose effect another has taken over writes nothing; what it learnt is kept as an event."""
     bank.gate = asyncio.Event()
-    first = asyncio.create_task(ledger.perform(call()))
+    first = asyncio.create_task(any_ledger.perform(call()))
     await bank.on_the_way.wait()
     async with database.write() as connection:
         await connection.execute(sa.text("UPDATE effect SET fence = fence + 1, state = 'claimed'"))
@@ -307,29 +311,25 @@ async def test_lost_fence_changes_nothing(ledger: Ledger, bank: Bank, database: 
     with pytest.raises(EffectBusy):
         await first
 
-    assert "claimed" == (await ledger.get(key_of(call()))).state
-    assert "'b-1'" in (await ledger.events(key_of(call())))[-1].note
+    assert "claimed" == (await any_ledger.get(key_of(call()))).state
+    assert "'b-1'" in (await any_ledger.events(key_of(call())))[-1].note
 
 
 async def test_attempt_that_was_held_up_does_not_send(
     database: Database, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that stood still between claim and send does not send: by now another may have taken the effect over."""
-    from perdure.connectors import course, journal
-    from perdure.storage import now
-
     monkeypatch.setattr(course, "now", lambda: now() + QUICK.deadline + SKEW * 2)
     with pytest.raises(TargetUnavailable, match="held up"):
         await Ledger(database, {"bank": bank}).perform(call())
 
     assert [] == bank.attempts
-    assert journal.now is now
 
 
-async def test_cancelled_attempt_is_recorded(ledger: Ledger, bank: Bank) -> None:
+async def test_cancelled_attempt_is_recorded(any_ledger: Ledger, bank: Bank) -> None:
     """A cancellation is answered when the request in flight has ended and is recorded, however often it comes."""
     bank.gate = asyncio.Event()
-    attempt = asyncio.create_task(ledger.perform(call()))
+    attempt = asyncio.create_task(any_ledger.perform(call()))
     await bank.on_the_way.wait()
     for _ in range(3):
         attempt.cancel()
@@ -340,8 +340,8 @@ async def test_cancelled_attempt_is_recorded(ledger: Ledger, bank: Bank) -> None
     with pytest.raises(asyncio.CancelledError):
         await attempt
 
-    assert "succeeded" == (await ledger.get(key_of(call()))).state
-    assert "b-1" == (await ledger.perform(call())).receipt.remote_ref
+    assert "succeeded" == (await any_ledger.get(key_of(call()))).state
+    assert "b-1" == (await any_ledger.perform(call())).receipt.remote_ref
 
 
 async def test_cancelled_attempt_that_fails_is_recorded(ledger: Ledger, bank: Bank) -> None:
@@ -382,6 +382,30 @@ async def test_look_up_has_no_row(ledger: Ledger, bank: Bank) -> None:
     assert [] == list(await ledger.list())
 
 
+async def test_words_of_the_target_are_stored_whatever_they_are(any_ledger: Ledger, bank: Bank) -> None:
+    """A NUL in what the target says does not keep its refusal out of the ledger."""
+    bank.sends = [EffectRejected("no\0pe")]
+    with pytest.raises(EffectRejected):
+        await any_ledger.perform(call())
+
+    assert ("failed", "nope") == (
+        (await any_ledger.get(key_of(call()))).state,
+        (await any_ledger.get(key_of(call()))).error,
+    )
+
+
+async def test_write_that_the_database_refuses_takes_no_other_along(postgres_database: Database, bank: Bank) -> None:
+    """Of effects whose writes share a transaction, one that cannot be stored fails alone."""
+    ledger = Ledger(postgres_database, {"bank": bank})
+    calls = [call(name=str(number)) for number in range(6)]
+    calls[3] = calls[3].model_copy(update={"item": "\0"})
+
+    results = await asyncio.gather(*(ledger.perform(one) for one in calls), return_exceptions=True)
+
+    assert [3] == [number for number, result in enumerate(results) if isinstance(result, Exception)]
+    assert 5 == len(await ledger.list(state="succeeded")) == len(bank.paid)
+
+
 async def test_key_survives_reset_and_continue_as_new(ledger: Ledger, bank: Bank) -> None:
     """The same step of another run in the same lineage is the same effect; an item or a generation makes another one."""
     await ledger.perform(EffectCall(step=step(run_id="r-1"), action="bank.pay", args={"amount": 5}))
@@ -394,17 +418,17 @@ async def test_key_survives_reset_and_continue_as_new(ledger: Ledger, bank: Bank
     assert (1, 4, 4) == (after_reset, len(bank.paid), len(set(bank.paid)))
 
 
-async def test_list_is_by_state(ledger: Ledger, bank: Bank) -> None:
+async def test_list_is_by_state(any_ledger: Ledger, bank: Bank) -> None:
     """Effects are listed newest first, by state or by workflow."""
-    await ledger.perform(call(name="a"))
+    await any_ledger.perform(call(name="a"))
     bank.sends = [EffectRejected("no")]
     with pytest.raises(EffectRejected):
-        await ledger.perform(call(name="b"))
+        await any_ledger.perform(call(name="b"))
 
-    assert ["b", "a"] == [effect.step.name for effect in await ledger.list()]
-    assert ["b"] == [effect.step.name for effect in await ledger.list(state="failed")]
-    assert ["b"] == [effect.step.name for effect in await ledger.list(workflow_id="w-1", limit=1)]
-    assert [] == list(await ledger.list(workflow_id="w-2"))
+    assert ["b", "a"] == [effect.step.name for effect in await any_ledger.list()]
+    assert ["b"] == [effect.step.name for effect in await any_ledger.list(state="failed")]
+    assert ["b"] == [effect.step.name for effect in await any_ledger.list(workflow_id="w-1", limit=1)]
+    assert [] == list(await any_ledger.list(workflow_id="w-2"))
 
 
 async def test_wrong_calls_are_refused_before_anything_is_written(ledger: Ledger) -> None:

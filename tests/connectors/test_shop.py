@@ -1,10 +1,11 @@
+"""The stand-in shop is as bad as it says."""
+
 from __future__ import annotations
 
 import asyncio
 
 import httpx
 import pytest
-
 from connectors_kit import ShopProcess
 
 ASKED = {"order": "R-1001", "amount": 100, "currency": "EUR", "reference": "k"}

@@ -1,11 +1,13 @@
+"""What may be done with an effect, by its state."""
+
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import get_args
 
 import pytest
-
 from connectors_kit import step
+
 from perdure.connectors import Effect, EffectState, Target
 from perdure.connectors.states import ENDED, TRANSITIONS, lease, next_move
 from perdure.storage import now

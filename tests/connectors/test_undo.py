@@ -1,25 +1,27 @@
+"""What undoing does, and what it never does."""
+
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from connectors_kit import AT_ONCE, Bank, call, key_of, persist, undo
 
-from connectors_kit import Bank, call, key_of, persist, undo
 from perdure.connectors import Absent, CannotTell, undo_key
 from perdure.connectors.ledger import Ledger
 from perdure.errors import EffectBusy, EffectParked, EffectRejected, EffectUnknown, TargetUnavailable
 
 
-async def test_undo_is_an_effect_of_its_own(ledger: Ledger, bank: Bank) -> None:
+async def test_undo_is_an_effect_of_its_own(any_ledger: Ledger, bank: Bank) -> None:
     """An effect that happened is undone by the declared action, under a key made from the effect's."""
-    await ledger.perform(call())
+    await any_ledger.perform(call())
 
-    undone = await ledger.undo(undo(call()))
+    undone = await any_ledger.undo(undo(call()))
 
-    by = await ledger.get(undo_key(key_of(call())))
+    by = await any_ledger.get(undo_key(key_of(call())))
     assert ("compensated", by.receipt) == (undone.outcome, undone.receipt)
     assert ("bank.give_back", key_of(call()), "succeeded", "undo:pay") == (by.action, by.undo_of, by.state, by.step.name)
-    assert "compensated" == (await ledger.get(key_of(call()))).state
+    assert "compensated" == (await any_ledger.get(key_of(call()))).state
     assert [by.key] == bank.returned
 
 
@@ -43,12 +45,12 @@ async def test_what_was_undone_is_not_done_again(ledger: Ledger, bank: Bank) -> 
     assert 1 == len(bank.paid)
 
 
-async def test_undo_before_the_intent_closes_the_key(ledger: Ledger, bank: Bank) -> None:
+async def test_undo_before_the_intent_closes_the_key(any_ledger: Ledger, bank: Bank) -> None:
     """An effect that was announced and not begun is closed: an attempt of it that comes later sends nothing."""
-    undone = await ledger.undo(undo(call()))
+    undone = await any_ledger.undo(undo(call()))
 
     with pytest.raises(EffectRejected, match="undone"):
-        await ledger.perform(call())
+        await any_ledger.perform(call())
 
     assert ("nothing to undo", []) == (undone.outcome, bank.attempts)
 
@@ -125,6 +127,7 @@ async def test_undo_without_a_way_back_says_that_it_stands(ledger: Ledger) -> No
 
 async def test_undo_of_a_parked_effect_needs_a_person(ledger: Ledger, bank: Bank) -> None:
     """Where nobody can tell whether it happened, nothing is undone either."""
+    bank.target = AT_ONCE
     bank.sends, bank.looks = [EffectUnknown("gone")], [CannotTell("two")] * 3
     with pytest.raises(EffectParked):
         await persist(lambda: ledger.perform(call()))
@@ -145,10 +148,10 @@ async def test_lost_undo_is_found(ledger: Ledger, bank: Bank) -> None:
     assert ("compensated", 1) == (undone.outcome, len(bank.returned))
 
 
-async def test_undo_and_late_attempt_at_once_agree(ledger: Ledger, bank: Bank) -> None:
+async def test_undo_and_late_attempt_at_once_agree(any_ledger: Ledger, bank: Bank) -> None:
     """Whichever of an undo and a late attempt comes first, the target ends without the effect."""
     results = await asyncio.gather(
-        persist(lambda: ledger.undo(undo(call()))), ledger.perform(call()), return_exceptions=True
+        persist(lambda: any_ledger.undo(undo(call()))), any_ledger.perform(call()), return_exceptions=True
     )
 
     assert len(bank.paid) == len(bank.returned), results

@@ -1,0 +1,97 @@
+"""The command `perdure`. Each subcommand imports what it needs when it runs, so that help and completion come at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import typer
+
+from perdure.commands import about, approval, dev, doctor, list_runs, messages, replay, run, show, worker
+from perdure.commands.exits import Exit, explain
+from perdure.commands.options import (
+    AddressOption,
+    NamespaceOption,
+    Options,
+    OutputOption,
+    ProfileOption,
+    given,
+)
+
+app = typer.Typer(
+    name="perdure",
+    help="Durable, governed AI workflows on Temporal: agents that finish the job, and can prove it.",
+    epilog=(
+        "Exit codes: 0 ok, 1 error, 2 usage, 3 unreachable, 4 not allowed, 5 run failed, 6 rejected by a reviewer, "
+        "8 still waiting, 9 nondeterministic, 130 interrupted."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def _before(
+    output: OutputOption = None,
+    address: AddressOption = None,
+    namespace: NamespaceOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    given.set(Options(output=output, address=address, namespace=namespace, profile=profile))
+
+
+app.command()(dev.dev)
+if find_spec("perdure.commands.demo") is not None:
+    from perdure.commands.demo import demo
+
+    app.command()(demo)
+app.command()(worker.worker)
+app.command()(run.run)
+app.command("list")(list_runs.list_runs)
+app.command()(show.show)
+app.command()(replay.replay)
+app.add_typer(approval.app, name="approval")
+app.command()(messages.signal)
+app.command()(messages.query)
+app.command()(messages.cancel)
+app.command()(doctor.doctor)
+app.command()(about.version)
+app.command()(about.completion)
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    code = call(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):  # e.g. `perdure list | head`
+        sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.flush()
+    # The SDK's threads can abort an interpreter that shuts down (sdk-python#300).
+    os._exit(code)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run the command line ARGUMENTS and return the exit code. No traceback reaches the user."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a character gets a question mark, not an error.
+            stream.reconfigure(errors="replace")
+    try:
+        app(list(arguments), prog_name="perdure")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else Exit.ERROR
+    except BrokenPipeError:
+        return Exit.OK
+    except (Exception, KeyboardInterrupt) as error:
+        return explain(error)
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""`perdure version` and `perdure completion`."""
+
+from __future__ import annotations
+
+import platform
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from perdure.commands.options import Format, Options, takes_options
+from perdure.commands.output import emit
+
+
+class Shell(StrEnum):
+    """Shells that completion is known for."""
+
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
+
+@takes_options
+def version(options: Options) -> None:
+    """Print the versions of perdure, Python, the Temporal SDK and the embedded server."""
+    found = versions()
+    if options.format is not Format.text:
+        emit(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:16} {value}")
+
+
+@takes_options
+def completion(
+    _: Options,
+    shell: Annotated[Shell, typer.Argument(help="The shell: bash, zsh or fish.", metavar="SHELL", show_default=False)],
+) -> None:
+    """Print a completion script; in bash, use it with: eval "$(perdure completion bash)"."""
+    from perdure.cli import app
+
+    # Typer prints the script when this variable asks for it.
+    variable = "_PERDURE_COMPLETE"
+    import os
+
+    os.environ[variable] = f"source_{shell.value}"
+    typer.main.get_command(app).main(args=[], prog_name="perdure", complete_var=variable)
+
+
+def versions() -> dict[str, str]:
+    """Return what is installed."""
+    import subprocess
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    from perdure import __version__
+    from perdure.commands.dev_server import program
+    from perdure.errors import InvalidSettings
+
+    found = {"perdure": __version__, "python": platform.python_version()}
+    for name in ("temporalio", "litellm", "pydantic"):
+        try:
+            found[name] = installed(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    try:
+        said = subprocess.run([program(), "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        found["temporal server"] = said.stdout.strip().removeprefix("temporal version ")
+    except (InvalidSettings, OSError, subprocess.SubprocessError) as error:
+        found["temporal server"] = f"not installed ({str(error).splitlines()[0]})"
+    return found

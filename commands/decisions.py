@@ -1,0 +1,194 @@
+"""How a decision reaches a run: bound to what was read, sent so that twice is once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from perdure.commands.run_start import user
+from perdure.commands.session import Session, named
+from perdure.commands.show import read
+from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable
+from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall, Verdict
+from perdure.lineage import Frozen
+from perdure.lineage import digest as digest_of
+
+if TYPE_CHECKING:
+    from perdure.governance.approvals import Listed
+    from perdure.timetravel.contracts import Step, Timeline
+
+PATIENCE = timedelta(seconds=15)
+"""How long a worker may take to accept a decision."""
+
+
+class Refused(PerdureError):
+    """The run did not take the decision; the message says why."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a person said at this terminal."""
+
+    run: str
+    approval: str | None
+    verdict: Verdict
+    by: str | None
+    comment: str
+    digest: str | None
+
+    @property
+    def workflow_id(self) -> str:
+        """The run's workflow id."""
+        return named(self.run)[0]
+
+
+class Request(Frozen):
+    """One request of a run as its history has it, with what became of it."""
+
+    workflow_id: str
+    run_id: str
+    request: ApprovalRequest
+    decision: Decision | None = None
+    ended: str = ""
+    """decided, expired or withdrawn; empty while it is open."""
+
+    @property
+    def stands(self) -> str:
+        """How it stands, in a few words."""
+        return f"{self.decision.verdict} by {self.decision.by}" if self.decision else self.ended or "open"
+
+
+async def find_request(session: Session, run: str, approval: str | None) -> Request:
+    """Return the request of RUN called APPROVAL, or its only open one, else its only one. Raises `NotFound` with those there are.
+
+    It is read from the history, which needs no worker and is what an auditor would read.
+    """
+    timeline = await read(session, run)
+    requests = _requests(timeline)
+    if not requests:
+        raise NotFound(f"run {timeline.run.workflow_id} has not asked anybody anything: `perdure show {timeline.run.workflow_id}`")
+    if approval is not None:
+        found = [each for each in requests if each.request.approval == approval]
+    else:
+        found = [each for each in requests if not each.ended] or requests
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"{each.request.approval} ({each.stands})" for each in requests)
+    raise NotFound(
+        f"run {timeline.run.workflow_id} has "
+        + (f"no approval {approval!r}; it has: {listed}" if approval else f"several approvals; name one of: {listed}")
+    )
+
+
+async def decide(session: Session, said: Said) -> Decision:
+    """Send what was SAID and return the decision as the run took it. Raises `Refused`, `NotFound`, `Unreachable`, `InvalidInput`."""
+    found = await find_request(session, said.run, said.approval)
+    call = _call(said, found.request)
+    if said.digest is not None and said.digest != found.request.digest:
+        raise Refused(
+            f"what {found.workflow_id} asks has changed: its digest is {found.request.digest}, not {said.digest}. Read it again "
+            f"with `perdure approval show {found.workflow_id}` and decide on that."
+        )
+    if found.ended:
+        return _decided_before(found, call)
+    return await _send(session, found, call)
+
+
+async def listed(session: Session, state: str | None, of: str | None) -> list[Listed]:
+    """Return the approvals in STATE that OF is asked, from the table; open ones only of runs that are running."""
+    from perdure.governance.approvals import Approvals
+    from perdure.storage import open_database
+
+    async with open_database(session.settings.database) as database:
+        found = await Approvals(database).list(state=state)
+    if of is not None:
+        found = [each for each in found if each.of == of]
+    # A run that was terminated never closes its requests.
+    running = await _running(session, {each.workflow_id for each in found if each.state == "open"})
+    return [each for each in found if each.state != "open" or each.workflow_id in running]
+
+
+def _requests(timeline: Timeline) -> list[Request]:
+    closing = {step.name: step for step in timeline.decisions}
+    return [
+        Request(
+            workflow_id=timeline.run.workflow_id,
+            run_id=timeline.run.run_id,
+            request=step.request,
+            decision=closing[step.name].decision if step.name in closing else None,
+            ended=_ended(timeline, closing.get(step.name)),
+        )
+        for step in timeline.steps
+        if step.request is not None and step.state == "done"
+    ]
+
+
+def _ended(timeline: Timeline, closing: Step | None) -> str:
+    if closing is not None:
+        return closing.outcome or "decided"
+    return "" if timeline.run.state == "running" else "withdrawn"
+
+
+def _call(said: Said, request: ApprovalRequest) -> DecisionCall:
+    try:
+        return DecisionCall(
+            approval=request.approval,
+            digest=request.digest,
+            verdict=said.verdict,
+            by=said.by or user(),
+            comment=said.comment,
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise InvalidInput(
+            f"{first['msg'].removeprefix('Value error, ')}" + (": give one with --comment" if "comment" in first["msg"] else "")
+        ) from None
+
+
+def _decided_before(found: Request, call: DecisionCall) -> Decision:
+    decision = found.decision
+    if decision is not None and (decision.verdict, decision.by) == (call.verdict, call.by):
+        return decision
+    how = f"{decision.verdict} by {decision.by}" if decision else found.ended
+    raise Refused(f"approval {call.approval!r} of {found.workflow_id} is closed already: {how}")
+
+
+async def _send(session: Session, found: Request, call: DecisionCall) -> Decision:
+    from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+    from temporalio.exceptions import ApplicationError
+    from temporalio.service import RPCError, RPCStatusCode
+
+    # The same decision sent again has the same id, and Temporal answers with the first one's result.
+    update_id = digest_of([call.approval, call.digest, call.verdict, call.by]).removeprefix("sha256:")[:40]
+    handle = session.client.get_workflow_handle(found.workflow_id)
+    try:
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            decision: Decision = await handle.execute_update(DECIDE, call, id=update_id, result_type=Decision)
+            return decision
+    except WorkflowUpdateFailedError as error:
+        cause = error.cause
+        raise Refused(cause.message if isinstance(cause, ApplicationError) else str(cause)) from None
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise NotFound(f"run {found.workflow_id} has ended, so nobody can decide there any more") from None
+        raise
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+        raise Unreachable(
+            f"no worker took the decision within {PATIENCE.total_seconds():.0f} s, so it does not count yet. Start a worker for "
+            f"{found.workflow_id} and send it again: sending it twice is safe."
+        ) from None
+
+
+async def _running(session: Session, workflow_ids: set[str]) -> set[str]:
+    found: set[str] = set()
+    wanted = sorted(workflow_ids)
+    for start in range(0, len(wanted), 50):
+        names = ", ".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in wanted[start : start + 50])
+        query = f'ExecutionStatus="Running" AND WorkflowId IN ({names})'
+        async for run in session.client.list_workflows(query):
+            found.add(run.id)
+    return found

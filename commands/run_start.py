@@ -1,0 +1,208 @@
+"""What `perdure run` does: read what was given, start the run, watch it, say how it ended."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import typer
+
+from perdure.commands import follow
+from perdure.commands.exits import Exit
+from perdure.commands.inputs import is_plan, read_json, read_plan
+from perdure.commands.options import Format, Options
+from perdure.commands.output import as_text, emit, emit_line, err, one_line, say
+from perdure.commands.views import view
+from perdure.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+    from temporalio.client import WorkflowHandle
+
+    from perdure.commands.session import Session
+    from perdure.timetravel.contracts import Timeline
+    from perdure.workflows.plan_model import Plan
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is to be started, and how it is watched."""
+
+    workflow: str
+    plan: Plan | None
+    has_input: bool
+    input: JsonValue
+    workflow_id: str
+    task_queue: str | None
+    detach: bool
+    wait: float | None
+
+    @classmethod
+    def read(
+        cls,
+        workflow: str,
+        given: str | None,
+        *,
+        workflow_id: str | None,
+        task_queue: str | None,
+        detach: bool,
+        wait: float | None,
+    ) -> Start:
+        """Return what was asked for, read and checked as far as that goes without a server."""
+        plan = read_plan(Path(workflow)) if is_plan(workflow) else None
+        value = read_json(given)
+        if plan is not None:
+            from perdure.activities.plan_check import check_input
+
+            check_input(plan, value)
+        return cls(
+            workflow=workflow,
+            plan=plan,
+            has_input=given is not None,
+            input=value,
+            workflow_id=workflow_id or f"{plan.name if plan else workflow}-{uuid4().hex[:8]}",
+            task_queue=task_queue,
+            detach=detach,
+            wait=wait,
+        )
+
+
+async def start_and_watch(session: Session, options: Options, start: Start) -> None:
+    """Start the run and, unless it is detached, watch it; end with the exit code that says how it went."""
+    handle = await _start(session, start)
+    run_id = handle.first_execution_run_id or handle.result_run_id or ""
+    link = session.links.run(handle.id, run_id)
+    if start.detach:
+        await _detached(session, options, start, handle.id, run_id, link)
+        return
+    say(f"started {handle.id}" + (f"  {link}" if link else ""))
+    until = None if start.wait is None else time.monotonic() + start.wait
+    try:
+        with view(sys.stderr, lines=options.format is Format.jsonl) as shown:
+            timeline = await follow.follow(session, handle.id, run_id, shown, until=until)
+    except follow.UnknownWorkflow as error:
+        # Nothing of it has run, and nothing ever would: a mistyped name must not stay behind in the list.
+        await handle.terminate(error.message)
+        raise
+    except BaseException:
+        say(f"the run goes on: `perdure show {handle.id}` shows it, `perdure cancel {handle.id}` ends it")
+        raise
+    _finish(options, timeline, link)
+
+
+async def _start(session: Session, start: Start) -> WorkflowHandle[object, object]:
+    from temporalio.common import SearchAttributePair, TypedSearchAttributes
+    from temporalio.exceptions import WorkflowAlreadyStartedError
+
+    from perdure.workflows import PlanRun, attributes
+
+    plan, attached = start.plan, TypedSearchAttributes.empty
+    if plan is not None:
+        attached = TypedSearchAttributes([SearchAttributePair(attributes.PLAN, plan.name)])
+    arguments = [PlanRun(plan=plan, input=start.input)] if plan else [start.input] if start.has_input else []
+    try:
+        return await session.client.start_workflow(
+            "perdure.plan" if plan else start.workflow,
+            args=arguments,
+            id=start.workflow_id,
+            task_queue=start.task_queue or session.settings.task_queue,
+            search_attributes=attached,
+            static_summary=_summary(start),
+            static_details=_details(start),
+        )
+    except WorkflowAlreadyStartedError:
+        raise InvalidInput(
+            f"a run with the id {start.workflow_id!r} goes on already: `perdure show {start.workflow_id}`. Give another --id."
+        ) from None
+
+
+async def _detached(session: Session, options: Options, start: Start, workflow_id: str, run_id: str, link: str) -> None:
+    queue = start.task_queue or session.settings.task_queue
+    if await follow.last_poll(session.client, queue) is None:
+        say(f"perdure: {await follow.nobody(session.client, queue)}")
+    if options.format is Format.text:
+        say(f"started {workflow_id}" + (f"  {link}" if link else ""))
+        sys.stdout.write(workflow_id + "\n")
+        return
+    emit_line({"workflow_id": workflow_id, "run_id": run_id, "state": "running", "link": link})
+
+
+def _finish(options: Options, timeline: Timeline, link: str) -> None:
+    run = timeline.run
+    if options.format is Format.json:
+        emit(summary(timeline, link))
+    elif options.format is Format.jsonl:
+        emit_line({"event": "run", **summary(timeline, link)})
+    else:
+        from perdure.commands import tree
+
+        console = err()
+        for text in tree.headline(timeline, link):
+            console.print(text)
+        for text in tree.ending(timeline):
+            if not text.plain.startswith("result "):
+                console.print(text)
+        if run.state == "completed":
+            sys.stdout.write(as_text(run.result, indent=2) + "\n")
+    if run.state == "running":
+        raise typer.Exit(Exit.WAITING)
+    if run.state != "completed":
+        raise typer.Exit(Exit.REJECTED if run.rejected else Exit.RUN_FAILED)
+
+
+def summary(timeline: Timeline, link: str = "") -> dict[str, object]:
+    """Return what programs want to know of a run."""
+    run = timeline.run
+    error = {"type": run.failure.type, "message": run.failure.message} if run.failure else None
+    return {
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "workflow_type": run.workflow_type,
+        "plan": run.plan,
+        "state": "waiting_approval" if timeline.open_approvals else run.state.replace(" ", "_"),
+        **({"error": error} if error else {"result": run.result}),
+        "cost_usd": run.cost_usd,
+        "model_calls": run.model_calls,
+        "prompt_tokens": run.prompt_tokens,
+        "completion_tokens": run.completion_tokens,
+        "steps": len(timeline.steps),
+        "started": run.started,
+        "ended": run.ended,
+        "seconds": (run.ended - run.started).total_seconds() if run.started and run.ended else None,
+        "approvals": [request.model_dump(mode="json") for request in timeline.open_approvals],
+        "link": link,
+    }
+
+
+def _summary(start: Start) -> str:
+    if start.plan is None:
+        return f"{start.workflow}, started by {user()}"
+    said = start.plan.description or f"plan of {len(start.plan.steps)} steps, started by {user()}"
+    return one_line(f"{start.plan.name}: {said}", 200)
+
+
+def _details(start: Start) -> str:
+    """Return what the Web UI shows above the run. No input: these details travel in URLs."""
+    if start.plan is None:
+        return f"Started by {user()} with `perdure run {start.workflow}`."
+    steps = [f"1. `{step.id}`{_when(step.when)}" for step in start.plan.steps]
+    text = "\n".join([start.plan.description, "", *steps, "", f"Started by {user()} with `perdure run`."]).strip()
+    return text if len(text) <= 5000 else text[:5000] + "…"
+
+
+def _when(condition: str | None) -> str:
+    return f" when `{condition}`" if condition else ""
+
+
+def user() -> str:
+    """Return the name of the person at this terminal, as the operating system has it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # No such user, e.g. in a container that runs under a bare number.
+        return "somebody"
