@@ -90,6 +90,10 @@ class Ledger:
         """Return every transition of the effect under KEY, oldest first."""
         return await self._journal.events(key)
 
+    def action(self, name: str) -> AnyAction:
+        """Return the action called NAME. Raises `UnknownAction` with those that there are."""
+        return self._known(name)[1]
+
     def _known(self, name: str) -> tuple[Connector, AnyAction]:
         connector = self._connectors.get(name.partition(".")[0])
         action = connector.actions.get(name) if connector else None

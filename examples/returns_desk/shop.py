@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -42,14 +43,16 @@ class Odds:
     land_late: float = 0.0
     late: float = 0.5
     """How many seconds later a late request lands."""
+    latency: float = 0.0
+    """How many seconds a writing request takes before anything is done."""
     seed: int | None = None
     next: tuple[Fault, ...] = ()
     """The faults of the next writing requests, before chance decides."""
 
     def __post_init__(self) -> None:
         shares = (self.lose_requests, self.lose_responses, self.land_late)
-        if min(shares) < 0 or sum(shares) > 1 or self.late < 0:
-            raise ValueError("the shares of the faults are between 0 and 1, and no more than 1 together")
+        if min(shares) < 0 or sum(shares) > 1 or min(self.late, self.latency) < 0:
+            raise ValueError("the shares of the faults are between 0 and 1, no more than 1 together, and times are not negative")
         if not set(self.next) <= set(_FAULTS):
             raise ValueError(f"next: a fault is one of {', '.join(_FAULTS)}")
 
@@ -136,6 +139,7 @@ class _Conversation(BaseHTTPRequestHandler):
         if path == "/faults":
             self._serve(lambda: self._set_faults(_parsed(content)))
             return
+        time.sleep(self.server.faults.odds.latency)
         fault = self.server.faults.draw()
         if fault == "none":
             self._serve(lambda: self._change(path, _parsed(content)))
@@ -213,7 +217,7 @@ class _Conversation(BaseHTTPRequestHandler):
 def main(arguments: list[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = _parser().parse_args(arguments)
-    odds = Odds(options.lose_requests, options.lose_responses, options.land_late, options.late)
+    odds = Odds(options.lose_requests, options.lose_responses, options.land_late, options.late, options.latency)
     faults = Faults(odds)
     faults.set({"seed": options.seed})
     books = Books(options.db, json.loads(options.orders.read_text()))
@@ -243,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lose-responses", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--land-late", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--late", type=float, default=0.5, metavar="SECONDS")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=None)
     return parser
 
