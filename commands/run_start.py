@@ -142,8 +142,7 @@ def _finish(options: Options, timeline: Timeline, link: str) -> None:
         from perdure.commands import tree
 
         console = err()
-        for text in tree.headline(timeline, link):
-            console.print(text)
+        console.print(next(tree.headline(timeline)))
         for text in tree.ending(timeline):
             if not text.plain.startswith("result "):
                 console.print(text)

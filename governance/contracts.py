@@ -38,7 +38,9 @@ class ApprovalRequest(Frozen):
 def bind(request: ApprovalRequest, lineage: Lineage) -> str:
     """Return the digest that a decision on REQUEST has to repeat."""
     bound = request.model_dump(mode="json", exclude={"digest", "asked_at"})
-    return digest({"request": bound, "lineage": lineage.model_dump(mode="json")})
+    # The first run's id is unique everywhere. The namespace would add nothing, and a Replayer calls its own another name.
+    run = {"workflow_id": lineage.workflow_id, "first_execution_run_id": lineage.first_execution_run_id}
+    return digest({"request": bound, "run": run})
 
 
 class DecisionCall(Frozen):

@@ -164,20 +164,27 @@ async def _marker(page: Page, event: HistoryEvent) -> Step | None:
     recorded = only(await page.decode.values(marker.details["data"]))
     facts = recorded if isinstance(recorded, dict) else {}
     activity = str(facts.get("activity_type", "local activity"))
+    first = _stamp(facts.get("original_schedule_time"))
     ended = _stamp(facts.get("complete_time")) or time_of(event.event_time)
-    # The SDK records what a local activity answered and not what it was asked.
-    step = await page.begin(
+    # One that waits longer than a workflow task may last for its next attempt leaves a marker for each stretch of attempts.
+    name = f"local {activity} {first}"
+    step = page.step_of(name) or await page.begin(
         event,
         KINDS.get(activity, "activity"),
         activity.removeprefix("perdure."),
         local=True,
-        scheduled=min(ended, _stamp(facts.get("original_schedule_time")) or ended),
-        attempts=facts.get("attempt", 1),
+        scheduled=min(ended, first or ended),
     )
-    if marker.HasField("failure"):
-        return page.end(step.id, "failed", event, failure=await page.decode.failure(marker.failure))
-    result = marker.details["result"] if "result" in marker.details else Payloads()
-    return page.end(step.id, "done", event, ended=ended, result=only(await page.decode.values(result)))
+    page.name(name, step.id)
+    page.change(step.id, attempts=facts.get("attempt", 1))
+    if not marker.HasField("failure"):
+        # The SDK records what a local activity answered and not what it was asked.
+        result = marker.details["result"] if "result" in marker.details else Payloads()
+        return page.end(step.id, "done", event, ended=ended, result=only(await page.decode.values(result)))
+    why = await page.decode.failure(marker.failure)
+    if facts.get("backoff"):
+        return page.change(step.id, state="retrying", failure=why)
+    return page.end(step.id, "failed", event, failure=why)
 
 
 # Timers, messages, children

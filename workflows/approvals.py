@@ -50,6 +50,8 @@ async def approval(
     run = current_run()
     step = run.step(name or "approval")
     request = _request(run, step, question, of=of, within=within, about=as_json(about), risk=risk)
+    # Open before it is written down: a reviewer who reads the table may decide before this run hears that it was written.
+    waiting = run.approvals[request.approval] = OpenApproval(request)
     asked = await execute(
         "perdure.ask",
         AskCall(step=step, request=request),
@@ -58,7 +60,7 @@ async def approval(
         timeout=timedelta(seconds=60),
         retries=_RETRIES,
     )
-    waiting = run.approvals[request.approval] = OpenApproval(request, accept_unverified=asked.accept_unverified)
+    waiting.accept_unverified = asked.accept_unverified
     _show(run)
     try:
         await workflow.wait_condition(
@@ -86,12 +88,15 @@ def install(run: Run) -> None:
 
     async def decide(call: DecisionCall) -> Decision:
         """Decide an open approval: approve, reject or request changes."""
+        await _written(run, call)
+        validate(call)
         return _take(run, call, "update")
 
-    def decide_by_signal(given: JsonValue) -> None:
+    async def decide_by_signal(given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
         try:
             call = DecisionCall.model_validate(given)
+            await _written(run, call)
             refusal = _refusal(run, call)
         except ValidationError as error:
             refusal = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
@@ -107,7 +112,7 @@ def install(run: Run) -> None:
 
     def approvals() -> list[ApprovalRequest]:
         """List the open approvals of this run."""
-        return [waiting.request for waiting in run.approvals.values() if waiting.decision is None]
+        return [each.request for each in run.approvals.values() if each.decision is None and each.accept_unverified is not None]
 
     workflow.set_update_handler(DECIDE, decide, validator=validate)
     workflow.set_signal_handler(DECIDE, decide_by_signal)
@@ -153,11 +158,18 @@ def _refusal(run: Run, call: DecisionCall) -> str | None:
         return f"no approval {call.approval!r} is open in this run; open: {names}"
     if call.digest != waiting.request.digest:
         return f"the digest does not fit approval {call.approval!r}: what was asked has changed; read it again and decide on that"
-    if not waiting.accept_unverified:
+    if waiting.accept_unverified is False:
         return f"the decision by {call.by!r} is not verified, and this worker's policy refuses those (unverified_decisions)"
     if workflow.now() >= waiting.request.deadline:
         return f"approval {call.approval!r} expired at {waiting.request.deadline.isoformat()}"
     return None
+
+
+async def _written(run: Run, call: DecisionCall) -> None:
+    """Wait until the request that CALL is about is written down, if it is open."""
+    waiting = run.approvals.get(call.approval)
+    if waiting is not None and waiting.accept_unverified is None:
+        await workflow.wait_condition(lambda: waiting.accept_unverified is not None)
 
 
 def _take(run: Run, call: DecisionCall, via: Via) -> Decision:

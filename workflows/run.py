@@ -31,7 +31,8 @@ class OpenApproval:
     """A request that waits, and the decision once it is there."""
 
     request: ApprovalRequest
-    accept_unverified: bool
+    accept_unverified: bool | None = None
+    """The worker's policy; None until the request is written down."""
     decision: Decision | None = None
     ignored: list[str] = field(default_factory=list)
     """Why signals that came for it did not count."""

@@ -43,6 +43,7 @@ class Label(Frozen):
     edge_case: bool = False
     why: str = ""
     part: str
+    language: str = "en"
     duplicate_of: str | None = None
     refund_wanted: bool = False
     reviewer: str | None = None
