@@ -6,11 +6,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import typer
 
-from perdure.commands import about, approval, dev, doctor, list_runs, messages, replay, run, show, worker
+from perdure.commands import about, approval, demo, dev, doctor, list_runs, messages, replay, run, show, worker
 from perdure.commands.exits import Exit, explain
 from perdure.commands.options import (
     AddressOption,
@@ -47,10 +46,7 @@ def _before(
 
 
 app.command()(dev.dev)
-if find_spec("perdure.commands.demo") is not None:
-    from perdure.commands.demo import demo
-
-    app.command()(demo)
+app.command()(demo.demo)
 app.command()(worker.worker)
 app.command()(run.run)
 app.command("list")(list_runs.list_runs)

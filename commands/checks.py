@@ -137,9 +137,9 @@ def _models(settings: Settings) -> Check:
     from perdure.routing.config import SHIPPED, load_routes
 
     beside = Path("models.toml")
-    path = settings.models or (beside if beside.exists() else SHIPPED)
+    path = settings.models or (beside if beside.is_file() else SHIPPED)
     try:
-        routes = load_routes((path,))
+        routes = load_routes((path, SHIPPED))
     except PerdureError as error:
         return Check(name="models", state="fail", said=error.message)
     missing = sorted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -108,23 +108,27 @@ def _print_table(session: Session, runs: list[WorkflowExecution]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = out()
+    narrow, tiny = console.width < 110, console.width < 76
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("RUN", "PLAN", "STATE", "STARTED", "TOOK", "COST"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name in ("TOOK", "COST") else "left")
+    for name, least in (("RUN", 16), ("PLAN", 8), ("STATE", 9), ("STARTED", 11), ("TOOK", 8), ("COST", 5))[: 4 if tiny else 6]:
+        side: Literal["left", "right"] = "right" if name in ("TOOK", "COST") else "left"
+        table.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, min_width=least)
     for run in runs:
         facts = row(session, run)
         state = str(facts["state"])
         if facts["approval_owner"]:
             state += f": {facts['approval_owner']}"
-        table.add_row(
+        cells = [
             Text(plain(run.id)),
             Text(plain(str(facts["plan"]))),
             Text(plain(state), style=_STYLES.get(str(facts["state"]), "")),
-            Text(at(run.start_time)),
+            Text(f"{run.start_time:%m-%d %H:%M}" if narrow else at(run.start_time)),
             Text(took(run.close_time - run.start_time) if run.close_time else ""),
             Text(dollars(round(_number(facts["cost_usd"]) * 1e9)) if facts["cost_usd"] is not None else ""),
-        )
-    out().print(table)
+        ]
+        table.add_row(*cells[: len(table.columns)])
+    console.print(table)
 
 
 def row(session: Session, run: WorkflowExecution) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from perdure.timetravel.timeline import read_timeline
 from perdure.worker import load_modules
 
 _UNKNOWN = re.compile(r"Workflow class (\S+) is not registered on this worker, available workflows: (.*)")
+# The SDK's core prints the failure it would have sent as a Rust structure; this is the part that people read.
+_MESSAGE = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ async def replay_history(
 
 
 def _failed(error: Exception, workflow: str) -> Failed:
-    said = str(error)
+    printed = _MESSAGE.search(str(error))
+    said = json.loads(f'"{printed[1]}"') if printed else str(error)
     if unknown := _UNKNOWN.search(said):
         raise InvalidSettings(
             f"no module given serves workflow {unknown[1]!r}; they serve {unknown[2]}. Name the module with --module."

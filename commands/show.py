@@ -63,7 +63,8 @@ def _print(timeline: Timeline, link: str, *, full: bool) -> None:
     for step in timeline.steps:
         node = root.add(tree.line(step))
         for detail in tree.details(step, full=full):
-            node.add(Text(plain(detail), style="dim", no_wrap=not full, overflow="fold" if full else "ellipsis"))
+            value = detail.startswith(("in ", "out ")) and not full
+            node.add(Text(plain(detail), style="dim", no_wrap=value, overflow="ellipsis" if value else "fold"))
     console.print(root)
     for text in tree.ending(timeline, full=full):
         console.print(text)

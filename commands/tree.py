@@ -42,7 +42,7 @@ def line(step: Step) -> Text:
     from rich.text import Text
 
     mark, ascii_mark, style = _MARKS[step.state]
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text(overflow="fold")
     text.append(mark if _unicode() else ascii_mark, style=style)
     text.append(f" {plain(step.name)}", style="bold")
     if step.kind not in (step.name, "activity"):
@@ -254,4 +254,6 @@ def _content(hit: JsonValue) -> JsonValue:
 
 
 def _unicode() -> bool:
-    return (sys.stderr.encoding or "").lower().startswith("utf")
+    # The real stream: a live view puts something else in its place.
+    encoding = getattr(sys.__stderr__, "encoding", None) or "ascii"
+    return encoding.lower().startswith("utf")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.text import Text
 
     from perdure.commands.follow import View
     from perdure.timetravel.contracts import Step, Timeline
@@ -107,8 +108,9 @@ class LiveView:
 
         from perdure.commands import tree
 
-        rows: list[RenderableType] = [tree.line(step) for step in list(self._open.values())[-_room(self._console) :]]
-        state = Text(took_since(self._began), style="dim", no_wrap=True, overflow="ellipsis")
+        shown = [step for step in self._open.values() if not _is_deadline(step, self._timeline)]
+        rows: list[RenderableType] = [_cut(tree.line(step)) for step in shown[-_room(self._console) :]]
+        state = _cut(Text(took_since(self._began), style="dim"))
         timeline = self._timeline
         if timeline is not None:
             run = timeline.run
@@ -117,7 +119,7 @@ class LiveView:
                 state.append(f"  {dollars(run.cost_nano_usd)}")
             for request in timeline.open_approvals:
                 waits = f"waits for {request.of}: perdure approval approve {run.workflow_id}"
-                rows.append(Text(plain(waits), style="yellow", no_wrap=True, overflow="ellipsis"))
+                rows.append(_cut(Text(plain(waits), style="yellow")))
         return Group(*rows, Spinner("dots", text=state) if self._console.encoding.startswith("utf") else state)
 
 
@@ -152,6 +154,20 @@ def took_since(began: float) -> str:
     from datetime import timedelta
 
     return took(timedelta(seconds=time.monotonic() - began))
+
+
+def _cut(text: Text) -> Text:
+    # What moves keeps to one line each, or the terminal scrolls.
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _is_deadline(step: Step, timeline: Timeline | None) -> bool:
+    """Whether STEP is the timer behind an open approval, which says its deadline itself."""
+    if step.kind != "timer" or timeline is None or step.next_attempt is None:
+        return False
+    due = step.next_attempt
+    return any(abs((due - request.deadline).total_seconds()) < 1 for request in timeline.open_approvals)
 
 
 def _room(console: Console) -> int:

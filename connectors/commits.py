@@ -66,12 +66,14 @@ class Commits:
             _settle(change, applied)
 
     async def _written(self, batch: Sequence[Change]) -> list[bool]:
-        async with self._database.write() as connection:
-            written = [(await connection.execute(change.statement, change.row)).rowcount == 1 for change in batch]
+        def write(connection: sa.Connection) -> list[bool]:
+            written = [connection.execute(change.statement, change.row).rowcount == 1 for change in batch]
             events = [change.event for change, applied in zip(batch, written, strict=True) if applied]
             if events:
-                await connection.execute(self._insert_event, events)
-        return written
+                connection.execute(self._insert_event, events)
+            return written
+
+        return await self._database.transact(write)
 
 
 def _settle(change: Change, outcome: bool | Exception) -> None:
