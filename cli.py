@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def main() -> None:
 def call(arguments: Sequence[str]) -> int:
     """Run the command line ARGUMENTS and return the exit code. No traceback reaches the user."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character gets a question mark, not an error.
             stream.reconfigure(errors="replace")
     try:
@@ -84,7 +85,7 @@ def call(arguments: Sequence[str]) -> int:
         return ended.code if isinstance(ended.code, int) else Exit.ERROR
     except BrokenPipeError:
         return Exit.OK
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place where anything can be said
         return explain(error)
     return Exit.OK
 

@@ -105,7 +105,8 @@ def search_attribute_commands(names: list[str], namespace: str) -> str:
     """Return the commands of the temporal CLI that add NAMES."""
     kinds = {1: "Text", 2: "Keyword", 3: "Int", 4: "Double", 5: "Bool", 6: "Datetime"}
     return "\n".join(
-        f"  temporal operator search-attribute create --namespace {namespace} --name {name} --type {kinds[attributes.TYPES[name]]}"
+        f"  temporal operator search-attribute create --namespace {namespace} --name {name} "
+        f"--type {kinds[attributes.TYPES[name]]}"
         for name in names
     )
 
@@ -147,7 +148,7 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
 
 
 async def _search_attributes(client: Client) -> set[str] | None:
-    """Return the custom search attributes of the namespace, or None from a server that cannot list them (the test server)."""
+    """Return the custom search attributes of the namespace; None from a server that cannot list them (the test server)."""
     try:
         answer = await client.operator_service.list_search_attributes(
             ListSearchAttributesRequest(namespace=client.namespace)

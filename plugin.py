@@ -79,7 +79,7 @@ class PerdurePlugin(SimplePlugin):
         )
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
-        """Add perdure's parts, and the worker options that make it quick to recover and to fan out, unless they were given."""
+        """Add perdure's parts, and options that make a worker quick to recover and to fan out, unless they were given."""
         config = super().configure_worker(config)
         if config.get("max_eager_activity_reservations_per_workflow_task") == 3:
             config["max_eager_activity_reservations_per_workflow_task"] = 20

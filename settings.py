@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     """A Qdrant server; empty means an index inside the worker process."""
 
     connectors: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` values are read from there."""
+    """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` is read when it is used."""
 
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
     """Payloads of at least this many bytes go to content-addressed storage instead of the history."""

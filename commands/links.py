@@ -41,12 +41,13 @@ class Links:
         """Return the link to the list of runs that QUERY finds."""
         if not self.base:
             return ""
-        return f"{self.base}/namespaces/{quote(self.namespace, safe='')}/workflows" + (f"?{urlencode({'query': query})}" if query else "")
+        found = f"?{urlencode({'query': query})}" if query else ""
+        return f"{self.base}/namespaces/{quote(self.namespace, safe='')}/workflows{found}"
 
 
 def _base(address: str, home: Path) -> str:
     host, _, port = address.rpartition(":")
-    if host.endswith(".tmprl.cloud") or host.endswith(".api.temporal.io"):
+    if host.endswith((".tmprl.cloud", ".api.temporal.io")):
         return "https://cloud.temporal.io"
     if host not in ("localhost", "127.0.0.1", "[::1]"):
         return ""

@@ -43,19 +43,24 @@ _QUERIES = {
 @takes_options
 def list_runs(
     options: Options,
-    state: Annotated[State | None, typer.Option("--state", "-s", help="Only runs in this state.", show_default=False)] = None,
+    state: Annotated[
+        State | None, typer.Option("--state", "-s", help="Only runs in this state.", show_default=False)
+    ] = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", "-p", help="Only runs of this plan or workflow.", metavar="NAME", show_default=False)
+        str | None,
+        typer.Option("--plan", "-p", help="Only runs of this plan or workflow.", metavar="NAME", show_default=False),
     ] = None,
     query: Annotated[
         str | None,
         typer.Option(
-            help="Only runs that this visibility query finds, e.g. 'PerdureRisk=\"high\" AND StartTime > \"2026-11-01\"'.",
+            help='Only runs that this visibility query finds, e.g. \'PerdureRisk="high" AND StartTime > "2026-11-01"\'.',
             metavar="QUERY",
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many, the newest first.", min=1, metavar="NUMBER")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", help="At most so many, the newest first.", min=1, metavar="NUMBER")
+    ] = 20,
 ) -> None:
     """List runs, the newest first."""
     wanted = _query(state, plan, query)
@@ -63,10 +68,8 @@ def list_runs(
     async def work(session: Session) -> None:
         from temporalio.service import RPCError, RPCStatusCode
 
-        found = []
         try:
-            async for run in session.client.list_workflows(wanted, limit=limit):
-                found.append(run)
+            found = [run async for run in session.client.list_workflows(wanted, limit=limit)]
         except RPCError as error:
             if error.status != RPCStatusCode.INVALID_ARGUMENT or query is None:
                 raise
@@ -79,11 +82,15 @@ def list_runs(
 def _query(state: State | None, plan: str | None, query: str | None) -> str:
     parts = [_QUERIES[state]] if state else []
     if plan:
-        name = plan.replace("\\", "\\\\").replace('"', '\\"')
-        parts.append(f'PerdurePlan="{name}"')
+        parts.append(f"PerdurePlan={quoted(plan)}")
     if query:
         parts.append(f"({query})")
     return " AND ".join(parts)
+
+
+def quoted(value: str) -> str:
+    """Return VALUE as a literal of a visibility query."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _print(session: Session, options: Options, runs: list[WorkflowExecution], query: str, limit: int) -> None:
@@ -111,7 +118,9 @@ def _print_table(session: Session, runs: list[WorkflowExecution]) -> None:
     console = out()
     narrow, tiny = console.width < 110, console.width < 76
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, least in (("RUN", 16), ("PLAN", 8), ("STATE", 9), ("STARTED", 11), ("TOOK", 8), ("COST", 5))[: 4 if tiny else 6]:
+    for name, least in (("RUN", 16), ("PLAN", 8), ("STATE", 9), ("STARTED", 11), ("TOOK", 8), ("COST", 5))[
+        : 4 if tiny else 6
+    ]:
         side: Literal["left", "right"] = "right" if name in ("TOOK", "COST") else "left"
         table.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, min_width=least)
     for run in runs:

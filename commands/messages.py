@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 InputOption = Annotated[
     str | None,
-    typer.Option("--input", "-i", help="The argument: JSON, @FILE, or - for stdin.", metavar="JSON|@FILE|-", show_default=False),
+    typer.Option(
+        "--input", "-i", help="The argument: JSON, @FILE, or - for stdin.", metavar="JSON|@FILE|-", show_default=False
+    ),
 ]
 
 ANSWER = timedelta(seconds=10)
@@ -47,7 +49,7 @@ def signal(
         known = await _signals(handle)
         if known is not None and name not in known:
             listed = ", ".join(sorted(known)) or "none"
-            say(f"perdure: the run has no handler for {name!r} at this moment, so nothing happens until it has; it has: {listed}")
+            say(f"perdure: nothing happens until the run has a handler for {name!r}; at this moment it has: {listed}")
 
     perform(work, options)
 
@@ -116,8 +118,8 @@ async def _ask(handle: WorkflowHandle[object, object], name: str, args: list[obj
         if error.status not in silent:
             raise
         raise Unreachable(
-            f"no worker answered query {name!r} of {handle.id} within {ANSWER.total_seconds():.0f} s: {error.message}. Queries are "
-            f"answered by a worker on task queue {task_queue!r}: start `perdure worker MODULES`."
+            f"no worker answered query {name!r} of {handle.id} within {ANSWER.total_seconds():.0f} s: {error.message}. "
+            f"A worker on task queue {task_queue!r} has to: start `perdure worker MODULES`."
         ) from None
 
 

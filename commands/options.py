@@ -47,7 +47,8 @@ class Options:
         )
 
 
-given: ContextVar[Options] = ContextVar("given", default=Options())
+_NOTHING = Options()
+given: ContextVar[Options] = ContextVar("given", default=_NOTHING)
 """What stood before the command."""
 
 OutputOption = Annotated[
@@ -98,13 +99,11 @@ def takes_options(command: Callable[Concatenate[Options, P], None]) -> Callable[
 
     # Typer reads a command's signature, so the four options take the place of the one.
     hints = get_type_hints(command, include_extras=True)
-    [first, *rest] = inspect.signature(command).parameters.values()
+    [_, *rest] = inspect.signature(command).parameters.values()
     kept = [each.replace(annotation=hints[each.name]) for each in rest]
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint) for name, hint in _COMMON.items()
-    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    common = [inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in _COMMON.items()]
     signature = inspect.Signature([*kept, *common])
     run.__signature__ = signature  # type: ignore[attr-defined]  # inspect.signature honours it
     run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
     return run
-

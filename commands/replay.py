@@ -29,7 +29,7 @@ def replay(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run's workflow id, WORKFLOW_ID/RUN_ID, or a history file as `temporal workflow show -o json` writes it.",
+            help="A run: WORKFLOW_ID or WORKFLOW_ID/RUN_ID; or a history file as `temporal workflow show -o json` has it.",
             metavar="RUN|FILE",
             show_default=False,
         ),
@@ -66,13 +66,17 @@ async def _replay(options: Options, run: str, modules: list[str]) -> None:
 
 
 async def _history(options: Options, run: str) -> tuple[WorkflowHistory, str]:
-    path = Path(run)
-    if path.suffix == ".json" or path.is_file():
-        return _read(path), options.namespace or ""
+    if is_history_file(run):
+        return _read(Path(run)), options.namespace or ""
     async with connected(options) as session:
         _, description = await session.find(run)
         handle = session.client.get_workflow_handle(description.id, run_id=description.run_id)
         return await handle.fetch_history(), session.client.namespace
+
+
+def is_history_file(run: str) -> bool:
+    """Whether RUN is the path of a file and not a run's id."""
+    return run.endswith(".json") or Path(run).is_file()
 
 
 def _read(path: Path) -> WorkflowHistory:

@@ -16,27 +16,42 @@ def run(
     workflow: Annotated[
         str,
         typer.Argument(
-            help="A workflow's name, or the path of a plan (.yaml, .yml or .json).", metavar="WORKFLOW|PLAN", show_default=False
+            help="A workflow's name, or the path of a plan (.yaml, .yml or .json).",
+            metavar="WORKFLOW|PLAN",
+            show_default=False,
         ),
     ],
+    *,
     given: Annotated[
         str | None,
-        typer.Option("--input", "-i", help="The input: JSON, @FILE, or - for stdin.", metavar="JSON|@FILE|-", show_default=False),
+        typer.Option(
+            "--input", "-i", help="The input: JSON, @FILE, or - for stdin.", metavar="JSON|@FILE|-", show_default=False
+        ),
     ] = None,
     workflow_id: Annotated[
         str | None,
         typer.Option(
-            "--id", help="The run's workflow id; one that is in use is refused. Default: a new one.", metavar="ID", show_default=False
+            "--id",
+            help="The run's workflow id; one that is in use is refused. Default: a new one.",
+            metavar="ID",
+            show_default=False,
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
     wait: Annotated[
         float | None,
-        typer.Option(help="Watch at most so many seconds; exit code 8 if it still goes on.", metavar="SECONDS", min=0, show_default=False),
+        typer.Option(
+            help="Watch at most so many seconds; exit code 8 if it still goes on.",
+            metavar="SECONDS",
+            min=0,
+            show_default=False,
+        ),
     ] = None,
     task_queue: Annotated[
         str | None,
-        typer.Option("--task-queue", "-q", help="The task queue. Default: PERDURE_TASK_QUEUE, else perdure.", metavar="NAME"),
+        typer.Option(
+            "--task-queue", "-q", help="The task queue. Default: PERDURE_TASK_QUEUE, else perdure.", metavar="NAME"
+        ),
     ] = None,
 ) -> None:
     """Start a run and watch its steps until it ends. The run goes on if you stop watching.

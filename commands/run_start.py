@@ -78,7 +78,7 @@ async def start_and_watch(session: Session, options: Options, start: Start) -> N
     run_id = handle.first_execution_run_id or handle.result_run_id or ""
     link = session.links.run(handle.id, run_id)
     if start.detach:
-        await _detached(session, options, start, handle.id, run_id, link)
+        await _detached(session, options, start, handle.id, run_id)
         return
     say(f"started {handle.id}" + (f"  {link}" if link else ""))
     until = None if start.wait is None else time.monotonic() + start.wait
@@ -117,11 +117,13 @@ async def _start(session: Session, start: Start) -> WorkflowHandle[object, objec
         )
     except WorkflowAlreadyStartedError:
         raise InvalidInput(
-            f"a run with the id {start.workflow_id!r} goes on already: `perdure show {start.workflow_id}`. Give another --id."
+            f"a run with the id {start.workflow_id!r} goes on already: `perdure show {start.workflow_id}`. "
+            "Give another --id."
         ) from None
 
 
-async def _detached(session: Session, options: Options, start: Start, workflow_id: str, run_id: str, link: str) -> None:
+async def _detached(session: Session, options: Options, start: Start, workflow_id: str, run_id: str) -> None:
+    link = session.links.run(workflow_id, run_id)
     queue = start.task_queue or session.settings.task_queue
     if await follow.last_poll(session.client, queue) is None:
         say(f"perdure: {await follow.nobody(session.client, queue)}")

@@ -86,9 +86,7 @@ def client_settings() -> Settings:
     telemetry.configure(settings)
     # What goes wrong is told once, by the command itself, and stdout is for results: the SDK's core would log there.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
-    Runtime.set_default(
-        Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter="off"))), error_if_already_set=False
-    )
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter="off"))), error_if_already_set=False)
     return settings
 
 

@@ -43,7 +43,7 @@ async def read(session: Session, run: str) -> Timeline:
     """Return the timeline of RUN as it stands, attempts under way included."""
     from perdure.timetravel.timeline import Scribe
 
-    handle, description = await session.find(run)
+    _, description = await session.find(run)
     scribe = Scribe(session.converter, workflow_id=description.id)
     pinned = session.client.get_workflow_handle(description.id, run_id=description.run_id)
     async for event in pinned.fetch_history_events():

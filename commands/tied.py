@@ -23,7 +23,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 async def start(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, stdout: int | None = None, stderr: int | None = None
 ) -> asyncio.subprocess.Process:
-    """Start COMMAND, whose first part is the path of a program, in a session of its own: a Ctrl-C here does not reach it."""
+    """Start COMMAND, first the path of a program, in a session of its own: a Ctrl-C at this terminal does not reach it."""
     launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
     return await asyncio.create_subprocess_exec(
         *launch, *command, env=env, stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True

@@ -59,7 +59,7 @@ def line(step: Step) -> Text:
 def about(step: Step) -> str:
     """Return what STEP is about, unless its name says it already."""
     summary = one_line(step.summary, SHOWN)
-    if step.kind in ("ask", "decision", "recall", "remember", "undo") or summary in (step.name, f"{step.name}: {step.name}"):
+    if step.kind in ("ask", "decision", "recall", "remember", "undo") or summary == step.name:
         return ""
     if step.kind == "generate" and summary == f"Ask a model: {step.name.removeprefix('generate:')}":
         return ""

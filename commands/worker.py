@@ -23,7 +23,9 @@ def worker(
     ] = None,
     task_queue: Annotated[
         str | None,
-        typer.Option("--task-queue", "-q", help="The task queue to poll. Default: PERDURE_TASK_QUEUE, else perdure.", metavar="NAME"),
+        typer.Option(
+            "--task-queue", "-q", help="The task queue to poll. Default: PERDURE_TASK_QUEUE, else perdure.", metavar="NAME"
+        ),
     ] = None,
 ) -> None:
     """Serve workflows, activities and connectors until SIGTERM or Ctrl-C; running steps may finish first."""

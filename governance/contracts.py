@@ -39,7 +39,7 @@ def bind(request: ApprovalRequest, lineage: Lineage) -> str:
     """Return the digest that a decision on REQUEST has to repeat."""
     bound = request.model_dump(mode="json", exclude={"digest", "asked_at"})
     # The first run's id is unique everywhere. The namespace would add nothing, and a Replayer calls its own another name.
-    run = {"workflow_id": lineage.workflow_id, "first_execution_run_id": lineage.first_execution_run_id}
+    run: dict[str, JsonValue] = {"workflow_id": lineage.workflow_id, "first_execution_run_id": lineage.first_execution_run_id}
     return digest({"request": bound, "run": run})
 
 
@@ -88,7 +88,7 @@ class Asked(Frozen):
 
 
 class RecordCall(Frozen):
-    """The argument of the activity `perdure.record_decision`. No decision means that the deadline passed or the run ended."""
+    """The argument of the activity `perdure.record_decision`. No decision: the deadline passed or the run was cancelled."""
 
     step: StepRef
     approval: str

@@ -7,5 +7,10 @@ connection = context.config.attributes.get("connection")
 if connection is None:
     raise SystemExit("migrations run through perdure: `perdure doctor --migrate`, or start a worker")
 
-context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True, transaction_per_migration=False)
+context.configure(
+    connection=connection,
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,
+    transaction_per_migration=False,
+)
 context.run_migrations()

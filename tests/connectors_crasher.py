@@ -13,11 +13,12 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx  # noqa: F401  imported before the forks, so that each of them does not have to
+import sqlalchemy as sa
 from connectors_kit import QuickInventory, QuickPayments, persist
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from perdure.connectors import AnyAction, Attempt, EffectCall, Executed, HttpConnector, Probe, UndoCall
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database
+
+T = TypeVar("T")
 
 
 class Doom:
@@ -60,6 +63,15 @@ class DoomedDatabase(Database):
         async with super().write() as connection:
             yield connection
         self.doom.after("write")
+
+    async def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do as any database does, and note it; PostgreSQL comes through `write` anyway."""
+        if not self.sqlite:
+            return await super().transact(work)
+        self.doom.before("write")
+        done = await super().transact(work)
+        self.doom.after("write")
+        return done
 
 
 class Doomed:

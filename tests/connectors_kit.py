@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -221,13 +221,14 @@ class ShopProcess:
     """The stand-in shop in its own process."""
 
     folder: Path
+    orders: Sequence[Mapping[str, JsonValue]] = field(default_factory=lambda: ORDERS)
     port: int = 0
     url: str = ""
     process: subprocess.Popen[str] | None = None
 
     def start(self, *options: str) -> None:
         """Start it, the second time on the same port and books. Returns when it is ready."""
-        (self.folder / "orders.json").write_text(json.dumps(ORDERS))
+        (self.folder / "orders.json").write_text(json.dumps(self.orders))
         command = [sys.executable, "-m", "perdure.examples.returns_desk.shop", "--port", str(self.port), *options]
         command += ["--db", str(self.folder / "shop.db"), "--orders", str(self.folder / "orders.json")]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

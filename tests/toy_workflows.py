@@ -1,4 +1,4 @@
-"""Small workflows for tests, in a module of their own, because the sandbox imports a workflow's module anew for each run."""
+"""Small workflows for tests, in a module of their own: the sandbox imports a workflow's module anew for each run."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class WritesTwice:
     """Acts twice with the same arguments, which are two steps, and lets the first loop iteration run in two runs."""
 
     @workflow.run
-    async def run(self, round: int) -> list[str]:
+    async def run(self, lap: int) -> list[str]:
         first = await act(null.write, Entry(text="same"))
         second = await act(null.write, Entry(text="same"))
-        if round == 0:
+        if lap == 0:
             workflow.continue_as_new(1)
         return [first.receipt.key, second.receipt.key]
 
@@ -51,7 +51,7 @@ class MisusesAct:
     @workflow.run
     async def run(self, given: str) -> None:
         try:
-            await act(null.write, Big(text=given))  # type: ignore[arg-type]  # the point of the test
+            await act(null.write, Big(text=given))  # type: ignore[misc]  # the point of the test
         except InvalidInput as error:
             raise ApplicationError(error.message, type="Refused", non_retryable=True) from None
 

@@ -79,7 +79,7 @@ async def approval(
 
 
 def install(run: Run) -> None:
-    """Give the run the update, the signal and the query that reviewers use. The interceptor calls it before the run starts."""
+    """Give the run the update, the signal and the query that reviewers use. Called before the run starts."""
 
     def validate(call: DecisionCall) -> None:
         refusal = _refusal(run, call)
@@ -112,7 +112,9 @@ def install(run: Run) -> None:
 
     def approvals() -> list[ApprovalRequest]:
         """List the open approvals of this run."""
-        return [each.request for each in run.approvals.values() if each.decision is None and each.accept_unverified is not None]
+        return [
+            each.request for each in run.approvals.values() if each.decision is None and each.accept_unverified is not None
+        ]
 
     workflow.set_update_handler(DECIDE, decide, validator=validate)
     workflow.set_signal_handler(DECIDE, decide_by_signal)
@@ -157,7 +159,7 @@ def _refusal(run: Run, call: DecisionCall) -> str | None:
         names = ", ".join(run.approvals) or "none"
         return f"no approval {call.approval!r} is open in this run; open: {names}"
     if call.digest != waiting.request.digest:
-        return f"the digest does not fit approval {call.approval!r}: what was asked has changed; read it again and decide on that"
+        return f"the digest does not fit approval {call.approval!r}: what was asked has changed; read it again"
     if waiting.accept_unverified is False:
         return f"the decision by {call.by!r} is not verified, and this worker's policy refuses those (unverified_decisions)"
     if workflow.now() >= waiting.request.deadline:

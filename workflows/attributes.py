@@ -11,7 +11,7 @@ PLAN = SearchAttributeKey.for_keyword("PerdurePlan")
 """The workflow's type, or the name of the plan that is interpreted."""
 
 STATE = SearchAttributeKey.for_keyword("PerdureState")
-"""running, waiting_approval, completed, failed, cancelled. A terminated run keeps its last: filter on ExecutionStatus too."""
+"""running, waiting_approval, completed, failed, cancelled. A terminated run keeps its last: filter on ExecutionStatus."""
 
 RISK = SearchAttributeKey.for_keyword("PerdureRisk")
 """The highest risk among the actions and approvals so far: low, medium, high."""

@@ -1,4 +1,4 @@
-"""What every run gets from the plugin: reviewers' handlers, its state in the list, unique step names across continuations."""
+"""What every run gets from the plugin: reviewers' handlers, its state in the list, step names that stay unique."""
 
 from __future__ import annotations
 

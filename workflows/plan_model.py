@@ -89,7 +89,7 @@ class ApprovalStep(_Step):
     risk: str = "medium"
     """low, medium or high; may be an expression."""
     otherwise: Literal["fail", "continue"] = "fail"
-    """What a rejection, a request for changes or a missed deadline does; `continue` gives the value {approved: false, why}."""
+    """What anything but an approval does; `continue` gives the value {approved: false, why}."""
 
 
 def _kind(value: object) -> str | None:
@@ -114,7 +114,7 @@ PlanStep = Annotated[
 
 
 class Plan(_Model):
-    """A declarative graph of steps. A step runs when what it needs has ended; steps that need nothing of each other run together."""
+    """A declarative graph of steps. A step runs when what it needs has ended; others run at the same time."""
 
     perdure: Literal[1] = 1
     """The version of this format."""
@@ -142,7 +142,7 @@ class Plan(_Model):
         return self
 
     def graph(self) -> dict[str, set[str]]:
-        """Return, per step, the steps that have to end first: those it names under `needs` and those its expressions mention."""
+        """Return, per step, the steps that end before it: those under its `needs` and those its expressions mention."""
         ids = {step.id for step in self.steps}
         return {step.id: _needs(step, ids) for step in self.steps}
 

@@ -23,7 +23,8 @@ In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)
 
-Value = BaseModel | JsonValue | Sequence[BaseModel] | Mapping[str, BaseModel]
+Value = BaseModel | JsonValue | Sequence[BaseModel] | Mapping[str, BaseModel | JsonValue]
+"""What may stand in a prompt or before a reviewer: anything that pydantic turns into JSON."""
 
 HEARTBEAT = timedelta(seconds=4)
 """How long a worker may be silent before its running steps are given to another: what a kill -9 costs."""

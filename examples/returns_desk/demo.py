@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowHistory
@@ -170,7 +171,7 @@ class Demo:
             result_type=Outcome,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=summary,
-            static_details=f"customer {request.customer}, order {request.order or 'not named'}, received {request.received}",
+            static_details=f"customer {request.customer}, order {request.order or '?'}, received {request.received}",
         )
 
     async def _outcome(self, handle: WorkflowHandle[object, object]) -> Outcome | None:
@@ -264,9 +265,7 @@ class Demo:
         )
 
     def _accuracy(self, outcomes: Mapping[str, Outcome | None]) -> tuple[int, int]:
-        unseen = {
-            name: outcome for name, outcome in outcomes.items() if outcome and self.labels[name].part == "unseen"
-        }
+        unseen = {name: outcome for name, outcome in outcomes.items() if outcome and self.labels[name].part == "unseen"}
         return sum(outcome.proposed == self.labels[name].verdict for name, outcome in unseen.items()), len(unseen)
 
     async def _replay(self, histories: Sequence[WorkflowHistory]) -> int:
@@ -279,7 +278,9 @@ class Demo:
 
         results = await replayer.replay_workflows(each(), raise_on_replay_failure=False)
         if results.replay_failures:
-            raise PerdureError(f"{len(results.replay_failures)} histories do not replay: {next(iter(results.replay_failures.values()))}")
+            raise PerdureError(
+                f"{len(results.replay_failures)} histories do not replay: {next(iter(results.replay_failures.values()))}"
+            )
         return len(histories)
 
 
@@ -310,7 +311,8 @@ def read_lines(path: Path) -> list[dict[str, JsonValue]]:
 
 async def _first_failure(ended: asyncio.Future[list[Outcome | None]], helpers: Sequence[asyncio.Task[None]]) -> None:
     """Wait until all runs have ended; a helper that fails before that fails the demo."""
-    await asyncio.wait((ended, *helpers), return_when=asyncio.FIRST_COMPLETED)
+    all_of_them: list[asyncio.Future[Any]] = [ended, *helpers]
+    await asyncio.wait(all_of_them, return_when=asyncio.FIRST_COMPLETED)
     for helper in helpers:
         if helper.done():
             ended.cancel()

@@ -59,9 +59,7 @@ class ReturnsTriage:
                     risk="high" if order.amount > SMALL else "medium",
                 )
             except ApprovalError as refused:
-                return Outcome(
-                    refunded=False, proposed=triage.value.verdict, decided_by="person", why=refused.message
-                )
+                return Outcome(refunded=False, proposed=triage.value.verdict, decided_by="person", why=refused.message)
 
         # The amount is the shop's, never the mail's. A failure below undoes what was done above it.
         async with Saga() as saga:

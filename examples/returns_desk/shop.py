@@ -52,7 +52,9 @@ class Odds:
     def __post_init__(self) -> None:
         shares = (self.lose_requests, self.lose_responses, self.land_late)
         if min(shares) < 0 or sum(shares) > 1 or min(self.late, self.latency) < 0:
-            raise ValueError("the shares of the faults are between 0 and 1, no more than 1 together, and times are not negative")
+            raise ValueError(
+                "the shares of the faults are between 0 and 1, no more than 1 together, and times are not negative"
+            )
         if not set(self.next) <= set(_FAULTS):
             raise ValueError(f"next: a fault is one of {', '.join(_FAULTS)}")
 

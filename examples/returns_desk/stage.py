@@ -25,14 +25,23 @@ DATA = Path(__file__).parent / "data"
 DESK = "perdure.examples.returns_desk.desk"
 CONNECTORS = ("orders", "inventory", "payments")
 
-FAULTS = {"--lose-requests": 0.06, "--lose-responses": 0.06, "--land-late": 0.06, "--late": 0.6, "--latency": 0.1, "--seed": 7}
+FAULTS = {
+    "--lose-requests": 0.06,
+    "--lose-responses": 0.06,
+    "--land-late": 0.06,
+    "--late": 0.6,
+    "--latency": 0.1,
+    "--seed": 7,
+}
 """What goes wrong at the shop, as shares of the writing requests; late and latency are seconds."""
 
 
 class Stage:
     """Everything that runs, in processes of their own, as long as the block lasts. Its files are in HOME, made anew."""
 
-    def __init__(self, home: Path, *, database_url: str = "", models: Path | None = None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, home: Path, *, database_url: str = "", models: Path | None = None, say: Callable[[str], None]
+    ) -> None:
         self.home = home.absolute()
         self.settings = Settings(home=self.home, database_url=database_url, models=models)
         self._say = say

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 from toy_workflows import Asks, AsksTwoAtOnce
+from workflow_kit import Handle, OpenWorker
 
 from perdure.connection import ensure_search_attributes
 from perdure.connectors.null import NullConnector
@@ -28,16 +31,16 @@ def decision(request: ApprovalRequest, verdict: str = "approve", by: str = "mara
     )
 
 
-async def open_request(handle, count: int = 1) -> list[ApprovalRequest]:
+async def open_request(handle: Handle, count: int = 1) -> list[ApprovalRequest]:
     """Return the run's open approvals as soon as there are COUNT."""
     while True:
-        found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
+        found: list[ApprovalRequest] = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
         if len(found) >= count:
             return found
         await asyncio.sleep(0.05)  # a query cannot be waited on
 
 
-async def test_an_approval_lets_the_run_go_on(governed):
+async def test_an_approval_lets_the_run_go_on(governed: OpenWorker) -> None:
     """The run waits, takes the decision, and the decision says that nobody verified its sender."""
     async with governed(Asks) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -51,7 +54,7 @@ async def test_an_approval_lets_the_run_go_on(governed):
         assert await desk.replays(handle, [Asks])
 
 
-async def test_a_decision_on_something_else_does_not_count(governed):
+async def test_a_decision_on_something_else_does_not_count(governed: OpenWorker) -> None:
     """A decision binds to the digest of what was asked: with another digest it is refused and the run goes on waiting."""
     async with governed(Asks) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -65,7 +68,7 @@ async def test_a_decision_on_something_else_does_not_count(governed):
         assert [request] == await open_request(handle)
 
 
-async def test_deciding_twice_decides_once(governed):
+async def test_deciding_twice_decides_once(governed: OpenWorker) -> None:
     """The same decision again gives the first answer; another one is told who decided."""
     async with governed(AsksTwoAtOnce) as desk:
         handle = await desk.start(AsksTwoAtOnce.run, 1)
@@ -82,7 +85,7 @@ async def test_deciding_twice_decides_once(governed):
         assert ["mara", "ole"] == await handle.result()
 
 
-async def test_a_rejection_fails_the_run_with_who_and_why(governed):
+async def test_a_rejection_fails_the_run_with_who_and_why(governed: OpenWorker) -> None:
     """A rejection raises, and nothing behind it happens."""
     async with governed(Asks) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -98,13 +101,13 @@ async def test_a_rejection_fails_the_run_with_who_and_why(governed):
         assert not desk.null.effects
 
 
-async def test_a_rejection_without_a_reason_is_refused():
+async def test_a_rejection_without_a_reason_is_refused() -> None:
     """Reject and request changes need a comment."""
     with pytest.raises(ValueError, match="needs a comment that says why"):
         DecisionCall(approval="a", digest="d", verdict="reject", by="mara")
 
 
-async def test_a_signal_from_the_web_ui_counts_as_unverified(governed):
+async def test_a_signal_from_the_web_ui_counts_as_unverified(governed: OpenWorker) -> None:
     """The mirrored signal decides like the update, also when malformed ones came before it."""
     async with governed(Asks) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -115,7 +118,7 @@ async def test_a_signal_from_the_web_ui_counts_as_unverified(governed):
         assert "typed by hand" == await handle.result()
 
 
-async def test_policy_can_refuse_decisions_that_nobody_verified(governed):
+async def test_policy_can_refuse_decisions_that_nobody_verified(governed: OpenWorker) -> None:
     """With unverified_decisions = refuse neither the update nor the signal counts."""
     async with governed(Asks, settings={"unverified_decisions": "refuse"}) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -128,7 +131,7 @@ async def test_policy_can_refuse_decisions_that_nobody_verified(governed):
         assert [request] == await open_request(handle)
 
 
-async def test_what_waits_can_be_listed(governed):
+async def test_what_waits_can_be_listed(governed: OpenWorker) -> None:
     """The list shows state, owner and deadline while a run waits, and the approvals table how it ended."""
     async with governed(Asks) as desk:
         handle = await desk.start(Asks.run, 1)
@@ -147,7 +150,7 @@ async def test_what_waits_can_be_listed(governed):
         assert ("approve", "mara", False) == (row.verdict, row.by, row.verified)
 
 
-async def test_nobody_decides_in_time(time_skipping, tmp_path):
+async def test_nobody_decides_in_time(time_skipping: WorkflowEnvironment, tmp_path: Path) -> None:
     """After the deadline the run fails with ApprovalExpired, days later, and the table says so."""
     settings = Settings(home=tmp_path, task_queue="late")
     plugin = PerdurePlugin(settings, connectors=[NullConnector()])
@@ -159,6 +162,7 @@ async def test_nobody_decides_in_time(time_skipping, tmp_path):
 
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
+        assert isinstance(failed.value.cause, ApplicationError)
         assert "ApprovalExpired" == failed.value.cause.type
         assert await time_skipping.get_current_time() - started >= timedelta(hours=48)
         async with open_database(settings.database) as database:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from kit import step_summaries
+from pydantic import JsonValue
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
+from workflow_kit import OpenWorker
 
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
 
@@ -21,12 +23,12 @@ WRITES = {
 }
 
 
-def running(given, **changes) -> PlanRun:
+def running(given: JsonValue, **changes: JsonValue) -> PlanRun:
     """Return the plan `writes`, with CHANGES, on the input GIVEN."""
     return PlanRun(plan=Plan.model_validate({**WRITES, **changes}), input=given)
 
 
-async def test_a_plan_runs_its_steps_and_returns_its_outcome(governed):
+async def test_a_plan_runs_its_steps_and_returns_its_outcome(governed: OpenWorker) -> None:
     """Steps run in the order of their needs, a false condition skips one, and the run replays."""
     async with governed() as desk:
         handle = await desk.start(PlanWorkflow.run, running({"text": "hello"}))
@@ -42,7 +44,11 @@ async def test_a_plan_runs_its_steps_and_returns_its_outcome(governed):
     ("given", "changes", "said"),
     [
         ({"text": 5}, {}, "the input does not fit plan writes: $.text: 5 is not of type 'string'"),
-        ({"text": "x"}, {"steps": [{"id": "a", "act": "null.nothing"}], "outcome": None}, "this worker has no action 'null.nothing'"),
+        (
+            {"text": "x"},
+            {"steps": [{"id": "a", "act": "null.nothing"}], "outcome": None},
+            "this worker has no action 'null.nothing'",
+        ),
         (
             {"text": "x"},
             {"steps": [{"id": "a", "act": "null.write", "with": {"texd": "x"}}], "outcome": None},
@@ -55,7 +61,9 @@ async def test_a_plan_runs_its_steps_and_returns_its_outcome(governed):
         ),
     ],
 )
-async def test_a_plan_that_cannot_end_well_does_not_begin(governed, given, changes, said):
+async def test_a_plan_that_cannot_end_well_does_not_begin(
+    governed: OpenWorker, given: JsonValue, changes: dict[str, JsonValue], said: str
+) -> None:
     """What is wrong is found before the first effect, and the run fails with the reason."""
     async with governed() as desk:
         handle = await desk.start(PlanWorkflow.run, running(given, **changes))
@@ -66,9 +74,9 @@ async def test_a_plan_that_cannot_end_well_does_not_begin(governed, given, chang
         assert not desk.null.effects
 
 
-async def test_a_step_that_fails_undoes_the_others(governed):
+async def test_a_step_that_fails_undoes_the_others(governed: OpenWorker) -> None:
     """A plan's effects stand or fall together, like a saga's."""
-    steps = [
+    steps: list[JsonValue] = [
         {"id": "first", "act": "null.write", "with": {"text": "x"}},
         {"id": "broken", "remember": "${first.value.nothing.at.all}", "scope": {"user": "u"}},
     ]

@@ -7,9 +7,10 @@ from kit import step_summaries
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 from toy_workflows import Unwinds
+from workflow_kit import OpenWorker
 
 
-async def test_a_failure_undoes_what_was_done_in_reverse(governed):
+async def test_a_failure_undoes_what_was_done_in_reverse(governed: OpenWorker) -> None:
     """Both writes are erased, the later one first, and the run fails with its own error."""
     async with governed(Unwinds) as desk:
         handle = await desk.start(Unwinds.run, "fail")
@@ -23,7 +24,7 @@ async def test_a_failure_undoes_what_was_done_in_reverse(governed):
         assert await desk.replays(handle, [Unwinds])
 
 
-async def test_a_saga_that_ends_well_undoes_nothing(governed):
+async def test_a_saga_that_ends_well_undoes_nothing(governed: OpenWorker) -> None:
     """Without an exception everything stays."""
     async with governed(Unwinds) as desk:
         handle = await desk.start(Unwinds.run, "well")
@@ -32,7 +33,7 @@ async def test_a_saga_that_ends_well_undoes_nothing(governed):
         assert 2 == len(desk.null.effects)
 
 
-async def test_a_cancelled_run_undoes_what_it_did(governed):
+async def test_a_cancelled_run_undoes_what_it_did(governed: OpenWorker) -> None:
     """Cancelling between steps undoes everything and ends the run as cancelled."""
     async with governed(Unwinds) as desk:
         handle = await desk.start(Unwinds.run, "wait")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from kit import activity_names, step_summaries
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowFailureError
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowFailureError
 from toy_workflows import Echo, MisusesAct, Remembers, WritesTwice
+from workflow_kit import Handle, OpenWorker
 
 
-async def test_what_is_remembered_is_recalled(governed):
+async def test_what_is_remembered_is_recalled(governed: OpenWorker) -> None:
     """A memory written by one step is there for the next, and the recall is one event."""
     async with governed(Remembers) as desk:
         handle = await desk.start(Remembers.run, "the parcel of c-1 was lost")
@@ -19,7 +22,7 @@ async def test_what_is_remembered_is_recalled(governed):
         assert await desk.replays(handle, [Remembers])
 
 
-async def test_steps_read_like_the_procedure(governed):
+async def test_steps_read_like_the_procedure(governed: OpenWorker) -> None:
     """Every activity carries a summary for the Web UI."""
     async with governed(Remembers) as desk:
         handle = await desk.start(Remembers.run, "the parcel of c-1 was lost")
@@ -28,7 +31,7 @@ async def test_steps_read_like_the_procedure(governed):
         assert ["Remember for default:user=c-1"] == step_summaries(await handle.fetch_history())
 
 
-async def test_equal_steps_are_told_apart_also_across_a_continuation(governed):
+async def test_equal_steps_are_told_apart_also_across_a_continuation(governed: OpenWorker) -> None:
     """The same action with the same arguments, done twice in each of two runs of a chain, is four effects, each once."""
     async with governed(WritesTwice) as desk:
         handle = await desk.start(WritesTwice.run, 0)
@@ -39,7 +42,7 @@ async def test_equal_steps_are_told_apart_also_across_a_continuation(governed):
         assert set(keys) < set(desk.null.effects)
 
 
-async def test_an_effect_is_known_by_the_run_and_not_by_the_attempt(governed):
+async def test_an_effect_is_known_by_the_run_and_not_by_the_attempt(governed: OpenWorker) -> None:
     """A reset makes a new run, in which the effects that were done are answered from the ledger."""
     async with governed(WritesTwice) as desk:
         handle = await desk.start(WritesTwice.run, 1)
@@ -49,13 +52,13 @@ async def test_an_effect_is_known_by_the_run_and_not_by_the_attempt(governed):
             event.event_id for event in history.events if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
         )
 
-        again = await _reset(desk.client, history.workflow_id, history.run_id, first_task)
+        again = await _reset(desk.client, history.workflow_id, str(history.run_id), first_task)
 
         assert before == await again.result()
         assert {1} == set(desk.null.effects.values())
 
 
-async def test_an_action_refuses_arguments_that_are_not_its_own(governed):
+async def test_an_action_refuses_arguments_that_are_not_its_own(governed: OpenWorker) -> None:
     """The mistake is named before anything is sent."""
     async with governed(MisusesAct) as desk:
         handle = await desk.start(MisusesAct.run, "x")
@@ -66,8 +69,8 @@ async def test_an_action_refuses_arguments_that_are_not_its_own(governed):
         assert not desk.null.effects
 
 
-async def test_an_input_that_does_not_fit_fails_the_run_at_once(governed):
-    """A wrong input, e.g. from the temporal CLI, ends the run with the field's name instead of a task that retries for ever."""
+async def test_an_input_that_does_not_fit_fails_the_run_at_once(governed: OpenWorker) -> None:
+    """A wrong input, e.g. from the temporal CLI, ends the run with the field's name, and no task retries for ever."""
     async with governed(Echo) as desk:
         handle = await desk.start("Echo", "many")
 
@@ -76,7 +79,7 @@ async def test_an_input_that_does_not_fit_fails_the_run_at_once(governed):
         assert "int does not fit: the value: Input should be a valid integer" in str(failed.value.cause)
 
 
-async def test_a_large_value_goes_beside_the_history(governed):
+async def test_a_large_value_goes_beside_the_history(governed: OpenWorker) -> None:
     """A megabyte costs the history a few hundred bytes, comes back whole and replays."""
     async with governed(Echo) as desk:
         handle = await desk.start(Echo.run, 1_000_000)
@@ -87,7 +90,7 @@ async def test_a_large_value_goes_beside_the_history(governed):
         assert await desk.replays(handle, [Echo])
 
 
-async def test_a_value_above_the_limit_fails_readably(governed):
+async def test_a_value_above_the_limit_fails_readably(governed: OpenWorker) -> None:
     """What is too large for one payload is an error that says so, at once."""
     async with governed(Echo, settings={"payload_limit": 100_000}) as desk:
         handle = await desk.start(Echo.run, 200_000)
@@ -97,10 +100,7 @@ async def test_a_value_above_the_limit_fails_readably(governed):
         assert "a Big of 200,011 bytes is above the limit of 100,000 bytes" in str(failed.value.cause)
 
 
-async def _reset(client, workflow_id, run_id, event_id):
-    from temporalio.api.common.v1 import WorkflowExecution
-    from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-
+async def _reset(client: Client, workflow_id: str, run_id: str, event_id: int) -> Handle:
     answer = await client.workflow_service.reset_workflow_execution(
         ResetWorkflowExecutionRequest(
             namespace="default",

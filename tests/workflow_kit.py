@@ -1,0 +1,48 @@
+"""A worker with real rooms, for tests of workflow code."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Replayer
+
+from perdure.connectors.null import NullConnector
+from perdure.plugin import PerdurePlugin
+from perdure.settings import Settings
+
+Handle: TypeAlias = WorkflowHandle[Any, Any]
+
+
+@dataclass
+class Governed:
+    """A client, a task queue and what stands behind the worker on it."""
+
+    client: Client
+    settings: Settings
+    null: NullConnector
+    task_queue: str
+
+    async def start(self, workflow: str | Callable[..., Any], given: object, *, id: str | None = None) -> Handle:
+        """Start WORKFLOW, given by its run method or its name."""
+        name: Any = workflow
+        return await self.client.start_workflow(name, given, id=id or str(uuid.uuid4()), task_queue=self.task_queue)
+
+    async def null_effects(self, count: int) -> None:
+        """Return when COUNT effects have happened at the null connector."""
+        while len(self.null.effects) < count:  # noqa: ASYNC110  the connector only counts
+            await asyncio.sleep(0.02)
+
+    async def replays(self, handle: Handle, workflows: Sequence[type]) -> bool:
+        """Say whether the recorded history of HANDLE replays, in a replayer of its own."""
+        replayer = Replayer(workflows=workflows, plugins=[PerdurePlugin(self.settings)])
+        result = await replayer.replay_workflow(await handle.fetch_history(), raise_on_replay_failure=False)
+        return result.replay_failure is None
+
+
+OpenWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[Governed]]
