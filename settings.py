@@ -27,9 +27,7 @@ MiB = 1024 * KiB
 class Settings(BaseSettings):
     """Configuration of one perdure process. Every field is also a variable: `task_queue` is PERDURE_TASK_QUEUE."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PERDURE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     home: Path = Path(".perdure")
     """Where the embedded parts keep their files: SQLite, the vector index, the dev server."""

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
-import sqlalchemy.event
-import sqlalchemy.exc
+from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
@@ -148,7 +147,7 @@ class Database:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
-        except (OSError, sa.exc.DBAPIError) as error:
+        except (OSError, exc.DBAPIError) as error:
             raise Unreachable(
                 f"database {shown(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
                 "Check PERDURE_DATABASE_URL and that the server runs."
@@ -182,7 +181,7 @@ def shown(url: str) -> str:
 def _engine(url: str) -> AsyncEngine:
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except exc.ArgumentError:
         raise InvalidSettings(
             "the database URL cannot be read; write sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
         ) from None
@@ -196,8 +195,8 @@ def _engine(url: str) -> AsyncEngine:
 
 
 def _listening(engine: sa.Engine) -> sa.Engine:
-    sa.event.listen(engine, "connect", _set_up_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

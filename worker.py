@@ -145,7 +145,7 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
         elif callable(value) and not isinstance(value, type) and hasattr(value, "__temporal_activity_definition"):
             _add(served.activities, value)
         elif not isinstance(value, type) and _is_connector(value):
-            _add(served.connectors, value)
+            _add(served.connectors, cast(Connector, value))
     routes = getattr(module, "ROUTES", None)
     if isinstance(routes, Path):
         _add(served.routes, routes)

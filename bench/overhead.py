@@ -59,6 +59,7 @@ class Bare:
     @workflow.run
     async def run(self, given: Given) -> int:
         """Return how many steps were done."""
+        done = given
         for number in range(STEPS):
             done = await workflow.execute_activity(
                 nothing, Given(number=number), start_to_close_timeout=timedelta(seconds=30), summary="nothing"
@@ -117,6 +118,7 @@ class Lane:
         seconds = time.perf_counter() - begin
         cpu = _cpu_seconds(self._process.pid) - cpu
         latencies = []
+        last = ""
         for _ in range(3):
             begin = time.perf_counter()
             last = await self._one()

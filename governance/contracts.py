@@ -39,7 +39,7 @@ def bind(request: ApprovalRequest, lineage: Lineage) -> str:
     """Return the digest that a decision on REQUEST has to repeat."""
     bound = request.model_dump(mode="json", exclude={"digest", "asked_at"})
     # The first run's id is unique everywhere. The namespace would add nothing, and a Replayer calls its own another name.
-    run: dict[str, JsonValue] = {"workflow_id": lineage.workflow_id, "first_execution_run_id": lineage.first_execution_run_id}
+    run = lineage.model_dump(mode="json", exclude={"namespace"})
     return digest({"request": bound, "run": run})
 
 

@@ -16,7 +16,7 @@ from perdure.storage import UtcDateTime, now
 class ApprovalRow(SQLModel, table=True):
     """One request to people and what became of it. The history is the evidence; this is what lists and inboxes read."""
 
-    __tablename__ = "approval"
+    __tablename__ = "approval"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
 
     namespace: str = Field(primary_key=True)
     workflow_id: str = Field(primary_key=True)
@@ -45,7 +45,7 @@ class ApprovalRow(SQLModel, table=True):
 class PayloadRow(SQLModel, table=True):
     """One large payload under the SHA-256 of its bytes."""
 
-    __tablename__ = "payload"
+    __tablename__ = "payload"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
 
     sha256: str = Field(primary_key=True)
     content: bytes

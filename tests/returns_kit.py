@@ -31,20 +31,11 @@ BROKEN = "The kettle arrived in pieces and I want my money back"
 LATE = "I used the tent for four months and now I am tired of it"
 HALF = "One of the two lamps works, the other one flickers sometimes"
 PARTLY = "Three plates of twelve are chipped, the others are fine"
-DOUBTFUL = "The bag is not what I had thought it would be"
-HARDLY = "The scarf looks different in daylight somehow"
+# Like the first and the second, as far as so few words can be.
+VAGUE = "The kettle"
+VAGUER = "The tent"
 
-EXAMPLES = [
-    *((BROKEN, REFUND),) * 6,
-    *((LATE, REJECT),) * 6,
-    *((HALF, ASK),) * 6,
-    *((PARTLY, EDGE),) * 6,
-    # The same words with both verdicts: the model leans to one of them and is not sure.
-    *((DOUBTFUL, REFUND),) * 4,
-    *((DOUBTFUL, REJECT),) * 3,
-    *((HARDLY, REJECT),) * 4,
-    *((HARDLY, REFUND),) * 3,
-]
+EXAMPLES = [(BROKEN, REFUND), (LATE, REJECT), (HALF, ASK), (PARTLY, EDGE)] * 8
 """What the model learns from. To it, digits are all alike, so a number makes texts differ that are the same to it."""
 
 MODELS = """
@@ -53,7 +44,7 @@ tier = "small"
 examples = "examples.jsonl"
 text = ["request.message"]
 label = ["verdict", "edge_case"]
-ask_below = 0.7
+ask_below = 0.9
 """
 
 
@@ -101,8 +92,8 @@ CASES = {
         Case("rejected-by-person", HALF, _ends(False, "ask", "reject", "person"), says="reject"),
         Case("changes-wanted", PARTLY, _ends(False, "refund", "reject", "person"), says="request changes"),
         Case("edge-case", PARTLY, _ends(True, "refund", "refund", "person"), says="approve"),
-        Case("unsure-refund", DOUBTFUL, _ends(True, "refund", "refund", "person"), says="approve"),
-        Case("unsure-reject", HARDLY, _ends(True, "reject", "refund", "person"), says="approve"),
+        Case("unsure-refund", VAGUE, _ends(True, "refund", "refund", "person"), says="approve"),
+        Case("unsure-reject", VAGUER, _ends(True, "reject", "refund", "person"), says="approve"),
         Case("expensive", BROKEN, _ends(True, "refund", "refund", "person"), says="approve", order={"amount": 10_001}),
         Case("of-another", BROKEN, _ends(False, "refund", "reject", "person"), says="reject", order={"customer": "c-99"}),
         Case("final-sale", BROKEN, _ends(True, "refund", "refund", "person"), says="approve", order={"final_sale": True}),
@@ -216,12 +207,17 @@ async def open_desk(
 
 
 async def open_request(handle: WorkflowHandle[object, Outcome]) -> ApprovalRequest:
-    """Return the open approval of a run as soon as there is one."""
-    while True:
-        found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
-        if found:
-            return found[0]
-        await asyncio.sleep(0.05)  # a query cannot be waited on
+    """Return the open approval of a run as soon as there is one. Raises `AssertionError` if the run ends without one."""
+    ended = asyncio.ensure_future(handle.result())
+    try:
+        while not ended.done():
+            found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
+            if found:
+                return found[0]
+            await asyncio.wait((ended,), timeout=0.05)  # a query cannot be waited on
+    finally:
+        ended.cancel()
+    raise AssertionError(f"{handle.id} asked nobody: {ended.result()}")
 
 
 async def decide(handle: WorkflowHandle[object, Outcome], request: ApprovalRequest, verdict: Verdict) -> Decision:

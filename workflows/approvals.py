@@ -94,21 +94,19 @@ def install(run: Run) -> None:
 
     async def decide_by_signal(given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
+        # A signal cannot be refused, so what did not count is told where the reviewer looks.
         try:
             call = DecisionCall.model_validate(given)
-            await _written(run, call)
-            refusal = _refusal(run, call)
         except ValidationError as error:
-            refusal = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            _ignored(run, wrong)
+            return
+        await _written(run, call)
+        refusal = _refusal(run, call)
         if refusal is None:
             _take(run, call, "signal")
-            return
-        # A signal cannot be refused, so what did not count is told where the reviewer looks.
-        workflow.logger.warning("decision by signal did not count: %s", refusal)
-        for waiting in run.approvals.values():
-            waiting.ignored.append(refusal)
-        if run.approvals:
-            workflow.set_current_details(_all_details(run))
+        else:
+            _ignored(run, refusal)
 
     def approvals() -> list[ApprovalRequest]:
         """List the open approvals of this run."""
@@ -172,6 +170,14 @@ async def _written(run: Run, call: DecisionCall) -> None:
     waiting = run.approvals.get(call.approval)
     if waiting is not None and waiting.accept_unverified is None:
         await workflow.wait_condition(lambda: waiting.accept_unverified is not None)
+
+
+def _ignored(run: Run, why: str) -> None:
+    workflow.logger.warning("decision by signal did not count: %s", why)
+    for waiting in run.approvals.values():
+        waiting.ignored.append(why)
+    if run.approvals:
+        workflow.set_current_details(_all_details(run))
 
 
 def _take(run: Run, call: DecisionCall, via: Via) -> Decision:
