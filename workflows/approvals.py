@@ -176,8 +176,7 @@ def _ignored(run: Run, why: str) -> None:
     workflow.logger.warning("decision by signal did not count: %s", why)
     for waiting in run.approvals.values():
         waiting.ignored.append(why)
-    if run.approvals:
-        workflow.set_current_details(_all_details(run))
+    run.show()
 
 
 def _take(run: Run, call: DecisionCall, via: Via) -> Decision:
@@ -223,6 +222,7 @@ def _granted(waiting: OpenApproval) -> Decision:
 
 def _show(run: Run) -> None:
     """Tell the list and the run's page who is waited for."""
+    run.show()
     waiting = sorted(run.approvals.values(), key=lambda each: each.request.deadline)
     if not waiting:
         workflow.upsert_search_attributes(
@@ -232,7 +232,6 @@ def _show(run: Run) -> None:
                 attributes.APPROVAL_DEADLINE.value_unset(),
             ]
         )
-        workflow.set_current_details("")
         return
     first = waiting[0].request
     workflow.upsert_search_attributes(
@@ -244,21 +243,3 @@ def _show(run: Run) -> None:
             *run.cost_update(),
         ]
     )
-    workflow.set_current_details(_all_details(run))
-
-
-def _all_details(run: Run) -> str:
-    return "\n\n".join(_details(run, each) for each in run.approvals.values())
-
-
-def _details(run: Run, waiting: OpenApproval) -> str:
-    request = waiting.request
-    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="YOUR NAME")
-    lines = [
-        f"### Waiting for {request.of}: {request.question}",
-        f"until {request.deadline:%Y-%m-%d %H:%M} UTC, risk {request.risk}",
-        f"`perdure approval approve {run.lineage.workflow_id}`, or send this as update or signal `{DECIDE}`:",
-        f"```json\n{call.model_dump_json(exclude={'comment'})}\n```",
-        *(f"- did not count: {why}" for why in waiting.ignored),
-    ]
-    return "\n\n".join(lines)

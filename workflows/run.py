@@ -11,11 +11,12 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
 from perdure.errors import InvalidInput
-from perdure.governance.contracts import ApprovalRequest, Decision
+from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.workflows.attributes import COST, RISK
 
 _RISKS = ("low", "medium", "high")
+_SHOWN = 30
 
 
 class Carried(Frozen):
@@ -51,6 +52,8 @@ class Run:
     plan: str = ""
     approvals: dict[str, OpenApproval] = field(default_factory=dict)
     decided: dict[str, Decision] = field(default_factory=dict)
+    trail: list[str] = field(default_factory=list)
+    """What was done so far, a line a step, for the run's page."""
 
     def step(self, wanted: str) -> StepRef:
         """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
@@ -72,6 +75,20 @@ class Run:
     def spend(self, nano_usd: int) -> None:
         """Add to what the run's model calls cost."""
         self.spent_nano_usd += nano_usd
+
+    def did(self, what: str) -> None:
+        """Note that WHAT was done, and show it on the run's page in the Web UI."""
+        self.trail.append(what)
+        self.show()
+
+    def show(self) -> None:
+        """Bring the run's page up to date: who is waited for, then the last steps. Costs no event."""
+        parts = [_details(self, waiting) for waiting in self.approvals.values() if waiting.decision is None]
+        if self.trail:
+            left_out = len(self.trail) - _SHOWN
+            head = [f"1. ({left_out} earlier steps)"] if left_out > 0 else []
+            parts.append("\n".join(["### Done so far", "", *head, *(f"1. {line}" for line in self.trail[-_SHOWN:])]))
+        workflow.set_current_details("\n\n".join(parts))
 
     def note_risk(self, risk: str) -> list[SearchAttributeUpdate[str]]:
         """Return the update of the risk attribute if RISK is higher than any before."""
@@ -107,6 +124,19 @@ def upsert(*updates: Sequence[SearchAttributeUpdate[str] | SearchAttributeUpdate
     flat = [update for group in updates for update in group]
     if flat:
         workflow.upsert_search_attributes(flat)
+
+
+def _details(run: Run, waiting: OpenApproval) -> str:
+    request = waiting.request
+    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="YOUR NAME")
+    lines = [
+        f"### Waiting for {request.of}: {request.question}",
+        f"until {request.deadline:%Y-%m-%d %H:%M} UTC, risk {request.risk}",
+        f"`perdure approval approve {run.lineage.workflow_id}`, or send this as update or signal `{DECIDE}`:",
+        f"```json\n{call.model_dump_json(exclude={'comment'})}\n```",
+        *(f"- did not count: {why}" for why in waiting.ignored),
+    ]
+    return "\n\n".join(lines)
 
 
 # Each run has an event loop of its own, alive exactly as long as the run is cached; so the loop is the run's identity here.

@@ -105,12 +105,13 @@ async def recall(
             "perdure.recall",
             RecallCall(step=step, query=query, scope=scope, limit=limit),
             result_type=Recall,
-            summary=summary or f"Recall what is known of {scope}",
+            summary=summary or f"Recall what is known of {_named(scope)}",
             start_to_close_timeout=timedelta(seconds=30),
             retry_policy=_LOOKUP_RETRIES,
         )
     except ActivityError as error:
         raise_translated(error)
+    current_run().did(f"{_short(summary or f'Recall what is known of {_named(scope)}')}: {len(found.hits)} found")
     return found
 
 
@@ -140,7 +141,7 @@ async def remember(
         "perdure.remember",
         call,
         Remembered,
-        summary=summary or f"Remember for {scope}",
+        summary=summary or f"Remember something of {_named(scope)}",
         timeout=timedelta(seconds=60),
         retries=_LOOKUP_RETRIES,
     )
@@ -217,6 +218,7 @@ async def execute(
         )
     except ActivityError as error:
         raise_translated(error)
+    current_run().did(_short(summary))
     return done
 
 
@@ -242,6 +244,11 @@ def raise_translated(error: ActivityError) -> NoReturn:
         if known is not None:
             raise known(cause.message) from error
     raise error
+
+
+def _named(scope: Scope) -> str:
+    parts = scope.model_dump(exclude={"tenant"}, exclude_none=True)
+    return ", ".join(f"{name} {value}" for name, value in parts.items())
 
 
 def _short(summary: str, limit: int = 200) -> str:

@@ -96,7 +96,14 @@ class Orders(HttpConnector):
     """The shop's orders."""
 
     look_up = HttpAction(
-        "orders.look_up", LookUp, Order, reads=True, request="GET /orders/{order}", target=_SHOP, risk="low"
+        "orders.look_up",
+        LookUp,
+        Order,
+        reads=True,
+        request="GET /orders/{order}",
+        target=_SHOP,
+        risk="low",
+        describe=lambda wanted: f"look up order {wanted.order}",
     )
 
 

@@ -28,7 +28,7 @@ async def test_steps_read_like_the_procedure(governed: OpenWorker) -> None:
         handle = await desk.start(Remembers.run, "the parcel of c-1 was lost")
         await handle.result()
 
-        assert ["Remember for default:user=c-1"] == step_summaries(await handle.fetch_history())
+        assert ["Remember something of user c-1"] == step_summaries(await handle.fetch_history())
 
 
 async def test_equal_steps_are_told_apart_also_across_a_continuation(governed: OpenWorker) -> None:
