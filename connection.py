@@ -6,6 +6,7 @@ import os
 import socket
 from datetime import timedelta
 
+import temporalio.client
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
@@ -17,8 +18,8 @@ from tenacity import (
     retry_if_exception_type,
     retry_if_result,
     stop_after_delay,
-    wait_exponential_jitter,
     wait_fixed,
+    wait_random_exponential,
 )
 
 from perdure.errors import InvalidSettings, NotAllowed, Unreachable
@@ -51,7 +52,7 @@ async def connect(
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(Unreachable),
         stop=stop_after_delay(patience.total_seconds()),
-        wait=wait_exponential_jitter(initial=0.1, max=2),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
         reraise=True,
     )
     try:
@@ -127,7 +128,7 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
     target, namespace = config.get("target_host", ""), config.get("namespace", "")
     try:
         client = await Client.connect(
-            **config, identity=identity, plugins=[plugin], runtime=runtime(plugin.settings.metrics_address)
+            **config, identity=identity, plugins=_plugins(plugin), runtime=runtime(plugin.settings.metrics_address)
         )
     except RuntimeError as error:
         said = str(error)
@@ -145,6 +146,14 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
     except RPCError as error:
         raise _refused(error, namespace) from None
     return client
+
+
+def _plugins(plugin: PerdurePlugin) -> list[temporalio.client.Plugin]:
+    if plugin.settings.tracing == "off":
+        return [plugin]
+    from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
+
+    return [plugin, OpenTelemetryPlugin(add_temporal_spans=True)]
 
 
 async def _search_attributes(client: Client) -> set[str] | None:

@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from perdure.errors import PerdureError
+from perdure.lineage import StepRef
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,9 @@ class _Boundary(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> object:
         info = activity.info()
         context = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id, "activity": info.activity_type}
+        step = getattr(input.args[0], "step", None) if input.args else None
+        if isinstance(step, StepRef):
+            context["step"] = step.name
         with structlog.contextvars.bound_contextvars(**context):
             try:
                 if info.activity_type.startswith("perdure.") and info.heartbeat_timeout:

@@ -8,7 +8,6 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
-from datetime import date
 from pathlib import Path
 
 import httpx
@@ -165,7 +164,9 @@ async def test_a_killed_worker_refunds_once(tmp_path, plan):
     """kill -9 while refunds are in flight, another worker: each order is refunded, and each once."""
     own = tmp_path / "own"
     own.mkdir()
-    requests = [request_for(order) for order in json.loads((DATA / "orders.json").read_text())[:4]]
+    known = json.loads((DATA / "orders.json").read_text())
+    plain = [order for order in known if order["delivered_on"] and order["amount"] <= 10_000 and not order["final_sale"]]
+    requests = [request_for(order) for order in plain[:4]]
     async with Stage(tmp_path / "stage", models=write_models(own), say=lambda _: None) as stage:
         await shop_faults(stage, latency=0.7, lose_requests=0, lose_responses=0, land_late=0)
         # The worker is another process, and so is the shop: the desk only starts runs.
@@ -197,7 +198,7 @@ async def all_outcomes(address: str, home: Path, *, plan: bool, database_url: st
 def shown(outcome: Outcome) -> dict[str, JsonValue]:
     """Return all of OUTCOME but the receipt. A refusal quotes the question, which the two put in different words."""
     fields = outcome.model_dump(mode="json", exclude={"receipt"})
-    return fields | {"why": re.sub(r" 'Refund order .*'(?=: )", "", outcome.why)}
+    return fields | {"why": re.sub(r""" (['"])Refund order .*\1(?=: )""", "", outcome.why)}
 
 
 def without_why(outcomes: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, dict[str, JsonValue]]:
@@ -207,9 +208,8 @@ def without_why(outcomes: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, di
 
 def request_for(order: Mapping[str, JsonValue]) -> ReturnRequest:
     """Return a request about an ORDER of the demo's, on the day it came, that nobody has a doubt about."""
-    request = plain_request(str(order["order"]))
-    received = date.fromisoformat(str(order["delivered_on"])).isoformat()
-    return request.model_copy(update={"customer": order["customer"], "amount": order["amount"], "received": received})
+    special = {"customer": order["customer"], "amount": order["amount"], "received": order["delivered_on"]}
+    return plain_request(str(order["order"])).model_copy(update=special)
 
 
 async def in_flight(database_url: str, action: str) -> None:
