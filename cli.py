@@ -79,6 +79,11 @@ def call(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character gets a question mark, not an error.
             stream.reconfigure(errors="replace")
+    if about.COMPLETE in os.environ:
+        # Done here and not by Typer's own option, which would add two options to the help of every command.
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         app(list(arguments), prog_name="perdure")
     except SystemExit as ended:

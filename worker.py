@@ -24,7 +24,7 @@ from temporalio import workflow
 from temporalio.worker import Worker
 
 from perdure import telemetry
-from perdure.connection import connect, ensure_search_attributes
+from perdure.connection import connect
 from perdure.connectors.contracts import Connector
 from perdure.errors import InvalidSettings, PerdureError
 from perdure.plugin import PerdurePlugin
@@ -49,8 +49,10 @@ class Served:
         return PerdurePlugin(settings, connectors=self.connectors, routes=self.routes)
 
 
-def load_modules(names: Sequence[str], settings: Settings) -> Served:
+def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
+
+    Without CONFIGURE the connectors stay as declared, which is enough for a replay.
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """
@@ -59,6 +61,8 @@ def load_modules(names: Sequence[str], settings: Settings) -> Served:
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
         _collect(_imported(name), name, served)
+    if not configure:
+        return served
     served.connectors = [_configured(each, settings.connectors.get(each.name, {})) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
@@ -71,11 +75,8 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
     served = load_modules(modules, settings)
     plugin = served.plugin(settings)
     client = await connect(plugin, patience=timedelta(seconds=20), role="worker")
-    added = await ensure_search_attributes(client)
-    if added:
-        log.info("search attributes registered", names=added, namespace=client.namespace)
     stop = stop or _stop_on_signals()
-    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="perdure-activity") as executor:
+    with ThreadPoolExecutor(settings.activity_slots, thread_name_prefix="perdure-activity") as executor:
         worker = Worker(
             client,
             task_queue=settings.task_queue,

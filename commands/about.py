@@ -11,6 +11,9 @@ import typer
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import emit
 
+COMPLETE = "_PERDURE_COMPLETE"
+"""The variable through which a shell asks for completions."""
+
 
 class Shell(StrEnum):
     """Shells that completion is known for."""
@@ -37,14 +40,9 @@ def completion(
     shell: Annotated[Shell, typer.Argument(help="The shell: bash, zsh or fish.", metavar="SHELL", show_default=False)],
 ) -> None:
     """Print a completion script; in bash, use it with: eval "$(perdure completion bash)"."""
-    from perdure.cli import app
+    from typer.completion import get_completion_script
 
-    # Typer prints the script when this variable asks for it.
-    variable = "_PERDURE_COMPLETE"
-    import os
-
-    os.environ[variable] = f"source_{shell.value}"
-    typer.main.get_command(app).main(args=[], prog_name="perdure", complete_var=variable)
+    typer.echo(get_completion_script(prog_name="perdure", complete_var=COMPLETE, shell=shell.value))
 
 
 def versions() -> dict[str, str]:

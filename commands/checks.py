@@ -84,7 +84,7 @@ async def _server_version(session: Session) -> str:
 
 
 async def _search_attributes(session: Session, *, fix: bool) -> Check:
-    from perdure.connection import ensure_search_attributes, missing_search_attributes, search_attribute_commands
+    from perdure.visibility import ensure_search_attributes, missing_search_attributes, search_attribute_commands
 
     try:
         if fix:

@@ -125,6 +125,7 @@ async def _ask(handle: WorkflowHandle[object, object], name: str, args: list[obj
 
 async def _signals(handle: WorkflowHandle[object, object]) -> set[str] | None:
     """Return the signals that the run has handlers for; None if no worker tells."""
+    from temporalio.api.sdk.v1 import WorkflowMetadata
     from temporalio.client import WorkflowQueryFailedError
     from temporalio.service import RPCError
 
@@ -133,7 +134,8 @@ async def _signals(handle: WorkflowHandle[object, object]) -> set[str] | None:
     except (RPCError, WorkflowQueryFailedError):
         # The signal is sent; this was only to warn of a mistyped name.
         return None
-    definitions = metadata.get("definition", {}) if isinstance(metadata, dict) else {}
-    found = definitions.get("signalDefinitions", [])
+    if not isinstance(metadata, WorkflowMetadata):
+        return None
+    found = {each.name for each in metadata.definition.signal_definitions}
     # A definition without a name is a handler for every signal.
-    return None if any(not each.get("name") for each in found) else {each["name"] for each in found}
+    return None if "" in found else found

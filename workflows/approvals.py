@@ -56,6 +56,7 @@ async def approval(
         "perdure.ask",
         AskCall(step=step, request=request),
         Asked,
+        id=f"ask:{step.name}",
         summary=f"Ask {of}: {question}",
         timeout=timedelta(seconds=60),
         retries=_RETRIES,
@@ -203,6 +204,7 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
             step=step, approval=request.approval, digest=request.digest, decision=decision, ended=ended, at=workflow.now()
         ),
         Recorded,
+        id=f"decision:{step.name}",
         summary=f"Decision: {what}",
         timeout=timedelta(seconds=60),
         retries=_RETRIES,
