@@ -23,6 +23,7 @@ from perdure.activities.boundary import Boundary
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
+from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
 

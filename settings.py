@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     drain: timedelta = timedelta(seconds=20)
     """How long a stopping worker lets running activities finish."""
 
+    patience: timedelta = timedelta(seconds=20)
+    """How long a starting worker waits for a Temporal server that does not answer yet."""
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar, cast
@@ -74,7 +73,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
     """Serve MODULES until STOP is set or the process gets SIGTERM or SIGINT; then drain."""
     served = load_modules(modules, settings)
     plugin = served.plugin(settings)
-    client = await connect(plugin, patience=timedelta(seconds=20), role="worker")
+    client = await connect(plugin, patience=settings.patience, role="worker")
     stop = stop or _stop_on_signals()
     with ThreadPoolExecutor(settings.activity_slots, thread_name_prefix="perdure-activity") as executor:
         worker = Worker(

@@ -136,7 +136,12 @@ def test_a_taken_port_is_told(tmp_path: Path, option: str):
 
         arguments = [option, port] if option == "--port" else ["--port", "0", option, port]
         ended = subprocess.run(
-            [*CLI, "dev", *arguments], env=environment("", tmp_path), capture_output=True, text=True, timeout=60, check=False
+            [*CLI, "dev", *arguments],
+            env=environment("", tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     assert Exit.ERROR == ended.returncode

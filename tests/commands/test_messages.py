@@ -15,7 +15,7 @@ def test_a_signal_reaches_the_run(desk: Perdure):
     ended = desk("signal", "signalled", "say", "-i", '"hello"')
 
     assert Exit.OK == ended.code
-    until(lambda: '"hello"' in desk("show", "signalled").out)
+    until(lambda: "result hello" in desk("show", "signalled").out)
     assert '"hello"' in desk("query", "signalled", "word", "-o", "json").out
 
 

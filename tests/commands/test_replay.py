@@ -50,7 +50,8 @@ def test_changed_code_ends_with_9(perdure: Perdure, tmp_path: Path):
 def test_a_history_of_the_temporal_cli_replays(desk: Perdure, temporal_address: str, tmp_path: Path):
     """What `temporal workflow show -o json` prints is a history."""
     desk("run", "Knocks", "-i", "1", "--id", "exported")
-    command = [str(Path(sysconfig.get_path("scripts")) / "temporal"), "workflow", "show", "-w", "exported", "-o", "json", "--address", temporal_address]
+    temporal = Path(sysconfig.get_path("scripts")) / "temporal"
+    command = [str(temporal), "workflow", "show", "-w", "exported", "-o", "json", "--address", temporal_address]
     shown = subprocess.run(command, capture_output=True, check=True, text=True)
     (tmp_path / "exported.json").write_text(shown.stdout)
 
