@@ -187,9 +187,10 @@ def test_image_context() -> None:
         line for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines() if line[:1] not in ("#", "")
     ]
     needed = {"LICENSE", "README.md", "pyproject.toml", "requirements/run.txt", "requirements/dev.txt", "*.py"}
+    needed |= {name for name in packaged if not name.endswith(".py")}
 
     assert "**" == rules[0]
-    assert needed | {name for name in packaged if not name.endswith(".py")} == {rule[1:] for rule in rules if rule[0] == "!"}
+    assert needed == {rule[1:] for rule in rules if rule.startswith("!")}
 
 
 def test_image_builds_with_the_lock() -> None:

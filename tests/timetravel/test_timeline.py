@@ -67,7 +67,7 @@ async def test_the_run_is_told():
 
 
 async def test_a_model_call_has_its_record():
-    """A generate step tells model, deployment, tokens, confidence, and what the model was given, without the step's reference."""
+    """A generate step tells model, deployment, confidence and what the model was given, without the step's reference."""
     told = await step("desk", "generate")
 
     assert told.model is not None
@@ -225,7 +225,7 @@ async def test_a_local_activity_that_is_tried_again_later_is_one_step():
 
     told = await read_timeline([*events[:at], failed, *events[at:]], pydantic_data_converter)
 
-    assert [("done", 1, "Error: away")] == [(s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"]
+    assert [("done", 1, "Failure: away")] == [(s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"]
 
 
 async def test_a_payload_that_cannot_be_read_hides_nothing_else():
