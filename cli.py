@@ -80,10 +80,10 @@ def call(arguments: Sequence[str]) -> int:
             # A terminal that cannot show a character gets a question mark, not an error.
             stream.reconfigure(errors="replace")
     if about.COMPLETE in os.environ:
-        # Done here and not by Typer's own option, which would add two options to the help of every command.
-        from typer.completion import completion_init
+        from typer import completion as shells
 
-        completion_init()
+        # A shell asks for completions. Typer does this only where its own options for it are in the help.
+        shells.completion_init()  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
     try:
         app(list(arguments), prog_name="perdure")
     except SystemExit as ended:

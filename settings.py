@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """`sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`; empty means SQLite under `home`."""
 
-    task_queue: str = "perdure"
+    task_queue: str = Field(default="perdure", min_length=1)
     """The Temporal task queue that the worker polls and that `perdure run` starts runs on."""
 
     modules: list[str] = Field(default_factory=list)

@@ -20,12 +20,13 @@ from typing import TypeVar, cast
 
 import structlog
 from temporalio import workflow
+from temporalio.client import Client
 from temporalio.worker import Worker
 
 from perdure import telemetry
 from perdure.connection import connect
 from perdure.connectors.contracts import Connector
-from perdure.errors import InvalidSettings, PerdureError
+from perdure.errors import InvalidSettings, NotAllowed, PerdureError
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings, load_settings
 
@@ -76,14 +77,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
     client = await connect(plugin, patience=settings.patience, role="worker")
     stop = stop or _stop_on_signals()
     with ThreadPoolExecutor(settings.activity_slots, thread_name_prefix="perdure-activity") as executor:
-        worker = Worker(
-            client,
-            task_queue=settings.task_queue,
-            workflows=served.workflows,
-            activities=served.activities,
-            activity_executor=executor,
-            graceful_shutdown_timeout=settings.drain,
-        )
+        worker = _worker(client, settings, served, executor)
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         log.info(
@@ -113,12 +107,31 @@ def main(modules: Sequence[str] | None = None) -> None:
         code = 0
     except PerdureError as error:
         sys.stderr.write(f"perdure worker: {error.message}\n")
-        code = 3 if error.retryable else 1
+        code = 4 if isinstance(error, NotAllowed) else 3 if error.retryable else 1
+    except KeyboardInterrupt:
+        # Before it served; from then on the signal means to drain.
+        code = 130
     telemetry.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # The SDK's threads can abort an interpreter that shuts down (sdk-python#300); everything is drained and flushed here.
     os._exit(code)
+
+
+def _worker(client: Client, settings: Settings, served: Served, executor: ThreadPoolExecutor) -> Worker:
+    try:
+        return Worker(
+            client,
+            task_queue=settings.task_queue,
+            workflows=served.workflows,
+            activities=served.activities,
+            activity_executor=executor,
+            graceful_shutdown_timeout=settings.drain,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        # The SDK tries each workflow in the sandbox and looks for names that come twice; its reason is the cause.
+        reason = " ".join(str(error.__cause__ or "").split())
+        raise InvalidSettings(f"the worker cannot serve what it was given: {error}{reason and ': '}{reason}") from error
 
 
 def _imported(name: str) -> ModuleType:

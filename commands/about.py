@@ -25,7 +25,7 @@ class Shell(StrEnum):
 
 @takes_options
 def version(options: Options) -> None:
-    """Print the versions of perdure, Python, the Temporal SDK and the embedded server."""
+    """Print the versions of what is installed."""
     found = versions()
     if options.format is not Format.text:
         emit(found)
@@ -39,10 +39,17 @@ def completion(
     _: Options,
     shell: Annotated[Shell, typer.Argument(help="The shell: bash, zsh or fish.", metavar="SHELL", show_default=False)],
 ) -> None:
-    """Print a completion script; in bash, use it with: eval "$(perdure completion bash)"."""
-    from typer.completion import get_completion_script
+    """Print a completion script for a shell.
 
-    typer.echo(get_completion_script(prog_name="perdure", complete_var=COMPLETE, shell=shell.value))
+    In bash, put this into ~/.bashrc: eval "$(perdure completion bash)"
+    """
+    from typer import completion as shells
+
+    # Typer offers this only as an option, which would stand in the help of every command.
+    script: str = shells.get_completion_script(  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
+        prog_name="perdure", complete_var=COMPLETE, shell=shell.value
+    )
+    typer.echo(script)
 
 
 def versions() -> dict[str, str]:

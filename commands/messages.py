@@ -83,7 +83,10 @@ def cancel(
     run: RunArgument,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.", metavar="TEXT", show_default=False)] = "",
 ) -> None:
-    """Ask a run to end: what it did is undone as its workflow says. Its worker has to be there to do that."""
+    """Ask a run to end.
+
+    What it did is undone as its workflow says; a worker has to be there to do that.
+    """
 
     async def work(session: Session) -> None:
         handle, description = await session.find(run)

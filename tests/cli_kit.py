@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parent
 PLAN = str(TESTS / "commands" / "note.yaml")
@@ -22,13 +23,12 @@ class Ended:
     err: str
 
     @property
-    def json(self) -> dict[str, object]:
+    def json(self) -> Any:  # whatever the command says
         """The one JSON value on stdout."""
-        found: dict[str, object] = json.loads(self.out)
-        return found
+        return json.loads(self.out)
 
     @property
-    def rows(self) -> list[dict[str, object]]:
+    def rows(self) -> list[dict[str, Any]]:
         """The list of JSON values on stdout, or the lines of them."""
         found = json.loads(self.out) if self.out.startswith("[") else [json.loads(line) for line in self.out.splitlines()]
         return list(found)
@@ -54,10 +54,10 @@ def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 def ask(desk: Perdure, workflow_id: str, workflow: str = "Asks", *arguments: str) -> str:
     """Start WORKFLOW under WORKFLOW_ID, return when it waits for a person, and give back the id."""
     assert 0 == desk("run", workflow, "--id", workflow_id, "-d", *arguments).code
-    until(lambda: workflow_id in waiting(desk))
+    until(lambda: workflow_id in {waits for waits, _ in waiting(desk)})
     return workflow_id
 
 
-def waiting(desk: Perdure) -> set[object]:
-    """Return the runs that wait for a person."""
-    return {row["workflow_id"] for row in desk("approval", "list", "-o", "json").rows}
+def waiting(desk: Perdure) -> set[tuple[str, str]]:
+    """Return what people are asked: the run and the approval's name."""
+    return {(row["workflow_id"], row["approval"]) for row in desk("approval", "list", "-o", "json").rows}

@@ -13,7 +13,7 @@ from perdure.errors import TargetUnavailable
 from perdure.lineage import Frozen
 from perdure.workflows import Saga, approval, customer, generate, recall, remember
 
-__all__ = ["ROUTES", "Asks", "Breaks", "Chats", "Desk", "Knocks", "Waits", "knock", "null"]
+__all__ = ["ROUTES", "Asks", "Breaks", "Chats", "Counts", "Desk", "Knocks", "Waits", "knock", "null"]
 
 ROUTES = Path(__file__).parent / "commands" / "routes.toml"
 
@@ -114,6 +114,17 @@ class Waits:
     def word(self) -> str:
         """Return the word."""
         return self._word
+
+
+@workflow.defn
+class Counts:
+    """Counts down, one run a number."""
+
+    @workflow.run
+    async def run(self, number: int) -> str:
+        if number:
+            workflow.continue_as_new(number - 1)
+        return "done"
 
 
 @workflow.defn

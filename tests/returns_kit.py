@@ -129,8 +129,8 @@ def orders(*more: str) -> list[dict[str, JsonValue]]:
         "final_sale": False,
         "stock": 3,
     }
-    special = {case.order_number: case.order for case in CASES.values() if case.order is not None}
-    return [{"order": number, **plain, **change} for number, change in {**special, **dict.fromkeys(more, {})}.items()]
+    special = [(case.order_number, case.order) for case in CASES.values() if case.order is not None]
+    return [{"order": number, **plain, **change} for number, change in (*special, *((each, {}) for each in more))]
 
 
 def plain_request(order: str) -> ReturnRequest:
@@ -164,6 +164,11 @@ class DeskShop(ShopProcess):
         """Return every reservation in the shop's books."""
         return cast(list[dict[str, JsonValue]], (await self.ask("GET", "/reservations"))[1])
 
+    async def drawn(self) -> dict[str, int]:
+        """Return how often which fault came."""
+        shown = cast(dict[str, dict[str, int]], (await self.ask("GET", "/faults"))[1])
+        return shown["drawn"]
+
 
 @contextmanager
 def open_shop(folder: Path, *more: str) -> Iterator[DeskShop]:
@@ -185,7 +190,7 @@ class Desk:
     shop: DeskShop
 
     async def start(self, request: ReturnRequest, *, plan: bool = False, id: str | None = None) -> Handle:
-        """Start a run for REQUEST, as Python or as PLAN. Raises `WorkflowAlreadyStartedError` if there is one with that ID."""
+        """Start a run for REQUEST, as Python or as PLAN. Raises `WorkflowAlreadyStartedError` if ID is taken."""
         workflow, given = (
             ("perdure.plan", PlanRun(plan=read_plan(PLAN), input=request.model_dump(mode="json")))
             if plan
@@ -204,7 +209,7 @@ class Desk:
         """Decide as CASE says, if it says anything, and return the outcome."""
         if case.says is not None:
             await decide(handle, await open_request(handle), case.says)
-        return await handle.result()
+        return Outcome.model_validate(await handle.result())
 
 
 @asynccontextmanager
@@ -234,7 +239,7 @@ async def open_request(handle: Handle) -> ApprovalRequest:
         while not ended.done():
             found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
             if found:
-                return found[0]
+                return ApprovalRequest.model_validate(found[0])
             await asyncio.wait((ended,), timeout=0.05)  # a query cannot be waited on
     finally:
         ended.cancel()
@@ -246,4 +251,4 @@ async def decide(handle: Handle, request: ApprovalRequest, verdict: Verdict) -> 
     call = DecisionCall(
         approval=request.approval, digest=request.digest, verdict=verdict, by="mara", comment="I know the customer"
     )
-    return await handle.execute_update(DECIDE, call, result_type=Decision)
+    return Decision.model_validate(await handle.execute_update(DECIDE, call, result_type=Decision))

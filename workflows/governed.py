@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import NoReturn
 
 from temporalio import workflow
@@ -17,6 +18,7 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from perdure.errors import InvalidInput
 from perdure.workflows import approvals, attributes
 from perdure.workflows.run import Carried, current_run
 
@@ -48,6 +50,7 @@ class _Inbound(WorkflowInboundInterceptor):
                 [attributes.STATE.value_set("running"), attributes.PLAN.value_set(run.plan or run.workflow_type)]
             )
         try:
+            _check_count(input)
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
             raise
@@ -61,6 +64,18 @@ class _Inbound(WorkflowInboundInterceptor):
 
     def _settle(self, state: str) -> None:
         workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
+
+
+def _check_count(input: ExecuteWorkflowInput) -> None:
+    """Raise `InvalidInput` if the run was started with more or fewer inputs than it takes, which would retry for ever."""
+    signature = inspect.signature(input.run_fn)
+    try:
+        signature.bind(None, *input.args)
+    except TypeError:
+        takes = ", ".join(list(signature.parameters)[1:]) or "none"
+        raise InvalidInput(
+            f"{workflow.info().workflow_type} was started with {len(input.args)} inputs; it takes {takes}"
+        ) from None
 
 
 class _Outbound(WorkflowOutboundInterceptor):

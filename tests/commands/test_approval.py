@@ -14,7 +14,7 @@ def asked(desk: Perdure, request: pytest.FixtureRequest) -> str:
     return ask(desk, f"asked-{request.node.name}")
 
 
-def test_open_approvals_are_listed(desk: Perdure, asked: str):
+def test_open_approvals_are_listed(desk: Perdure, asked: str) -> None:
     """`approval list` shows what people are asked across runs."""
     found = {row["workflow_id"]: row for row in desk("approval", "list", "-o", "json").rows}
 
@@ -24,29 +24,29 @@ def test_open_approvals_are_listed(desk: Perdure, asked: str):
     assert [] == desk("approval", "list", "--of", "nobody", "-o", "jsonl").rows
 
 
-def test_requests_of_runs_that_ended_are_not_listed(desk: Perdure, asked: str):
+def test_requests_of_runs_that_ended_are_not_listed(desk: Perdure, asked: str) -> None:
     """A cancelled run withdraws its request, which is shown as that and not as open."""
-    assert asked in waiting(desk)
+    assert (asked, "first") in waiting(desk)
 
     desk("cancel", asked)
 
-    until(lambda: asked not in waiting(desk))
+    until(lambda: (asked, "first") not in waiting(desk))
     until(lambda: asked in desk("approval", "list", "--state", "withdrawn").out)
 
 
-def test_what_is_asked_can_be_read(desk: Perdure, asked: str):
+def test_what_is_asked_can_be_read(desk: Perdure, asked: str) -> None:
     """`approval show` prints the question and the digest that a decision binds to."""
     text = desk("approval", "show", asked).out
     said = desk("approval", "show", asked, "-o", "json").json["request"]
 
     assert "First?" in text
-    assert said["digest"] in text  # type: ignore[index]  # JSON
+    assert said["digest"] in text
 
 
-def test_approving_lets_the_run_go_on(desk: Perdure, asked: str):
+def test_approving_lets_the_run_go_on(desk: Perdure, asked: str) -> None:
     """`approve` decides the one open request, under the name given, and the run asks its next."""
     first = desk("approval", "approve", asked, "--as", "bob", "-c", "fine", "-o", "json").json
-    until(lambda: asked in waiting(desk))
+    until(lambda: (asked, "second") in waiting(desk))
     second = desk("approval", "approve", asked, "--as", "eve").err
 
     assert ("approve", "bob", "fine", False) == tuple(first[name] for name in ("verdict", "by", "comment", "verified"))
@@ -54,7 +54,7 @@ def test_approving_lets_the_run_go_on(desk: Perdure, asked: str):
     until(lambda: '["bob", "eve"]' in desk("show", asked).out)
 
 
-def test_approving_twice_is_approving_once(desk: Perdure, asked: str):
+def test_approving_twice_is_approving_once(desk: Perdure, asked: str) -> None:
     """The same decision sent again ends well and changes nothing."""
     desk("approval", "approve", asked, "first", "--as", "bob")
 
@@ -64,7 +64,7 @@ def test_approving_twice_is_approving_once(desk: Perdure, asked: str):
     assert 1 == desk("show", asked, "-o", "jsonl").out.count('"kind": "decision"')
 
 
-def test_another_decision_comes_too_late(desk: Perdure, asked: str):
+def test_another_decision_comes_too_late(desk: Perdure, asked: str) -> None:
     """Somebody else's decision on a closed request is refused with who decided."""
     desk("approval", "approve", asked, "first", "--as", "bob")
 
@@ -74,7 +74,7 @@ def test_another_decision_comes_too_late(desk: Perdure, asked: str):
     assert "closed already: approve by bob" in late.err
 
 
-def test_a_digest_that_does_not_fit_is_refused(desk: Perdure, asked: str):
+def test_a_digest_that_does_not_fit_is_refused(desk: Perdure, asked: str) -> None:
     """`--digest` binds the decision to what was read."""
     ended = desk("approval", "approve", asked, "--digest", "sha256:other")
 
@@ -83,7 +83,7 @@ def test_a_digest_that_does_not_fit_is_refused(desk: Perdure, asked: str):
 
 
 @pytest.mark.parametrize("command", ["reject", "request-changes"])
-def test_saying_no_needs_a_reason(desk: Perdure, asked: str, command: str):
+def test_saying_no_needs_a_reason(desk: Perdure, asked: str, command: str) -> None:
     """A rejection and a request for changes without a comment are refused."""
     ended = desk("approval", command, asked)
 
@@ -91,18 +91,18 @@ def test_saying_no_needs_a_reason(desk: Perdure, asked: str, command: str):
     assert "give one with --comment" in ended.err
 
 
-def test_changes_can_be_requested(desk: Perdure, asked: str):
+def test_changes_can_be_requested(desk: Perdure, asked: str) -> None:
     """`request-changes` tells the run what to change."""
     desk("approval", "request-changes", asked, "-c", "shorter, please")
     until(lambda: "ChangesRequested" in desk("show", asked).out)
 
     run = desk("show", asked, "-o", "json").json["run"]
 
-    assert "ChangesRequested" == run["failure"]["type"]  # type: ignore[index]  # JSON
-    assert "shorter, please" in run["failure"]["message"]  # type: ignore[index]  # JSON
+    assert "ChangesRequested" == run["failure"]["type"]
+    assert "shorter, please" in run["failure"]["message"]
 
 
-def test_a_name_that_is_not_asked_is_told(desk: Perdure, asked: str):
+def test_a_name_that_is_not_asked_is_told(desk: Perdure, asked: str) -> None:
     """An unknown approval is told with those there are."""
     ended = desk("approval", "approve", asked, "third")
 
@@ -110,7 +110,7 @@ def test_a_name_that_is_not_asked_is_told(desk: Perdure, asked: str):
     assert "it has: first (open)" in ended.err
 
 
-def test_a_run_that_asks_nothing_is_told(desk: Perdure):
+def test_a_run_that_asks_nothing_is_told(desk: Perdure) -> None:
     """Deciding where nothing is asked says so."""
     desk("run", "Waits", "--id", "asks-nothing", "-d")
 

@@ -31,15 +31,16 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "perdure")
-def test_everything_has_a_help_text(path: tuple[str, ...]):
+def test_everything_has_a_help_text(path: tuple[str, ...]) -> None:
     """Each command, argument and option says what it is for."""
     command = ALL[path]
 
     assert getattr(command, "help", "")
-    assert [] == [param.name for param in command.params if param.name != "help" and not param.help]  # type: ignore[attr-defined]
+    params = getattr(command, "params", [])
+    assert [] == [param.name for param in params if param.name != "help" and not param.help]
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_nothing_heavy() -> None:
     """`perdure --help` imports neither Temporal nor databases nor models."""
     heavy = ("temporalio", "litellm", "sqlmodel", "sqlalchemy", "pydantic_settings", "rich.console", "httpx", "qdrant")
     code = f"""
@@ -72,7 +73,7 @@ print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
-def test_exit_codes_and_no_traceback(perdure: Perdure, arguments: list[str], code: Exit):
+def test_exit_codes_and_no_traceback(perdure: Perdure, arguments: list[str], code: Exit) -> None:
     """Each kind of end has its exit code, one message, and never a traceback."""
     ended = perdure(*arguments)
 
@@ -81,7 +82,7 @@ def test_exit_codes_and_no_traceback(perdure: Perdure, arguments: list[str], cod
     assert code == Exit.OK or ended.err.strip() or ended.out.strip()
 
 
-def test_no_permission_ends_with_4(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_no_permission_ends_with_4(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not let us in ends with 4."""
     from perdure.errors import NotAllowed
 
@@ -93,7 +94,7 @@ def test_no_permission_ends_with_4(perdure: Perdure, monkeypatch: pytest.MonkeyP
     assert Exit.NOT_ALLOWED == perdure("list").code
 
 
-def test_a_bug_is_told_in_one_line(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_a_bug_is_told_in_one_line(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody thought of is one line, with how to see more; PERDURE_DEBUG shows it."""
 
     def broken(*_: object) -> None:
@@ -110,7 +111,7 @@ def test_a_bug_is_told_in_one_line(perdure: Perdure, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script(perdure: Perdure, shell: str):
+def test_completion_prints_a_script(perdure: Perdure, shell: str) -> None:
     """`completion SHELL` prints what the shell has to load."""
     ended = perdure("completion", shell)
 
@@ -118,7 +119,7 @@ def test_completion_prints_a_script(perdure: Perdure, shell: str):
     assert "_PERDURE_COMPLETE" in ended.out
 
 
-def test_completion_completes(temporal_address: str, home: Path):
+def test_completion_completes(temporal_address: str, home: Path) -> None:
     """The shell's question is answered with the commands there are."""
     asked = {"_PERDURE_COMPLETE": "complete_bash", "COMP_WORDS": "perdure appr", "COMP_CWORD": "1"}
 
@@ -129,7 +130,7 @@ def test_completion_completes(temporal_address: str, home: Path):
     assert ["approval"] == ended.stdout.split()
 
 
-def test_an_interrupted_watch_leaves_the_run(desk: Perdure, temporal_address: str, home: Path):
+def test_an_interrupted_watch_leaves_the_run(desk: Perdure, temporal_address: str, home: Path) -> None:
     """Ctrl-C while watching ends with 130 and says that the run goes on."""
     process = subprocess.Popen(
         [*CLI, "run", "Waits", "--id", "interrupted"],
@@ -146,10 +147,10 @@ def test_an_interrupted_watch_leaves_the_run(desk: Perdure, temporal_address: st
     assert Exit.INTERRUPTED == process.returncode
     assert "the run goes on" in said
     assert "Traceback" not in said
-    assert "running" == desk("show", "interrupted", "-o", "json").json["run"]["state"]  # type: ignore[index]  # JSON
+    assert "running" == desk("show", "interrupted", "-o", "json").json["run"]["state"]
 
 
-def test_a_closed_pipe_is_no_error(desk: Perdure, temporal_address: str, home: Path):
+def test_a_closed_pipe_is_no_error(desk: Perdure, temporal_address: str, home: Path) -> None:
     """`perdure list | head -1` ends quietly."""
     for number in range(3):
         desk("run", "Waits", "--id", f"piped-{number}", "-d")
@@ -162,7 +163,7 @@ def test_a_closed_pipe_is_no_error(desk: Perdure, temporal_address: str, home: P
     assert "" == ended.stderr
 
 
-def test_a_terminal_sees_a_live_tree(desk: Perdure, temporal_address: str, home: Path):
+def test_a_terminal_sees_a_live_tree(desk: Perdure, temporal_address: str, home: Path) -> None:
     """On a terminal the run is drawn live, result last, and NO_COLOR takes the colours out."""
     desk("list")
 
@@ -197,3 +198,19 @@ def _read_all(descriptor: int) -> Iterator[bytes]:
         if not data:
             return
         yield data
+
+
+def test_a_worker_that_cannot_start_says_why(temporal_address: str, home: Path) -> None:
+    """`perdure worker` with a module that is not there ends with 1 and one message."""
+    ended = subprocess.run(
+        [*CLI, "worker", "no_such_module"],
+        env=environment(temporal_address, home),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert Exit.ERROR == ended.returncode
+    assert "module 'no_such_module' cannot be found" in ended.stderr
+    assert "Traceback" not in ended.stderr

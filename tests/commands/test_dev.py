@@ -71,7 +71,7 @@ def dev(home: Path, *arguments: str) -> Iterator[Dev]:
         process.communicate(timeout=60)
 
 
-def test_it_serves_and_survives(tmp_path: Path):
+def test_it_serves_and_survives(tmp_path: Path) -> None:
     """A killed worker is started again and runs go on; SIGTERM ends everything; the next start has the same runs."""
     with dev(tmp_path, "cli_workflows") as running:
         first = running.run("run", "Knocks", "-i", "1", "--id", "one")
@@ -93,10 +93,11 @@ def test_it_serves_and_survives(tmp_path: Path):
 
     with dev(tmp_path, "cli_workflows") as again:
         assert "completed" in again.run("list", "--plan", "Knocks").stdout
+        until(lambda: "second" in again.run("approval", "list").stdout)
         assert 0 == again.run("approval", "approve", "two", "second", "--as", "eve").returncode
 
 
-def test_nothing_is_left_behind_when_it_is_killed(tmp_path: Path):
+def test_nothing_is_left_behind_when_it_is_killed(tmp_path: Path) -> None:
     """Kill -9 of `perdure dev` takes server and worker along."""
     with dev(tmp_path, "cli_workflows") as running:
         until(lambda: len(running.children()) == 2)
@@ -107,7 +108,7 @@ def test_nothing_is_left_behind_when_it_is_killed(tmp_path: Path):
         until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()])
 
 
-def test_a_worker_that_cannot_start_ends_it(tmp_path: Path):
+def test_a_worker_that_cannot_start_ends_it(tmp_path: Path) -> None:
     """A module that is not there ends `perdure dev` with the worker's message instead of a loop."""
     with dev(tmp_path, "no_such_module") as running:
         assert Exit.ERROR == running.process.wait(60)
@@ -117,7 +118,7 @@ def test_a_worker_that_cannot_start_ends_it(tmp_path: Path):
     assert "the worker cannot start" in log
 
 
-def test_one_home_has_one_server(tmp_path: Path):
+def test_one_home_has_one_server(tmp_path: Path) -> None:
     """A second `perdure dev` in the same folder says who is there."""
     with dev(tmp_path, "--no-worker") as running:
         second = running.run("dev", "--port", "0")
@@ -127,7 +128,7 @@ def test_one_home_has_one_server(tmp_path: Path):
 
 
 @pytest.mark.parametrize("option", ["--port", "--ui-port"])
-def test_a_taken_port_is_told(tmp_path: Path, option: str):
+def test_a_taken_port_is_told(tmp_path: Path, option: str) -> None:
     """A port that somebody else has is told with a way out."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -148,7 +149,7 @@ def test_a_taken_port_is_told(tmp_path: Path, option: str):
     assert f"port {port} is taken" in ended.stderr
 
 
-def test_search_attributes_are_there(tmp_path: Path):
+def test_search_attributes_are_there(tmp_path: Path) -> None:
     """The server starts with perdure's search attributes."""
     with dev(tmp_path, "--no-worker") as running:
         said = running.run("doctor", "-o", "json")

@@ -15,7 +15,7 @@ def states(perdure: Perdure, *options: str) -> dict[object, object]:
     return {row["name"]: row["state"] for row in perdure("doctor", "-o", "json", *options).rows}
 
 
-def test_everything_is_looked_at(desk: Perdure):
+def test_everything_is_looked_at(desk: Perdure) -> None:
     """`doctor` looks at each thing perdure stands on, and fails nothing where all is well."""
     desk("run", "Knocks", "-i", "1")
 
@@ -38,7 +38,7 @@ def test_everything_is_looked_at(desk: Perdure):
     assert {"ok", "warn"} == {row["state"] for row in ended.rows}
 
 
-def test_a_server_that_is_down_fails(perdure: Perdure):
+def test_a_server_that_is_down_fails(perdure: Perdure) -> None:
     """Without a server `doctor` ends with 1, says what to do, and still looks at the rest."""
     ended = perdure("doctor", "--address", "127.0.0.1:1")
 
@@ -47,7 +47,7 @@ def test_a_server_that_is_down_fails(perdure: Perdure):
     assert "ok   embedder" in ended.out
 
 
-def test_a_missing_schema_is_told_and_made(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_schema_is_told_and_made(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty database is a warning; `--migrate` brings it up to date."""
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path))
 
@@ -56,7 +56,7 @@ def test_a_missing_schema_is_told_and_made(perdure: Perdure, tmp_path: Path, mon
     assert ("warn", "ok") == (before["database"], after["database"])
 
 
-def test_a_database_that_cannot_be_opened_fails(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_that_cannot_be_opened_fails(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that does not answer is a failure, and its password is not printed."""
     monkeypatch.setenv("PERDURE_DATABASE_URL", "postgresql://me:hunter2@127.0.0.1:1/x")
 
@@ -67,7 +67,7 @@ def test_a_database_that_cannot_be_opened_fails(perdure: Perdure, monkeypatch: p
     assert "hunter2" not in ended.out + ended.err
 
 
-def test_a_bad_models_file_fails(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bad_models_file_fails(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A routing file that cannot be used is told with its line."""
     models = tmp_path / "models.toml"
     models.write_text("[tasks.x]\ntier = 'huge'\n")
@@ -76,7 +76,7 @@ def test_a_bad_models_file_fails(perdure: Perdure, tmp_path: Path, monkeypatch: 
     assert "fail" == states(perdure)["models"]
 
 
-def test_keys_that_are_not_set_are_told(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_keys_that_are_not_set_are_told(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment whose key is not in the environment is a warning that names the variable."""
     models = tmp_path / "models.toml"
     models.write_text(
@@ -88,7 +88,7 @@ def test_keys_that_are_not_set_are_told(perdure: Perdure, tmp_path: Path, monkey
     assert "Set NOT_SET_HERE" in perdure("doctor").out
 
 
-def test_bad_settings_are_told(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_bad_settings_are_told(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that does not fit fails and names its variable."""
     monkeypatch.setenv("PERDURE_ACTIVITY_SLOTS", "many")
 
@@ -98,7 +98,7 @@ def test_bad_settings_are_told(perdure: Perdure, monkeypatch: pytest.MonkeyPatch
     assert "PERDURE_ACTIVITY_SLOTS" in ended.out
 
 
-def test_strict_decisions_are_no_warning(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_strict_decisions_are_no_warning(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where unverified decisions are refused there is nothing to warn of."""
     monkeypatch.setenv("PERDURE_UNVERIFIED_DECISIONS", "refuse")
 

@@ -8,7 +8,7 @@ from cli_kit import Perdure, until
 from perdure.commands.exits import Exit
 
 
-def test_a_signal_reaches_the_run(desk: Perdure):
+def test_a_signal_reaches_the_run(desk: Perdure) -> None:
     """`signal` sends its JSON, and the run goes on."""
     desk("run", "Waits", "--id", "signalled", "-d")
 
@@ -19,7 +19,7 @@ def test_a_signal_reaches_the_run(desk: Perdure):
     assert '"hello"' in desk("query", "signalled", "word", "-o", "json").out
 
 
-def test_a_mistyped_signal_is_told(desk: Perdure):
+def test_a_mistyped_signal_is_told(desk: Perdure) -> None:
     """A signal that the run has no handler for is sent, with a warning that names those there are."""
     desk("run", "Waits", "--id", "misheard", "-d")
     until(lambda: bool(desk("query", "misheard", "word", "-o", "json").out))
@@ -31,7 +31,7 @@ def test_a_mistyped_signal_is_told(desk: Perdure):
     assert "say" in ended.err
 
 
-def test_an_unknown_query_is_told(desk: Perdure):
+def test_an_unknown_query_is_told(desk: Perdure) -> None:
     """A query that the run does not know is told with those it knows."""
     desk("run", "Waits", "--id", "queried", "-d")
 
@@ -41,7 +41,7 @@ def test_an_unknown_query_is_told(desk: Perdure):
     assert "known queries" in ended.err
 
 
-def test_a_query_without_a_worker_is_told(perdure: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_a_query_without_a_worker_is_told(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A query that no worker answers ends with 3 and says what to start."""
     from datetime import timedelta
 
@@ -54,7 +54,7 @@ def test_a_query_without_a_worker_is_told(perdure: Perdure, monkeypatch: pytest.
     assert "'nobody-here'" in ended.err
 
 
-def test_a_cancelled_run_says_why(desk: Perdure):
+def test_a_cancelled_run_says_why(desk: Perdure) -> None:
     """`cancel` leaves its reason in the history, and the run ends as cancelled."""
     desk("run", "Waits", "--id", "cancelled", "-d")
     until(lambda: bool(desk("query", "cancelled", "word", "-o", "json").out))
@@ -62,11 +62,11 @@ def test_a_cancelled_run_says_why(desk: Perdure):
     assert Exit.OK == desk("cancel", "cancelled", "--reason", "changed my mind").code
 
     until(lambda: "changed my mind" in desk("show", "cancelled").out)
-    until(lambda: "cancelled" == desk("show", "cancelled", "-o", "json").json["run"]["state"])  # type: ignore[index, return-value]
+    until(lambda: "cancelled" == desk("show", "cancelled", "-o", "json").json["run"]["state"])
 
 
 @pytest.mark.parametrize("command", [["cancel"], ["signal"]])
-def test_a_run_that_ended_cannot_be_spoken_to(desk: Perdure, command: list[str]):
+def test_a_run_that_ended_cannot_be_spoken_to(desk: Perdure, command: list[str]) -> None:
     """Signals and cancellations for a closed run are refused."""
     desk("run", "Knocks", "-i", "1", "--id", "over")
 

@@ -15,7 +15,7 @@ from perdure.commands.exits import Exit
 HISTORIES = sorted((Path(__file__).parent.parent / "timetravel" / "histories").glob("*.json"))
 
 
-def test_a_run_replays(desk: Perdure):
+def test_a_run_replays(desk: Perdure) -> None:
     """`replay RUN` ends well while the code does what was recorded."""
     desk("run", "Desk", "-i", '{"message": "x"}', "--id", "replayed")
 
@@ -26,14 +26,14 @@ def test_a_run_replays(desk: Perdure):
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.stem)
-def test_stored_histories_replay(perdure: Perdure, history: Path):
+def test_stored_histories_replay(perdure: Perdure, history: Path) -> None:
     """Histories that were recorded from real runs replay with the code of today."""
     ended = perdure("replay", str(history), "-m", "cli_workflows")
 
     assert Exit.OK == ended.code, ended.err
 
 
-def test_changed_code_ends_with_9(perdure: Perdure, tmp_path: Path):
+def test_changed_code_ends_with_9(perdure: Perdure, tmp_path: Path) -> None:
     """Code that does something else than what was recorded ends with 9 and names the event."""
     [history] = [path for path in HISTORIES if path.stem == "knocks"]
     recorded = history.read_text().replace('"tests.knock"', '"tests.ring"')
@@ -47,7 +47,7 @@ def test_changed_code_ends_with_9(perdure: Perdure, tmp_path: Path):
     assert "stack_trace" not in ended.err
 
 
-def test_a_history_of_the_temporal_cli_replays(desk: Perdure, temporal_address: str, tmp_path: Path):
+def test_a_history_of_the_temporal_cli_replays(desk: Perdure, temporal_address: str, tmp_path: Path) -> None:
     """What `temporal workflow show -o json` prints is a history."""
     desk("run", "Knocks", "-i", "1", "--id", "exported")
     temporal = Path(sysconfig.get_path("scripts")) / "temporal"
@@ -60,7 +60,7 @@ def test_a_history_of_the_temporal_cli_replays(desk: Perdure, temporal_address: 
     assert Exit.OK == ended.code, ended.err
 
 
-def test_code_that_is_not_given_is_told(perdure: Perdure):
+def test_code_that_is_not_given_is_told(perdure: Perdure) -> None:
     """A history whose workflow no module serves says which option to use."""
     ended = perdure("replay", str(HISTORIES[0]))
 
@@ -78,7 +78,7 @@ def test_code_that_is_not_given_is_told(perdure: Perdure):
         (None, Exit.ERROR, "cannot be read"),
     ],
 )
-def test_what_is_not_a_history_is_told(perdure: Perdure, tmp_path: Path, text: str | None, code: Exit, said: str):
+def test_what_is_not_a_history_is_told(perdure: Perdure, tmp_path: Path, text: str | None, code: Exit, said: str) -> None:
     """Files that hold something else, or are not there, get one message."""
     path = tmp_path / "history.json"
     if text is not None:
@@ -90,7 +90,7 @@ def test_what_is_not_a_history_is_told(perdure: Perdure, tmp_path: Path, text: s
     assert said in ended.err
 
 
-def test_a_run_that_no_worker_took_has_nothing_to_replay(perdure: Perdure):
+def test_a_run_that_no_worker_took_has_nothing_to_replay(perdure: Perdure) -> None:
     """A history without a completed workflow task is told at once."""
     perdure("run", "Knocks", "-i", "1", "--id", "not-begun", "-d", "-q", "nobody-polls")
 

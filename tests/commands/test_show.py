@@ -12,7 +12,7 @@ from cli_kit import Perdure, ask, until
 from perdure.commands.exits import Exit
 
 
-def test_the_trail_has_everything(desk: Perdure):
+def test_the_trail_has_everything(desk: Perdure) -> None:
     """`show` prints each step with inputs, model, cost, memory, receipt and decision."""
     desk("run", "Desk", "-i", json.dumps({"message": "first", "customer": "trail"}))
     ask(desk, "trail", "Desk", "-i", json.dumps({"message": "second", "customer": "trail", "ask": True}))
@@ -37,12 +37,12 @@ def test_the_trail_has_everything(desk: Perdure):
         assert said in shown
 
 
-def test_the_trail_as_json_is_typed(desk: Perdure):
+def test_the_trail_as_json_is_typed(desk: Perdure) -> None:
     """`show -o json` gives the run's facts and the steps with their essentials."""
     desk("run", "Desk", "-i", '{"message": "x"}', "--id", "typed")
 
     said = desk("show", "typed", "-o", "json").json
-    steps = {step["kind"]: step for step in said["steps"]}  # type: ignore[attr-defined]  # JSON
+    steps = {step["kind"]: step for step in said["steps"]}
 
     assert ["recall", "generate", "act", "remember"] == list(steps)
     assert "small" == steps["generate"]["model"]["tier"]
@@ -50,7 +50,9 @@ def test_the_trail_as_json_is_typed(desk: Perdure):
     assert {"text": "x"} == steps["act"]["inputs"]["args"]
 
 
-def test_large_values_are_read_from_where_they_are_kept(desk: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_large_values_are_read_from_where_they_are_kept(
+    desk: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A payload kept outside the history is shown; where its database is not at hand the rest is shown all the same."""
     desk("run", "Desk", "-i", json.dumps({"message": "long " * 10_000}), "--id", "large")
 
@@ -63,7 +65,7 @@ def test_large_values_are_read_from_where_they_are_kept(desk: Perdure, tmp_path:
     assert "null.write" in elsewhere
 
 
-def test_other_peoples_text_cannot_move_the_cursor(desk: Perdure):
+def test_other_peoples_text_cannot_move_the_cursor(desk: Perdure) -> None:
     """Control characters in values are not sent to the terminal, also not in JSON."""
     evil = "\x1b[2J\u202e\x9b31m"
     desk("run", "Desk", "-i", json.dumps({"message": evil}), "--id", "evil")
@@ -73,10 +75,10 @@ def test_other_peoples_text_cannot_move_the_cursor(desk: Perdure):
 
     assert not set(evil) & {"\x1b", "\u202e", "\x9b"} & set(shown)
     assert not {"\x1b", "\u202e", "\x9b"} & set(as_json.out)
-    assert evil == as_json.json["run"]["inputs"]["message"]  # type: ignore[index]  # JSON
+    assert evil == as_json.json["run"]["inputs"]["message"]
 
 
-def test_nothing_is_lost_in_a_narrow_terminal(desk: Perdure, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_lost_in_a_narrow_terminal(desk: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """In 50 columns the lines are wrapped: receipts and decisions stay readable."""
     desk("run", "Desk", "-i", '{"message": "x"}', "--id", "narrow")
     monkeypatch.setenv("COLUMNS", "50")
@@ -87,7 +89,7 @@ def test_nothing_is_lost_in_a_narrow_terminal(desk: Perdure, monkeypatch: pytest
     assert "receipt" in shown
 
 
-def test_an_unknown_run_is_told(perdure: Perdure):
+def test_an_unknown_run_is_told(perdure: Perdure) -> None:
     """A run that is not there is told with what to do."""
     ended = perdure("show", "nope")
 
@@ -96,17 +98,17 @@ def test_an_unknown_run_is_told(perdure: Perdure):
     assert "perdure list" in ended.err
 
 
-def test_an_earlier_run_of_an_id_can_be_shown(desk: Perdure):
+def test_an_earlier_run_of_an_id_can_be_shown(desk: Perdure) -> None:
     """WORKFLOW_ID/RUN_ID names one run among several of the same workflow id."""
     first = desk("run", "Knocks", "-i", "1", "--id", "again", "-o", "json").json["run_id"]
     desk("run", "Knocks", "-i", "1", "--id", "again")
 
     said = desk("show", f"again/{first}", "-o", "json").json
 
-    assert first == said["run"]["run_id"]  # type: ignore[index]  # JSON
+    assert first == said["run"]["run_id"]
 
 
-def test_runs_are_listed_and_filtered(desk: Perdure):
+def test_runs_are_listed_and_filtered(desk: Perdure) -> None:
     """`list` finds runs by state, plan and visibility query."""
     desk("run", "Knocks", "-i", "1", "--id", "listed")
     desk("run", "Waits", "--id", "listed-too", "-d")
@@ -121,7 +123,7 @@ def test_runs_are_listed_and_filtered(desk: Perdure):
     assert "listed" in desk("list", "-n", "200").out
 
 
-def test_a_bad_query_is_told(perdure: Perdure):
+def test_a_bad_query_is_told(perdure: Perdure) -> None:
     """A visibility query that cannot be read ends with 2."""
     ended = perdure("list", "--query", "foo bar")
 
@@ -129,13 +131,13 @@ def test_a_bad_query_is_told(perdure: Perdure):
     assert "not a visibility query" in ended.err
 
 
-def test_no_run_found_is_said(perdure: Perdure):
+def test_no_run_found_is_said(perdure: Perdure) -> None:
     """An empty list says so on stderr, and is an empty list in JSON."""
     assert "no run found" in perdure("list", "--plan", "nothing").err
     assert [] == perdure("list", "--plan", "nothing", "-o", "json").rows
 
 
-def test_links_lead_to_the_web_ui_of_the_dev_server(desk: Perdure, home: Path, temporal_address: str):
+def test_links_lead_to_the_web_ui_of_the_dev_server(desk: Perdure, home: Path, temporal_address: str) -> None:
     """Where `perdure dev` says that it has a Web UI, links lead there."""
     note = home / "dev.json"
     note.write_text(json.dumps({"address": temporal_address, "ui": "http://127.0.0.1:1"}))

@@ -13,7 +13,6 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from perdure.connectors.null import NullConnector
-from perdure.errors import InvalidSettings
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 
@@ -79,15 +78,20 @@ async def test_python_worker_py_serves_and_drains(temporal_address: str, tmp_pat
 @pytest.mark.parametrize(
     ("modules", "settings", "said"),
     [
-        (["toy_workflows"], {"PERDURE_DATABASE_URL": "mysql://root@localhost/x"}, "'database_url' in perdure.toml or PERDURE_DATABASE_URL"),
+        (
+            ["toy_workflows"],
+            {"PERDURE_DATABASE_URL": "mysql://root@localhost/x"},
+            "'database_url' in perdure.toml or PERDURE_DATABASE_URL",
+        ),
         (["toy_workflows"], {"PERDURE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "cannot be opened"),
         (["no_such_module"], {}, "module 'no_such_module' cannot be found"),
         (["empty"], {}, "module 'empty' defines no @workflow.defn class"),
         (["broken"], {}, "module 'broken' cannot be imported: ZeroDivisionError"),
-        (["impure"], {}, "Impure"),
+        (["impure"], {}, "Failed validating workflow Impure: Cannot access random.random"),
+        (["double"], {}, "More than one activity named perdure.act"),
         (["toy_workflows"], {"PERDURE_MODELS": "bad.toml"}, "bad.toml"),
         (["toy_workflows"], {"PERDURE_MODELS": "missing.toml"}, "missing.toml"),
-        (["perdure.examples.returns_desk.desk"], {}, "[connectors.orders] needs the address of the system"),
+        (["perdure.examples.returns_desk.desk"], {}, "needs the address of the system"),
         (["toy_workflows"], {"TEMPORAL_NAMESPACE": "nowhere"}, "Temporal has no namespace 'nowhere'"),
         (["toy_workflows"], {"TEMPORAL_ADDRESS": "nonsense"}, "TEMPORAL_ADDRESS"),
         (["toy_workflows"], {"PERDURE_TASK_QUEUE": ""}, "task_queue"),
@@ -99,6 +103,7 @@ async def test_python_worker_py_serves_and_drains(temporal_address: str, tmp_pat
         "nothing-to-serve",
         "broken-module",
         "impure-workflow",
+        "a-name-twice",
         "bad-models",
         "missing-models",
         "connector-without-url",
@@ -114,6 +119,7 @@ async def test_a_bad_start_ends_with_one_message(
     (tmp_path / "empty.py").write_text("NOTHING = 1\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "impure.py").write_text(IMPURE)
+    (tmp_path / "double.py").write_text(DOUBLE)
     (tmp_path / "bad.toml").write_text("[tasks.triage]\ntier = 'huge'\n")
     ended = await start(temporal_address, tmp_path, modules, settings)
 
@@ -123,7 +129,7 @@ async def test_a_bad_start_ends_with_one_message(
 
 async def test_an_unreachable_server_ends_with_3(tmp_path: Path) -> None:
     """A worker waits for the server as long as `patience` says, then tells where nobody answered."""
-    ended = await start("127.0.0.1:1", tmp_path, ["toy_workflows"], {"PERDURE_PATIENCE": "PT1S"})
+    ended = await start("127.0.0.1:1", tmp_path, ["toy_workflows"], {})
 
     assert 3 == ended.code
     assert_one_message(ended, "no Temporal server answers at 127.0.0.1:1")
@@ -134,7 +140,7 @@ async def test_an_index_has_one_owner(temporal_address: str, tmp_path: Path) -> 
     plugin = PerdurePlugin(Settings(home=tmp_path / "home"), connectors=[NullConnector()])
     client = await Client.connect(temporal_address, plugins=[plugin])
     async with Worker(client, task_queue="owner"):
-        while not (tmp_path / "home/index/owner.lock").exists():
+        while not (tmp_path / "home/index/owner.lock").exists():  # noqa: ASYNC110  a file gives no event
             await asyncio.sleep(0.02)
         ended = await start(temporal_address, tmp_path, ["toy_workflows"], {})
 
@@ -143,9 +149,10 @@ async def test_an_index_has_one_owner(temporal_address: str, tmp_path: Path) -> 
 
 
 IMPURE = """
+import random
 from temporalio import workflow
 
-open("/dev/null").close()
+LUCK = random.random()
 
 
 @workflow.defn
@@ -155,10 +162,19 @@ class Impure:
         return None
 """
 
+DOUBLE = """
+from temporalio import activity
+
+
+@activity.defn(name="perdure.act")
+async def mine() -> None:
+    return None
+"""
+
 
 async def start(address: str, folder: Path, modules: list[str], settings: Mapping[str, str]) -> Ended:
     """Start a worker in FOLDER and return how it ended."""
-    env = environment(address, folder / "home", {"PYTHONPATH": f"{folder}:{TESTS}", **settings})
+    env = environment(address, folder / "home", {"PYTHONPATH": f"{folder}:{TESTS}", "PERDURE_PATIENCE": "PT1S", **settings})
     return await call([sys.executable, "-m", "perdure.worker", *modules], env, cwd=folder)
 
 

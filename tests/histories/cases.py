@@ -165,7 +165,7 @@ async def _saga_fails(scene: Scene) -> Handle:
 async def _saga_cancelled(scene: Scene) -> Handle:
     before = len(scene.null.effects)
     handle = await scene.start(toys.Unwinds.run, "wait")
-    while len(scene.null.effects) < before + 2:
+    while len(scene.null.effects) < before + 2:  # noqa: ASYNC110  the connector only counts
         await asyncio.sleep(0.02)
     await handle.cancel()
     await _failure(handle)
@@ -220,4 +220,3 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "remembers": _remembers,
 }
 """How each stored history comes about."""
-

@@ -55,3 +55,15 @@ class RefundsFirst:
             await saga.act(inventory.reserve, Reserve(order=order.order))
         await remember(customer(request.customer), f"refunded {order.order}: {triage.value.why}", ttl=timedelta(days=730))
         return Outcome(refunded=True, proposed="refund", verdict="refund", why=triage.value.why, receipt=refund.receipt)
+
+
+@workflow.defn(name="Unwinds")
+class WritesOther:
+    """Calls the second of two equal steps something else."""
+
+    @workflow.run
+    async def run(self, how: str) -> None:
+        async with Saga() as saga:
+            await saga.act(null.write, Entry(text="one"))
+            await saga.act(null.write, Entry(text="two"), name="second")
+            raise ApplicationError(how, non_retryable=True)

@@ -34,7 +34,7 @@ async def step(name: str, kind: str) -> Step:
     return found
 
 
-async def test_the_steps_are_told_in_order():
+async def test_the_steps_are_told_in_order() -> None:
     """Each step of the run stands once, under its own name, in the order in which they began."""
     told = await timeline("desk")
 
@@ -51,7 +51,7 @@ async def test_the_steps_are_told_in_order():
     assert {"done"} == {step.state for step in told.steps if step.kind != "timer"}
 
 
-async def test_the_run_is_told():
+async def test_the_run_is_told() -> None:
     """The facts of the run: who started it, with what, how it ended, what it cost."""
     run = (await timeline("desk")).run
 
@@ -66,7 +66,7 @@ async def test_the_run_is_told():
     assert "high" == run.attributes["PerdureRisk"]
 
 
-async def test_a_model_call_has_its_record():
+async def test_a_model_call_has_its_record() -> None:
     """A generate step tells model, deployment, confidence and what the model was given, without the step's reference."""
     told = await step("desk", "generate")
 
@@ -77,7 +77,7 @@ async def test_a_model_call_has_its_record():
     assert {"task", "inputs", "output"} == told.inputs.keys()
 
 
-async def test_a_recall_has_its_receipt():
+async def test_a_recall_has_its_receipt() -> None:
     """A recall is a local activity: its receipt is read from the marker."""
     told = await step("desk", "recall")
 
@@ -86,7 +86,7 @@ async def test_a_recall_has_its_receipt():
     assert 1 == len(told.memory.returned)
 
 
-async def test_an_effect_has_its_receipt():
+async def test_an_effect_has_its_receipt() -> None:
     """An act step tells how the target calls the effect, and under which key it was done."""
     told = await step("desk", "act")
 
@@ -94,7 +94,7 @@ async def test_an_effect_has_its_receipt():
     assert ("null.write", "response", 1) == (told.receipt.action, told.receipt.confirmed_by, told.receipt.sent)
 
 
-async def test_a_decision_says_who_and_whether_verified():
+async def test_a_decision_says_who_and_whether_verified() -> None:
     """A decision tells who said what, how it came, and that nobody verified the name."""
     told = await step("desk", "decision")
 
@@ -109,7 +109,7 @@ async def test_a_decision_says_who_and_whether_verified():
     assert "decided" == told.outcome
 
 
-async def test_a_decision_by_signal_says_so():
+async def test_a_decision_by_signal_says_so() -> None:
     """A decision that came as a signal is told as that, with the client that sent it."""
     told, signal = await step("rejected", "decision"), await step("rejected", "signal")
 
@@ -118,7 +118,7 @@ async def test_a_decision_by_signal_says_so():
     assert signal.by.startswith("perdure-client@")
 
 
-async def test_a_rejection_is_told_apart_from_a_failure():
+async def test_a_rejection_is_told_apart_from_a_failure() -> None:
     """A run that a reviewer stopped is rejected; one that failed otherwise is not."""
     rejected, undone = (await timeline("rejected")).run, (await timeline("undone")).run
 
@@ -126,14 +126,14 @@ async def test_a_rejection_is_told_apart_from_a_failure():
     assert ("failed", False, "Told") == (undone.state, undone.rejected, undone.failure and undone.failure.type)
 
 
-async def test_an_undo_says_how_it_ended():
+async def test_an_undo_says_how_it_ended() -> None:
     """An undo tells its outcome."""
     told = await step("undone", "undo")
 
     assert ("undo:null.write", "compensated") == (told.name, told.outcome)
 
 
-async def test_attempts_say_why_the_one_before_failed():
+async def test_attempts_say_why_the_one_before_failed() -> None:
     """A retried activity tells the number of attempts and why the last but one failed."""
     told = await step("knocks", "activity")
 
@@ -141,7 +141,7 @@ async def test_attempts_say_why_the_one_before_failed():
     assert "TargetUnavailable: nobody opens" == str(told.failure)
 
 
-async def test_what_is_not_perdures_is_told_too():
+async def test_what_is_not_perdures_is_told_too() -> None:
     """Timers, children and own activities stand in the timeline."""
     told = await timeline("knocks")
 
@@ -150,7 +150,7 @@ async def test_what_is_not_perdures_is_told_too():
     assert ("Chats", "hello", "hello") == (told.steps[2].name, told.steps[2].inputs, told.steps[2].result)
 
 
-async def test_a_plan_is_told_under_its_name():
+async def test_a_plan_is_told_under_its_name() -> None:
     """The interpreter's run carries the plan's name, and its check is a step."""
     told = await timeline("plan")
 
@@ -158,7 +158,7 @@ async def test_a_plan_is_told_under_its_name():
     assert "check" == told.steps[0].kind
 
 
-async def test_a_cancellation_says_who_and_why():
+async def test_a_cancellation_says_who_and_why() -> None:
     """A cancelled run tells who asked for it and why."""
     told = await timeline("cancelled")
 
@@ -168,7 +168,7 @@ async def test_a_cancellation_says_who_and_why():
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_prefix_is_a_timeline(name: str):
+async def test_every_prefix_is_a_timeline(name: str) -> None:
     """A history can be read up to any event: what was told stays told, and nothing is told before it happened."""
     scribe = Scribe(pydantic_data_converter)
     seen: dict[int, Step] = {}
@@ -184,7 +184,7 @@ async def test_every_prefix_is_a_timeline(name: str):
     assert await timeline(name) == scribe.timeline
 
 
-async def test_open_approvals_are_known_from_the_history():
+async def test_open_approvals_are_known_from_the_history() -> None:
     """Between the request and the decision the run's history says what is asked, with the digest to decide on."""
     scribe, open_then = Scribe(pydantic_data_converter), []
 
@@ -196,7 +196,7 @@ async def test_open_approvals_are_known_from_the_history():
     assert [] == open_then[-1]
 
 
-async def test_attempts_under_way_come_from_the_description():
+async def test_attempts_under_way_come_from_the_description() -> None:
     """Until an activity ends only the run's description knows its attempts; the timeline takes them from there."""
     scribe = Scribe(pydantic_data_converter)
     for event in history("knocks").events:
@@ -212,7 +212,7 @@ async def test_attempts_under_way_come_from_the_description():
     assert [] == again
 
 
-async def test_a_local_activity_that_is_tried_again_later_is_one_step():
+async def test_a_local_activity_that_is_tried_again_later_is_one_step() -> None:
     """Each stretch of attempts of a local activity leaves a marker; the timeline has one step with all of them."""
     events = list(history("desk").events)
     [at] = [number for number, event in enumerate(events) if event.HasField("marker_recorded_event_attributes")]
@@ -225,10 +225,12 @@ async def test_a_local_activity_that_is_tried_again_later_is_one_step():
 
     told = await read_timeline([*events[:at], failed, *events[at:]], pydantic_data_converter)
 
-    assert [("done", 1, "Failure: away")] == [(s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"]
+    assert [("done", 1, "Failure: away")] == [
+        (s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"
+    ]
 
 
-async def test_a_payload_that_cannot_be_read_hides_nothing_else():
+async def test_a_payload_that_cannot_be_read_hides_nothing_else() -> None:
     """A value in an unknown encoding is told as that, and the rest of the timeline stays."""
     events = history("knocks").events
     for event in events:
@@ -242,7 +244,7 @@ async def test_a_payload_that_cannot_be_read_hides_nothing_else():
     assert 3 == len(told.steps)
 
 
-async def test_results_of_another_format_stay_as_json():
+async def test_results_of_another_format_stay_as_json() -> None:
     """A result that does not fit today's contract is shown as it is, without the essentials."""
     events = history("desk").events
     for event in events:
