@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from typing import NoReturn
 
+from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import is_cancelled_exception
@@ -57,6 +58,9 @@ class _Inbound(WorkflowInboundInterceptor):
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
             self._settle("cancelled" if cancelled else "failed")
+            if isinstance(error, ValidationError):
+                # What does not fit never will, and a failed task is tried for ever. No values: they may be secret.
+                raise InvalidInput(_misfits(error)) from None
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._settle("completed")
@@ -76,6 +80,12 @@ def _check_count(input: ExecuteWorkflowInput) -> None:
         raise InvalidInput(
             f"{workflow.info().workflow_type} was started with {len(input.args)} inputs; it takes {takes}"
         ) from None
+
+
+def _misfits(error: ValidationError) -> str:
+    wrong = error.errors(include_input=False)
+    said = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}" for each in wrong)
+    return f"{error.title} does not fit: {said}"
 
 
 class _Outbound(WorkflowOutboundInterceptor):

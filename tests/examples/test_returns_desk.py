@@ -123,6 +123,21 @@ async def test_a_refused_refund_gives_the_reservation_back(desk: Desk, plan: boo
 
 
 @FLOWS
+async def test_nothing_is_refunded_where_nothing_was_paid(desk: Desk, plan: bool) -> None:
+    """An order of 0.00 fits no refund: the run fails and names the field, and the slot is free again."""
+    desk.shop.change_amount("R-1", 0)
+    handle = await desk.start(plain_request("R-1"), plan=plan)
+
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+    cause = failed.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert ("InvalidInput", True) == (cause.type, "amount: Input should be greater than 0" in cause.message)
+    assert [] == await desk.shop.refunds()
+    assert all(slot["released_at"] for slot in await desk.shop.reservations())
+
+
+@FLOWS
 async def test_a_cancel_while_the_refund_is_in_flight(desk: Desk, plan: bool) -> None:
     """The request is out, so the refund stands, its slot with it, and the ledger knows it; the run ends as cancelled."""
     await desk.shop.faults(latency=1.0)
