@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     patience: timedelta = timedelta(seconds=20)
     """How long a starting worker waits for a Temporal server that does not answer yet."""
 
+    @field_validator("drain", "patience", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        # A variable is text, and a plain number of seconds is what people write.
+        return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
