@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -32,6 +33,15 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a developer's own PERDURE_* and TEMPORAL_* variables out of the tests."""
     for name in [name for name in os.environ if name.startswith(("PERDURE_", "TEMPORAL_"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _loud_temporal() -> Iterator[None]:
+    """Undo what a command that runs in the tests' process does: it silences the SDK, as it has a terminal to itself."""
+    logger = logging.getLogger("temporalio")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 # Databases
