@@ -55,7 +55,8 @@ class _Inbound(WorkflowInboundInterceptor):
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
             raise
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Whatever else is raised means that this worker lets go of the run, which goes on elsewhere.
             cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
             self._settle("cancelled" if cancelled else "failed")
             if isinstance(error, ValidationError):

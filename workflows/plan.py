@@ -116,10 +116,10 @@ class _Interpreter:
         tasks = list(self._tasks.values())
         try:
             await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await workflow.wait(tasks)
+        except asyncio.CancelledError:
+            await _end(tasks)
+            raise
+        await _end(tasks)
         failed = next((task for task in tasks if not task.cancelled() and task.exception() is not None), None)
         if failed is not None:
             await failed
@@ -233,3 +233,9 @@ class _Interpreter:
             return Scope.model_validate(self._render(scope.model_dump(mode="json"), step))
         except ValidationError as error:
             raise PlanError(f"step {step.id!r}: its scope is not one: {error.errors()[0]['msg']}") from None
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await workflow.wait(tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -47,7 +48,8 @@ class Saga:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
+        # Others than these two mean that this worker lets go of the run, which goes on elsewhere.
+        if isinstance(error, Exception | asyncio.CancelledError):
             await self._unwind(error)
 
     async def act(
@@ -65,7 +67,7 @@ class Saga:
         key = effect_key(run.named(step), item=item)
         self._registered.append(_Registered(key=key, action=action, step=step))
 
-    async def _unwind(self, error: BaseException) -> None:
+    async def _unwind(self, error: Exception | asyncio.CancelledError) -> None:
         failed: list[str] = []
         while self._registered:
             effect = self._registered.pop()
