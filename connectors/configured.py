@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import ClassVar, Self
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Self, TypeVar
 
-from perdure.connectors.contracts import AnyAction
+from perdure.connectors.contracts import Action, AnyAction, In, Out
 from perdure.errors import InvalidSettings, TargetUnavailable
+
+A = TypeVar("A")
 
 
 class Configured:
@@ -18,7 +20,7 @@ class Configured:
     """
 
     takes: ClassVar[Mapping[str, str]] = {}
-    """The options by name, or by a pattern such as `header\\.[\\w-]+`, with an example for the message."""
+    """The options by name or by a pattern such as `header\\.[\\w-]+`, each with an example."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Those without which it cannot work."""
 
@@ -36,16 +38,26 @@ class Configured:
         return self._name
 
     @property
+    def where(self) -> str:
+        """The section of the settings that its options are in."""
+        return f"[connectors.{self._name}]"
+
+    @property
+    def given(self) -> Collection[str]:
+        """The names of the options that it was given."""
+        return (self._options or {}).keys()
+
+    @property
     def actions(self) -> Mapping[str, AnyAction]:
         """The actions by full name."""
         return self._actions
 
     def configured(self, options: Mapping[str, str]) -> Self:
         """Return a copy of it that works with OPTIONS. Raises `InvalidSettings`."""
-        where = f"[connectors.{self._name}]"
+        where = self.where
         for name, value in options.items():
             if not any(re.fullmatch(taken, name) for taken in self.takes):
-                raise InvalidSettings(f"{where} does not take {name!r}; it takes {', '.join(self.takes)}")
+                raise InvalidSettings(f"{where} does not take {name!r}; it takes {', '.join(map(_readable, self.takes))}")
             if value.startswith("env:") and value.removeprefix("env:") not in os.environ:
                 raise InvalidSettings(f"{where} {name} is {value!r}, and that variable is not set")
         for name in self.needs:
@@ -59,7 +71,7 @@ class Configured:
     def option(self, name: str, default: str = "") -> str:
         """Return the option NAME. Raises `TargetUnavailable` where nobody has configured the connector."""
         if self._options is None:
-            raise TargetUnavailable(f"nobody said where {self._name} is. Set [connectors.{self._name}] in perdure.toml.")
+            raise TargetUnavailable(f"nobody said where {self._name} is. Set {self.where} {next(iter(self.takes))}.")
         value = self._options.get(name, default)
         if not value.startswith("env:"):
             return value
@@ -69,4 +81,22 @@ class Configured:
             raise TargetUnavailable(f"{self._name}: the variable {error} is not set") from None
 
     def _opened(self) -> None:
-        """Begin anew as a copy: what the original holds open is not the copy's."""
+        """Begin anew as a copy: what the original holds open is not the copy's. Raises `InvalidSettings`."""
+
+
+def declared(connector: object, kind: type[A]) -> list[A]:
+    """Return the actions of KIND that the class of CONNECTOR has as attributes."""
+    attributes = {name: value for one in reversed(type(connector).__mro__) for name, value in vars(one).items()}
+    return [value for value in attributes.values() if isinstance(value, kind)]
+
+
+def connector_of(connector: object, actions: Collection[Action[In, Out]]) -> str:
+    """Return the name of the connector that all ACTIONS of CONNECTOR begin with."""
+    names = {action.connector for action in actions}
+    if len(names) != 1:
+        raise ValueError(f"{type(connector).__name__} needs the actions of one connector, not of {sorted(names) or 'none'}")
+    return names.pop()
+
+
+def _readable(pattern: str) -> str:
+    return "header.NAME" if pattern.startswith("header") else pattern

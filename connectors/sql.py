@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
 
 from pydantic import BaseModel, ValidationError
 
-from perdure.connectors.configured import Configured
+from perdure.connectors.configured import Configured, connector_of, declared
 from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, Found, Probe
 from perdure.connectors.sql_action import SqlAction, escaped
 from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
@@ -60,12 +60,8 @@ class SqlConnector(Configured):
     needs: ClassVar = ("url",)
 
     def __init__(self) -> None:
-        declared = {name: value for one in reversed(type(self).__mro__) for name, value in vars(one).items()}
-        every = [value for value in declared.values() if isinstance(value, SqlAction)]
-        names = {action.connector for action in every}
-        if len(names) != 1:
-            raise ValueError(f"{type(self).__name__} needs the actions of one connector, not of {sorted(names) or 'none'}")
-        super().__init__(names.pop(), {action.name: cast(AnyAction, action) for action in every})
+        every: list[_Action] = declared(self, SqlAction)
+        super().__init__(connector_of(self, every), {action.name: cast(AnyAction, action) for action in every})
         self._opened()
 
     def _opened(self) -> None:
@@ -74,9 +70,7 @@ class SqlConnector(Configured):
         self._opening = asyncio.Lock()
         url = (self._options or {}).get("url", "")
         if url and not url.startswith(("env:", "postgresql+asyncpg://", "sqlite+aiosqlite:///")):
-            raise InvalidSettings(
-                f"[connectors.{self.name}] url has to begin with postgresql+asyncpg:// or sqlite+aiosqlite:///"
-            )
+            raise InvalidSettings(f"{self.where} url has to begin with postgresql+asyncpg:// or sqlite+aiosqlite:///")
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Do ACTION in one transaction; if its row is there, return that. Raises as `Connector.execute` says."""
