@@ -40,6 +40,9 @@ class HttpConnector(Configured):
         r"header\.[\w-]+": "env:SHOP_KEY",
     }
 
+    default_url: ClassVar[str] = ""
+    """Where the system is if nobody says so."""
+
     def __init__(self, *actions: HttpAction[In, Out]) -> None:
         every = cast("list[_Action]", list(actions)) or declared(self, HttpAction)
         super().__init__(connector_of(self, every), {action.name: cast(AnyAction, action) for action in every})
@@ -47,7 +50,7 @@ class HttpConnector(Configured):
 
     def _opened(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        if self._options is not None and not re.match(r"https?://[^/]", self.option("url")):
+        if self._options is not None and not re.match(r"https?://[^/]", self.option("url", self.default_url)):
             raise InvalidSettings(
                 f'{self.where} in perdure.toml needs the address of the system: url = "https://...", '
                 f"or set PERDURE_CONNECTORS__{self.name.upper()}__URL"
@@ -62,7 +65,7 @@ class HttpConnector(Configured):
         if status in spec.untouched:
             raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
         # To a repeated key, 409 says that the first request with it is still at work.
-        at_work = status == 409 and spec.target.mechanism == "header"
+        at_work = status == 409 and bool(spec.headers(attempt.key))
         if 400 <= status < 500 and status != 408 and not at_work:
             raise EffectRejected(self._said(spec, response))
         if not 200 <= status < 300:
@@ -92,6 +95,20 @@ class HttpConnector(Configured):
         except ValueError as error:
             return CannotTell(f"{spec.name}: the probe answered {status}, and {error}")
 
+    async def got(self, spec: HttpAction[In, Out], request: Request, attempt: Attempt) -> JsonValue:
+        """Return the JSON that REQUEST gets, for probes that take more than one look; None if there is none.
+
+        Raises `TargetUnavailable` where there is no answer.
+        """
+        response = await self._send(cast("_Action", spec), request, attempt, TargetUnavailable)
+        status = response.status_code
+        if status in (408, 429) or status >= 500:
+            raise TargetUnavailable(self._said(cast("_Action", spec), response), retry_after=_retry_after(response))
+        try:
+            return _parsed(response) if status == 200 else None
+        except ValueError:
+            return None
+
     async def close(self) -> None:
         """Close the connections."""
         client, self._client = self._client, None
@@ -105,7 +122,7 @@ class HttpConnector(Configured):
 
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False)
-        url = self.option("url").rstrip("/")
+        url = self.option("url", self.default_url).rstrip("/")
         content, described = self.written(spec, request, attempt.key)
         headers = await self.identified() | spec.headers(attempt.key) | described
         try:
