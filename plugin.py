@@ -46,6 +46,10 @@ PASSED_THROUGH = (
     "structlog",
     "sqlmodel",
     "sqlalchemy",
+    "jsonschema",
+    "jsonschema_specifications",
+    "referencing",
+    "rpds",
     "httpx",
     "litellm",
 )
