@@ -20,12 +20,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.queues import serving
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
+from perdure.workflows.queues import ConnectorQueues
 
 if TYPE_CHECKING:
     from perdure.connectors.contracts import Connector
@@ -79,7 +81,12 @@ class PerdurePlugin(SimplePlugin):
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
-            interceptors=[StartInterceptor(), GovernedRuns(), Boundary()],
+            interceptors=[
+                StartInterceptor(),
+                GovernedRuns(),
+                ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
+                Boundary(),
+            ],
             activities=self._activities.all(),
             workflows=[PlanWorkflow],
             workflow_runner=self._runner,
@@ -104,7 +111,7 @@ class PerdurePlugin(SimplePlugin):
             added = await ensure_search_attributes(worker.client)
             if added:
                 log.info("search attributes registered", names=added, namespace=worker.client.namespace)
-            async with self._open_rooms():
+            async with self._open_rooms(), self._serving_queues(worker):
                 await next(worker)
         finally:
             # The SDK's `async with Worker(...)` waits for this before it raises what went wrong, and a worker whose rooms
@@ -170,6 +177,10 @@ class PerdurePlugin(SimplePlugin):
             finally:
                 self._activities.open(None)
                 self._database.use(None)
+
+    def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:
+        ours = {connector.name for connector in self._connectors}
+        return serving(self.settings.connector_queues, ours, worker, [self._activities.act, self._activities.undo])
 
     def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):
