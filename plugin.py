@@ -142,6 +142,7 @@ class PerdurePlugin(SimplePlugin):
     @asynccontextmanager
     async def _open_rooms(self) -> AsyncIterator[None]:
         from perdure.activities.steps import Rooms
+        from perdure.connectors.configured import Configured
         from perdure.connectors.ledger import Ledger
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
@@ -156,6 +157,9 @@ class PerdurePlugin(SimplePlugin):
             for connector in self._connectors:
                 stack.push_async_callback(connector.close)
             database = await stack.enter_async_context(open_database(settings.database))
+            for connector in self._connectors:
+                if isinstance(connector, Configured):
+                    connector.share(database)
             embedder = await MiniLm.load()
             memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
             router = Router(database, routes, embedder, cache=settings.home / "examples")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from perdure.connectors.contracts import Action, AnyAction, In, Out
 from perdure.errors import InvalidSettings, TargetUnavailable
+
+if TYPE_CHECKING:
+    from perdure.storage import Database
 
 A = TypeVar("A")
 
@@ -31,6 +34,7 @@ class Configured:
         self._name = name
         self._actions = dict(actions)
         self._options: Mapping[str, str] | None = None
+        self._database: Database | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +71,10 @@ class Configured:
         copy.__dict__.update(self.__dict__, _options=dict(options))
         copy._opened()
         return copy
+
+    def share(self, database: Database) -> None:
+        """Keep in DATABASE what the workers of this connector share."""
+        self._database = database
 
     def option(self, name: str, default: str = "") -> str:
         """Return the option NAME. Raises `TargetUnavailable` where nobody has configured the connector."""

@@ -14,10 +14,13 @@ from pydantic import BaseModel, JsonValue
 from perdure.connectors.configured import Configured, connector_of, declared
 from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, In, Out, Probe
 from perdure.connectors.http_action import HttpAction, Request
-from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
+from perdure.errors import EffectError, EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
     import httpx
+
+    from perdure.connectors.grants import Grant
+    from perdure.connectors.tokens import Tokens
 
 __all__ = ["HttpAction", "HttpConnector"]
 
@@ -31,13 +34,22 @@ class HttpConnector(Configured):
             refund = HttpAction("payments.refund", Refund, RefundDone, request="POST /refunds")
 
     `configured` gives the connector that can act. It needs `url`; `token` goes along as bearer token, `header.NAME` as
-    that header. One call is one request: nothing is retried, no redirect is followed.
+    that header. With `token_url` and a client or refresh token, it gets access tokens that all workers share.
+
+    One call is one request: nothing is retried, no redirect is followed.
     """
 
     takes: ClassVar[Mapping[str, str]] = {
         "url": "https://...",
         "token": "env:SHOP_TOKEN",
         r"header\.[\w-]+": "env:SHOP_KEY",
+        "token_url": "https://.../oauth/token",
+        "client_id": "desk",
+        "client_secret": "env:SHOP_CLIENT_SECRET",
+        "refresh_token": "env:SHOP_REFRESH_TOKEN",
+        "scope": "refunds",
+        "client_auth": "body",
+        "seal": "env:TOKEN_SEAL",
     }
 
     default_url: ClassVar[str] = ""
@@ -50,10 +62,18 @@ class HttpConnector(Configured):
 
     def _opened(self) -> None:
         self._client: httpx.AsyncClient | None = None
+        self._tokens: Tokens | None = None
         if self._options is not None and not re.match(r"https?://[^/]", self.option("url", self.default_url)):
             raise InvalidSettings(
                 f'{self.where} in perdure.toml needs the address of the system: url = "https://...", '
                 f"or set PERDURE_CONNECTORS__{self.name.upper()}__URL"
+            )
+        if self.given and self.option("token_url") and not self.option("client_id"):
+            raise InvalidSettings(f"{self.where} has token_url, so it needs client_id")
+        if self.given and self.option("token_url") and not (self.option("client_secret") or self.option("seal")):
+            raise InvalidSettings(
+                f'{self.where} has no client_secret, so it needs seal, e.g. seal = "env:TOKEN_SEAL": '
+                "the secret under which its tokens are kept in the database"
             )
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
@@ -64,6 +84,8 @@ class HttpConnector(Configured):
         status = response.status_code
         if status in spec.untouched:
             raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+        if status == 401 and await self._refused(response.request):
+            raise TargetUnavailable(f"{self._said(spec, response)}, so another access token is got")
         # To a repeated key, 409 says that the first request with it is still at work.
         at_work = status == 409 and bool(spec.headers(attempt.key))
         if 400 <= status < 500 and status != 408 and not at_work:
@@ -84,6 +106,8 @@ class HttpConnector(Configured):
             return CannotTell(f"{spec.name} declares no probe")
         response = await self._send(spec, spec.looks_up(args, attempt.key), attempt, TargetUnavailable)
         status = response.status_code
+        if status == 401 and await self._refused(response.request):
+            raise TargetUnavailable(f"{self._said(spec, response)}, so another access token is got")
         if status == 404 and spec.absent_is_404:
             return Absent()
         if status in (408, 429) or status >= 500:
@@ -111,6 +135,9 @@ class HttpConnector(Configured):
 
     async def close(self) -> None:
         """Close the connections."""
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            await tokens.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -124,7 +151,7 @@ class HttpConnector(Configured):
             self._client = httpx.AsyncClient(follow_redirects=False)
         url = self.option("url", self.default_url).rstrip("/")
         content, described = self.written(spec, request, attempt.key)
-        headers = await self.identified() | spec.headers(attempt.key) | described
+        headers = await self._identified(spec, attempt) | spec.headers(attempt.key) | described
         try:
             return await self._client.request(
                 request.method,
@@ -146,12 +173,43 @@ class HttpConnector(Configured):
         content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         return content, {"Content-Type": "application/json"}
 
-    async def identified(self) -> dict[str, str]:
-        """Return the headers that say who asks."""
+    async def identified(self, within: timedelta) -> dict[str, str]:
+        """Return, WITHIN that time, the headers that say who asks."""
         headers = {name.removeprefix("header."): self.option(name) for name in self.given if name.startswith("header.")}
-        if token := self.option("token"):
+        if self.option("token_url"):
+            headers["Authorization"] = f"Bearer {await (await self._shared_tokens()).token(within)}"
+        elif token := self.option("token"):
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+    async def _identified(self, spec: _Action, attempt: Attempt) -> dict[str, str]:
+        try:
+            return await self.identified(attempt.deadline / 2)
+        except EffectError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, nothing has been sent
+            raise TargetUnavailable(f"{spec.name}: there is no access token to be had ({type(error).__name__})") from None
+
+    async def _shared_tokens(self) -> Tokens:
+        if self._tokens is None:
+            from perdure.connectors.tokens import Tokens
+
+            assert self._client is not None
+            if self._database is None:
+                raise TargetUnavailable(f"{self.name}: its access token is kept in the database, and nobody opened one")
+            self._tokens = Tokens(self._database, self.name, self._grant(), self._client)
+        return self._tokens
+
+    def _grant(self) -> Grant:
+        from perdure.connectors.grants import Grant
+
+        names = ("token_url", "client_id", "client_secret", "refresh_token", "scope", "seal")
+        return Grant(**{name: self.option(name) for name in names}, in_body=self.option("client_auth") == "body")
+
+    async def _refused(self, request: httpx.Request) -> bool:
+        """Say whether the target refused only our access token, and another one may do."""
+        used = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self._tokens is not None and await self._tokens.refused(used)
 
     def _said(self, spec: _Action, response: httpx.Response) -> str:
         text = f"{spec.name}: {self._name} answered {response.status_code}"
