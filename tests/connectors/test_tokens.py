@@ -106,9 +106,11 @@ def guarded() -> Iterator[Guarded]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's name
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Conversation)
-    server.request_queue_size = 128
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Conversation)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     guarded.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -140,7 +142,9 @@ async def test_hundred_workers_refresh_once(guarded: Guarded, database: Database
     guarded.slow = 0.5
     given = json.dumps({"database": database.url, "url": guarded.url, "workers": 25})
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, WORKERS, given, stdout=asyncio.subprocess.PIPE)
+        await asyncio.create_subprocess_exec(
+            sys.executable, WORKERS, given, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
         for _ in range(4)
     ]
     outputs = [(await process.communicate())[0] for process in processes]
