@@ -7,11 +7,12 @@ STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # What a person's shell has set for other projects must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help demo test check bench setup clean
+.PHONY: help demo test test-targets check bench setup clean
 
 help:
 	@echo 'make demo    watch sixty return requests survive a kill -9'
 	@echo 'make test    run the tests'
+	@echo 'make test-targets  run the tests against other systems, which it installs'
 	@echo 'make check   run the linters and type checkers'
 	@echo 'make bench   measure what perdure adds to Temporal'
 	@echo 'make setup   only make .venv'
@@ -22,6 +23,13 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+test-targets: setup .targets/.ready
+	$(BIN)/pytest -m targets
+
+.targets/.ready: requirements/install-targets requirements/targets.txt requirements/targets-npm.json
+	@requirements/install-targets
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .
@@ -40,4 +48,4 @@ $(STAMP): requirements/install requirements/dev.txt requirements/run.txt pyproje
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .targets .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -20,12 +20,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.queues import serving
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
+from perdure.workflows.queues import ConnectorQueues
 
 if TYPE_CHECKING:
     from perdure.connectors.contracts import Connector
@@ -46,6 +48,10 @@ PASSED_THROUGH = (
     "structlog",
     "sqlmodel",
     "sqlalchemy",
+    "jsonschema",
+    "jsonschema_specifications",
+    "referencing",
+    "rpds",
     "httpx",
     "litellm",
 )
@@ -75,7 +81,12 @@ class PerdurePlugin(SimplePlugin):
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
-            interceptors=[StartInterceptor(), GovernedRuns(), Boundary()],
+            interceptors=[
+                StartInterceptor(),
+                GovernedRuns(),
+                ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
+                Boundary(),
+            ],
             activities=self._activities.all(),
             workflows=[PlanWorkflow],
             workflow_runner=self._runner,
@@ -100,7 +111,7 @@ class PerdurePlugin(SimplePlugin):
             added = await ensure_search_attributes(worker.client)
             if added:
                 log.info("search attributes registered", names=added, namespace=worker.client.namespace)
-            async with self._open_rooms():
+            async with self._open_rooms(), self._serving_queues(worker):
                 await next(worker)
         finally:
             # The SDK's `async with Worker(...)` waits for this before it raises what went wrong, and a worker whose rooms
@@ -131,6 +142,7 @@ class PerdurePlugin(SimplePlugin):
     @asynccontextmanager
     async def _open_rooms(self) -> AsyncIterator[None]:
         from perdure.activities.steps import Rooms
+        from perdure.connectors.configured import Configured
         from perdure.connectors.ledger import Ledger
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
@@ -145,6 +157,9 @@ class PerdurePlugin(SimplePlugin):
             for connector in self._connectors:
                 stack.push_async_callback(connector.close)
             database = await stack.enter_async_context(open_database(settings.database))
+            for connector in self._connectors:
+                if isinstance(connector, Configured):
+                    connector.share(database)
             embedder = await MiniLm.load()
             memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
             router = Router(database, routes, embedder, cache=settings.home / "examples")
@@ -166,6 +181,10 @@ class PerdurePlugin(SimplePlugin):
             finally:
                 self._activities.open(None)
                 self._database.use(None)
+
+    def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:
+        ours = {connector.name for connector in self._connectors}
+        return serving(self.settings.connector_queues, ours, worker, [self._activities.act, self._activities.undo])
 
     def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):

@@ -6,6 +6,7 @@ The connection to Temporal is not here: `temporalio.envconfig` reads TEMPORAL_* 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,17 @@ from perdure.errors import InvalidSettings
 
 KiB = 1024
 MiB = 1024 * KiB
+
+
+_OF_THE_QUEUE = frozenset({"queue", "per_second"})
+
+
+@dataclass(frozen=True)
+class ConnectorQueue:
+    """The task queue of a connector, and how many of its effects the server hands out a second; None: as many as come."""
+
+    name: str
+    per_second: float | None = None
 
 
 class Settings(BaseSettings):
@@ -48,7 +60,11 @@ class Settings(BaseSettings):
     """A Qdrant server; empty means an index inside the worker process."""
 
     connectors: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` is read when it is used."""
+    """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` is read when it is used.
+
+    Two belong to every connector: `per_second` is how many of its effects the server hands out, over all workers, and
+    `queue` the task queue that they wait in, `own` for one that is named after it.
+    """
 
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
     """Payloads of at least this many bytes go to content-addressed storage instead of the history."""
@@ -90,6 +106,45 @@ class Settings(BaseSettings):
         if url and not url.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
             raise ValueError("start it with sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME")
         return url
+
+    @field_validator("connectors", mode="before")
+    @classmethod
+    def _limits_as_text(cls, connectors: object) -> object:
+        # per_second = 5 is as good as "5".
+        for options in connectors.values() if isinstance(connectors, dict) else ():
+            if isinstance(options, dict) and type(options.get("per_second")) in (int, float):
+                options["per_second"] = str(options["per_second"])
+        return connectors
+
+    @field_validator("connectors")
+    @classmethod
+    def _limits_are_numbers(cls, connectors: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for name, options in connectors.items():
+            try:
+                wrong = "per_second" in options and not float(options["per_second"]) > 0
+            except ValueError:
+                wrong = True
+            if wrong:
+                raise ValueError(f"{name}: per_second has to be a number above 0")
+        return connectors
+
+    def connector_options(self, connector: str) -> dict[str, str]:
+        """Return what CONNECTOR itself is given."""
+        return {name: value for name, value in self.connectors.get(connector, {}).items() if name not in _OF_THE_QUEUE}
+
+    @property
+    def connector_queues(self) -> dict[str, ConnectorQueue]:
+        """The queues of those connectors that have one."""
+        queues: dict[str, ConnectorQueue] = {}
+        for name, options in self.connectors.items():
+            if _OF_THE_QUEUE & options.keys():
+                queue = options.get("queue", "own")
+                per_second = options.get("per_second")
+                queues[name] = ConnectorQueue(
+                    name=f"{self.task_queue}.{name}" if queue == "own" else queue,
+                    per_second=float(per_second) if per_second else None,
+                )
+        return queues
 
     @property
     def database(self) -> str:

@@ -63,7 +63,7 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
         _collect(_imported(name), name, served)
     if not configure:
         return served
-    served.connectors = [_configured(each, settings.connectors.get(each.name, {})) for each in served.connectors]
+    served.connectors = [_configured(each, settings.connector_options(each.name)) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
         log.warning("options for connectors that no module defines", connectors=sorted(unused))

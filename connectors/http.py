@@ -3,77 +3,78 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from pydantic import BaseModel, JsonValue
 
-from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, Probe
+from perdure.connectors.configured import Configured, connector_of, declared
+from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, In, Out, Probe
 from perdure.connectors.http_action import HttpAction, Request
-from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
+from perdure.errors import EffectError, EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
     import httpx
+
+    from perdure.connectors.grants import Grant
+    from perdure.connectors.tokens import Tokens
 
 __all__ = ["HttpAction", "HttpConnector"]
 
 _Action = HttpAction[BaseModel, BaseModel]
 
 
-class HttpConnector:
+class HttpConnector(Configured):
     """The actions of one system, declared as class attributes. Their names begin with its name.
 
         class Payments(HttpConnector):
             refund = HttpAction("payments.refund", Refund, RefundDone, request="POST /refunds")
 
-    `configured` gives the connector that can act. One call is one request: nothing is retried, no redirect is followed.
+    `configured` gives the connector that can act. It needs `url`; `token` goes along as bearer token, `header.NAME` as
+    that header. With `token_url` and a client or refresh token, it gets access tokens that all workers share.
+
+    One call is one request: nothing is retried, no redirect is followed.
     """
 
-    def __init__(self) -> None:
-        declared = {name: value for one in reversed(type(self).__mro__) for name, value in vars(one).items()}
-        every = [value for value in declared.values() if isinstance(value, HttpAction)]
-        names = {action.connector for action in every}
-        if len(names) != 1:
-            raise ValueError(f"{type(self).__name__} needs the actions of one connector, not of {sorted(names) or 'none'}")
-        self._name = names.pop()
-        self._actions = {action.name: cast(_Action, action) for action in every}
-        self._options: Mapping[str, str] = {}
+    takes: ClassVar[Mapping[str, str]] = {
+        "url": "https://...",
+        "token": "env:SHOP_TOKEN",
+        r"header\.[\w-]+": "env:SHOP_KEY",
+        "token_url": "https://.../oauth/token",
+        "client_id": "desk",
+        "client_secret": "env:SHOP_CLIENT_SECRET",
+        "refresh_token": "env:SHOP_REFRESH_TOKEN",
+        "scope": "refunds",
+        "client_auth": "body",
+        "seal": "env:TOKEN_SEAL",
+    }
+
+    default_url: ClassVar[str] = ""
+    """Where the system is if nobody says so."""
+
+    def __init__(self, *actions: HttpAction[In, Out]) -> None:
+        every = cast("list[_Action]", list(actions)) or declared(self, HttpAction)
+        super().__init__(connector_of(self, every), {action.name: cast(AnyAction, action) for action in every})
+        self._opened()
+
+    def _opened(self) -> None:
         self._client: httpx.AsyncClient | None = None
-
-    @property
-    def name(self) -> str:
-        """The part of the action names before the dot."""
-        return self._name
-
-    @property
-    def actions(self) -> Mapping[str, AnyAction]:
-        """The actions by full name."""
-        return self._actions
-
-    def configured(self, options: Mapping[str, str]) -> Self:
-        """Return a copy of it that talks to the system that OPTIONS name.
-
-        `url` is needed; `token` goes along as bearer token, `header.NAME` as that header. A value `env:VARIABLE` is read
-        from the environment for each request and kept nowhere. Raises `InvalidSettings`.
-        """
-        where = f"[connectors.{self._name}]"
-        for name, value in options.items():
-            if name not in ("url", "token") and not re.fullmatch(r"header\.[\w-]+", name):
-                raise InvalidSettings(f"{where} does not take {name!r}; it takes url, token and header.NAME")
-            if value.startswith("env:") and value.removeprefix("env:") not in os.environ:
-                raise InvalidSettings(f"{where} {name} is {value!r}, and that variable is not set")
-        if not re.match(r"https?://[^/]", _resolved(options.get("url", ""))):
-            variable = f"PERDURE_CONNECTORS__{self.name.upper()}__URL"
+        self._tokens: Tokens | None = None
+        if self._options is not None and not re.match(r"https?://[^/]", self.option("url", self.default_url)):
             raise InvalidSettings(
-                f'{where} in perdure.toml needs the address of the system: url = "https://...", or set {variable}'
+                f'{self.where} in perdure.toml needs the address of the system: url = "https://...", '
+                f"or set PERDURE_CONNECTORS__{self.name.upper()}__URL"
             )
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__, _options=dict(options), _client=None)
-        return copy
+        if self.given and self.option("token_url") and not self.option("client_id"):
+            raise InvalidSettings(f"{self.where} has token_url, so it needs client_id")
+        if self.given and self.option("token_url") and not (self.option("client_secret") or self.option("seal")):
+            raise InvalidSettings(
+                f'{self.where} has no client_secret, so it needs seal, e.g. seal = "env:TOKEN_SEAL": '
+                "the secret under which its tokens are kept in the database"
+            )
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
@@ -83,8 +84,10 @@ class HttpConnector:
         status = response.status_code
         if status in spec.untouched:
             raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+        if status == 401 and await self._refused(response.request):
+            raise TargetUnavailable(f"{self._said(spec, response)}, so another access token is got")
         # To a repeated key, 409 says that the first request with it is still at work.
-        at_work = status == 409 and spec.target.mechanism == "header"
+        at_work = status == 409 and bool(spec.headers(attempt.key))
         if 400 <= status < 500 and status != 408 and not at_work:
             raise EffectRejected(self._said(spec, response))
         if not 200 <= status < 300:
@@ -103,6 +106,8 @@ class HttpConnector:
             return CannotTell(f"{spec.name} declares no probe")
         response = await self._send(spec, spec.looks_up(args, attempt.key), attempt, TargetUnavailable)
         status = response.status_code
+        if status == 401 and await self._refused(response.request):
+            raise TargetUnavailable(f"{self._said(spec, response)}, so another access token is got")
         if status == 404 and spec.absent_is_404:
             return Absent()
         if status in (408, 429) or status >= 500:
@@ -114,8 +119,25 @@ class HttpConnector:
         except ValueError as error:
             return CannotTell(f"{spec.name}: the probe answered {status}, and {error}")
 
+    async def got(self, spec: HttpAction[In, Out], request: Request, attempt: Attempt) -> JsonValue:
+        """Return the JSON that REQUEST gets, for probes that take more than one look; None if there is none.
+
+        Raises `TargetUnavailable` where there is no answer.
+        """
+        response = await self._send(cast("_Action", spec), request, attempt, TargetUnavailable)
+        status = response.status_code
+        if status in (408, 429) or status >= 500:
+            raise TargetUnavailable(self._said(cast("_Action", spec), response), retry_after=_retry_after(response))
+        try:
+            return _parsed(response) if status == 200 else None
+        except ValueError:
+            return None
+
     async def close(self) -> None:
         """Close the connections."""
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            await tokens.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -127,13 +149,15 @@ class HttpConnector:
 
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False)
-        url, headers = self._address(spec)
+        url = self.option("url", self.default_url).rstrip("/")
+        content, described = self.written(spec, request, attempt.key)
+        headers = await self._identified(spec, attempt) | spec.headers(attempt.key) | described
         try:
             return await self._client.request(
                 request.method,
                 url + request.path,
-                json=request.body,
-                headers=headers | spec.headers(attempt.key),
+                content=content,
+                headers=headers,
                 timeout=attempt.deadline.total_seconds(),
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError):
@@ -142,23 +166,56 @@ class HttpConnector:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise open_end(f"{spec.name}: the connection to {self._name} ended ({type(error).__name__})") from None
 
-    def _address(self, spec: _Action) -> tuple[str, dict[str, str]]:
-        if not self._options:
-            raise TargetUnavailable(f"{spec.name}: nobody said where {self._name} is. Set [connectors.{self._name}] url.")
+    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+        """Return the content of REQUEST and the headers that describe it. A target that does not take JSON has its own."""
+        if request.body is None:
+            return None, {}
+        content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return content, {"Content-Type": "application/json"}
+
+    async def identified(self, within: timedelta) -> dict[str, str]:
+        """Return, WITHIN that time, the headers that say who asks."""
+        headers = {name.removeprefix("header."): self.option(name) for name in self.given if name.startswith("header.")}
+        if self.option("token_url"):
+            headers["Authorization"] = f"Bearer {await (await self._shared_tokens()).token(within)}"
+        elif token := self.option("token"):
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    async def _identified(self, spec: _Action, attempt: Attempt) -> dict[str, str]:
         try:
-            options = {name: _resolved(value) for name, value in self._options.items()}
-        except KeyError as error:
-            raise TargetUnavailable(f"{spec.name}: the variable {error} is not set") from None
-        headers = {name.removeprefix("header."): value for name, value in options.items() if name.startswith("header.")}
-        if "token" in options:
-            headers["Authorization"] = f"Bearer {options['token']}"
-        return options["url"].rstrip("/"), headers
+            return await self.identified(attempt.deadline / 2)
+        except EffectError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, nothing has been sent
+            raise TargetUnavailable(f"{spec.name}: there is no access token to be had ({type(error).__name__})") from None
+
+    async def _shared_tokens(self) -> Tokens:
+        if self._tokens is None:
+            from perdure.connectors.tokens import Tokens
+
+            assert self._client is not None
+            if self._database is None:
+                raise TargetUnavailable(f"{self.name}: its access token is kept in the database, and nobody opened one")
+            self._tokens = Tokens(self._database, self.name, self._grant(), self._client)
+        return self._tokens
+
+    def _grant(self) -> Grant:
+        from perdure.connectors.grants import Grant
+
+        names = ("token_url", "client_id", "client_secret", "refresh_token", "scope", "seal")
+        return Grant(**{name: self.option(name) for name in names}, in_body=self.option("client_auth") == "body")
+
+    async def _refused(self, request: httpx.Request) -> bool:
+        """Say whether the target refused only our access token, and another one may do."""
+        used = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self._tokens is not None and await self._tokens.refused(used)
 
     def _said(self, spec: _Action, response: httpx.Response) -> str:
         text = f"{spec.name}: {self._name} answered {response.status_code}"
         message = _message(response)
-        for option, value in self._options.items():
-            if option != "url" and (secret := _resolved(value)):
+        for option in self.given:
+            if option != "url" and (secret := self.option(option)):
                 message = message.replace(secret, "***")
         return f"{text}: {message}" if message else text
 
@@ -167,10 +224,6 @@ def _spec(action: AnyAction) -> _Action:
     if not isinstance(action, HttpAction):
         raise TypeError(f"action {action.name} is not an HttpAction")
     return action
-
-
-def _resolved(value: str) -> str:
-    return os.environ[value.removeprefix("env:")] if value.startswith("env:") else value
 
 
 def _parsed(response: httpx.Response) -> JsonValue:

@@ -1,0 +1,309 @@
+"""How money is taken and given back: payment intents and refunds by the Stripe API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import ClassVar, Final, Generic, cast
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, Field, JsonValue
+
+from perdure.connectors.contracts import (
+    Absent,
+    Action,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Found,
+    In,
+    Out,
+    Probe,
+    Target,
+    undo_by,
+)
+from perdure.connectors.http import HttpConnector
+from perdure.connectors.http_action import HttpAction, Request
+from perdure.lineage import Frozen
+
+__all__ = ["Capture", "Intent", "Pay", "Payment", "Refund", "RefundDone", "StripeConnector"]
+
+STRIPE: Final = Target(mechanism="natural-key", settle=timedelta(seconds=5), deadline=timedelta(seconds=30))
+"""Looked up by list and metadata, which show a new object at once; the search API does not. The Idempotency-Key goes along,
+but is not relied on: it is forgotten after a day, and it repeats errors as well."""
+
+_KEY: Final = "perdure_key"
+_PAGES: Final = 10
+_IN_FORCE: Final = frozenset({"processing", "requires_action", "requires_capture", "succeeded"})
+
+
+class Pay(Frozen):
+    """What to take, in minor units of the currency, by which payment method."""
+
+    amount: int = Field(gt=0)
+    currency: str = Field(pattern=r"^[a-z]{3}$")
+    payment_method: str
+    customer: str = ""
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class Intent(Frozen):
+    """Which payment intent."""
+
+    payment: str = Field(pattern=r"^pi_\w+$")
+
+
+class Capture(Frozen):
+    """Which authorised payment to take, and how much of it; None: all."""
+
+    payment: str = Field(pattern=r"^pi_\w+$")
+    amount: int | None = Field(default=None, gt=0)
+
+
+class Payment(Frozen):
+    """A payment intent as it stands. `requires_action`: the customer has to confirm it, e.g. in their bank's app."""
+
+    id: str
+    amount: int
+    currency: str
+    status: str
+
+
+class Refund(Frozen):
+    """How much of which payment to give back, in minor units; None: all of it."""
+
+    payment: str = Field(pattern=r"^pi_\w+$")
+    amount: int | None = Field(default=None, gt=0)
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class RefundDone(Frozen):
+    """What was given back. `pending` is on its way; it can still fail."""
+
+    id: str
+    amount: int
+    currency: str
+    status: str
+
+
+@dataclass(frozen=True)
+class StripeAction(HttpAction[In, Out], Generic[In, Out]):
+    """An action on Stripe: found by our key in the metadata of a listed object, or by the status of a known one."""
+
+    listed: Callable[[In], str] | None = None
+    """Makes the path of the list that the object would be in."""
+    counts: frozenset[str] = frozenset()
+    """The statuses with which it has happened."""
+
+    def __post_init__(self) -> None:
+        Action.__post_init__(self)  # the probe is not HttpAction's
+
+    def asks(self, args: In, key: str) -> Request:
+        """Return the request that does the action with ARGS under the effect's KEY."""
+        request = super().asks(args, key)
+        body = dict(request.body) if isinstance(request.body, dict) else {}
+        body.pop(self.key, None)  # not a field here
+        if self.listed is not None:
+            given = body.get("metadata")
+            body["metadata"] = {**(given if isinstance(given, dict) else {}), _KEY: key}
+        return replace(request, body=None if self.reads else body)
+
+    def headers(self, key: str) -> dict[str, str]:
+        """Return the headers that carry the effect's KEY."""
+        return {} if self.reads else {"Idempotency-Key": key}
+
+
+_Action = StripeAction[BaseModel, BaseModel]
+
+
+class StripeConnector(HttpConnector):
+    """Payments by Stripe, or by what speaks its API. It needs `token`, a secret or restricted key.
+
+    `authorize` reserves money, `capture` takes it, `cancel` lets go of it; `charge` does the first two at once; `refund`
+    gives it back. `create` and `confirm` are for payments that the customer completes in a browser.
+    """
+
+    takes: ClassVar = {"token": "env:STRIPE_KEY", **HttpConnector.takes}
+    needs: ClassVar = ("token",)
+    default_url: ClassVar = "https://api.stripe.com"
+
+    def __init__(self, name: str = "stripe") -> None:
+        def intents(_: Pay) -> str:
+            return "/v1/payment_intents"
+
+        self.payment = StripeAction(
+            f"{name}.payment", Intent, Payment, request="GET /v1/payment_intents/{payment}", reads=True, target=STRIPE
+        )
+        self.cancel = StripeAction(
+            f"{name}.cancel",
+            Intent,
+            Payment,
+            request="POST /v1/payment_intents/{payment}/cancel",
+            counts=frozenset({"canceled"}),
+            target=STRIPE,
+            reversibility="retriable",
+            describe=lambda intent: f"cancel payment {intent.payment}",
+        )
+        self.refund = StripeAction(
+            f"{name}.refund",
+            Refund,
+            RefundDone,
+            request="POST /v1/refunds",
+            body=lambda refund: _present(
+                {"payment_intent": refund.payment, "amount": refund.amount, "metadata": dict(refund.metadata)}
+            ),
+            listed=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
+            counts=frozenset({"succeeded", "pending", "requires_action"}),
+            target=STRIPE,
+            risk="high",
+            reversibility="irreversible",
+            describe=lambda refund: f"refund {'all' if refund.amount is None else refund.amount} of {refund.payment}",
+        )
+        self.capture = StripeAction(
+            f"{name}.capture",
+            Capture,
+            Payment,
+            request="POST /v1/payment_intents/{payment}/capture",
+            body=lambda capture: _present({"amount_to_capture": capture.amount}),
+            counts=frozenset({"succeeded"}),
+            target=STRIPE,
+            risk="high",
+            reversibility="pivot",
+            describe=lambda capture: f"capture {'all' if capture.amount is None else capture.amount} of {capture.payment}",
+        )
+        self.confirm = StripeAction(
+            f"{name}.confirm",
+            Intent,
+            Payment,
+            request="POST /v1/payment_intents/{payment}/confirm",
+            counts=_IN_FORCE,
+            target=STRIPE,
+            risk="high",
+            reversibility="pivot",
+            describe=lambda intent: f"confirm payment {intent.payment}",
+        )
+        self.create = StripeAction(
+            f"{name}.create",
+            Pay,
+            Payment,
+            request="POST /v1/payment_intents",
+            body=_asked,
+            listed=intents,
+            counts=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
+            target=STRIPE,
+            reversibility="compensatable",
+            undo=undo_by(self.cancel, lambda _, made: Intent(payment=made.id)),
+            describe=lambda pay: f"prepare a payment of {pay.amount} {pay.currency}",
+        )
+        self.authorize = StripeAction(
+            f"{name}.authorize",
+            Pay,
+            Payment,
+            request="POST /v1/payment_intents",
+            body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "manual"},
+            listed=intents,
+            counts=_IN_FORCE,
+            target=STRIPE,
+            risk="high",
+            reversibility="compensatable",
+            undo=undo_by(self.cancel, lambda _, made: Intent(payment=made.id)),
+            describe=lambda pay: f"reserve {pay.amount} {pay.currency}",
+        )
+        self.charge = StripeAction(
+            f"{name}.charge",
+            Pay,
+            Payment,
+            request="POST /v1/payment_intents",
+            body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "automatic"},
+            listed=intents,
+            counts=_IN_FORCE,
+            target=STRIPE,
+            risk="high",
+            reversibility="compensatable",
+            undo=undo_by(self.refund, lambda _, made: Refund(payment=made.id)),
+            describe=lambda pay: f"charge {pay.amount} {pay.currency}",
+        )
+        every = (
+            self.payment,
+            self.create,
+            self.confirm,
+            self.authorize,
+            self.capture,
+            self.charge,
+            self.cancel,
+            self.refund,
+        )
+        super().__init__(*cast("tuple[_Action, ...]", every))
+
+    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+        """Return the content of REQUEST, as a form."""
+        if request.body is None:
+            return None, {}
+        return urlencode(list(_flat("", request.body))).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
+
+    async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
+        """Look for the object that has our key, or at the state of the one that was to be changed."""
+        assert isinstance(action, StripeAction)
+        if action.listed is not None:
+            return await self._in_list(action, action.listed(args), attempt)
+        look = replace(self.payment, counts=action.counts)
+        answer = await self.got(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
+        if not isinstance(answer, dict):
+            return CannotTell(f"{action.name}: the payment cannot be looked up")
+        return _judged(action, answer)
+
+    async def _in_list(self, action: _Action, path: str, attempt: Attempt) -> Probe:
+        after = ""
+        for _ in range(_PAGES):
+            page = f"{path}{'&' if '?' in path else '?'}limit=100{after}"
+            answer = await self.got(cast("_Action", self.payment), Request("GET", page), attempt)
+            objects = answer.get("data") if isinstance(answer, dict) else None
+            if not isinstance(answer, dict) or not isinstance(objects, list):
+                return CannotTell(f"{action.name}: the list has no data")
+            for each in objects:
+                metadata = each.get("metadata") if isinstance(each, dict) else None
+                if isinstance(each, dict) and isinstance(metadata, dict) and metadata.get(_KEY) == attempt.key:
+                    return _judged(action, each)
+            last = objects[-1] if objects else None
+            if not answer.get("has_more") or not isinstance(last, dict):
+                return Absent()
+            after = f"&starting_after={last['id']}"
+        return CannotTell(f"{action.name}: it is not among the newest {_PAGES * 100}, and there are more")
+
+
+def _judged(action: _Action, found: dict[str, JsonValue]) -> Probe:
+    if found.get("status") not in action.counts:
+        # It was declined or has failed. Asking again says so, and cannot do it twice.
+        return Absent()
+    try:
+        return Found(action.executed(found))
+    except ValueError as error:
+        return CannotTell(f"{action.name}: it is there, and {error}")
+
+
+def _asked(pay: Pay) -> dict[str, JsonValue]:
+    return _present(
+        {
+            "amount": pay.amount,
+            "currency": pay.currency,
+            "payment_method": pay.payment_method,
+            "customer": pay.customer or None,
+            "metadata": dict(pay.metadata),
+        }
+    )
+
+
+def _present(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _flat(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    # As Stripe's forms have it: metadata[perdure_key]=..., and true for True.
+    if isinstance(value, dict):
+        for inner, each in value.items():
+            yield from _flat(f"{name}[{inner}]" if name else inner, each)
+    elif isinstance(value, bool):
+        yield name, str(value).lower()
+    elif value is not None:
+        yield name, str(value)
