@@ -17,7 +17,8 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from perdure.workflows import approvals, attributes
+from perdure.errors import PartiallyCompensated
+from perdure.workflows import approvals, attributes, parked
 from perdure.workflows.run import Carried, current_run
 
 CARRIED = "perdure-carried"
@@ -42,6 +43,7 @@ class _Inbound(WorkflowInboundInterceptor):
             carried = Carried.model_validate_json(input.headers[CARRIED].data)
             run.counts, run.spent_nano_usd, run.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
         approvals.install(run)
+        parked.install(run)
         if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
             # Started by another client than ours, e.g. the temporal CLI.
             workflow.upsert_search_attributes(
@@ -52,8 +54,7 @@ class _Inbound(WorkflowInboundInterceptor):
         except workflow.ContinueAsNewError:
             raise
         except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
-            self._settle("cancelled" if cancelled else "failed")
+            self._settle(_ended(error))
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._settle("completed")
@@ -61,6 +62,12 @@ class _Inbound(WorkflowInboundInterceptor):
 
     def _settle(self, state: str) -> None:
         workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
+
+
+def _ended(error: BaseException) -> str:
+    if isinstance(error, PartiallyCompensated):
+        return "partially_compensated"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error) else "failed"
 
 
 class _Outbound(WorkflowOutboundInterceptor):
