@@ -187,7 +187,7 @@ class Course:
         if claim.doubt_until is None or claim.doubt_until <= at:
             if self._intent.must or self._intent.undo_of:
                 # There is no way back from here, so it is no end that the target says no.
-                await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}")
+                await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
             await self._journal.move(claim, "failed", changes | {"doubt_until": None}, note=error.message)
             raise error
         # A request before this one may still land, so this refusal is not the last word.
@@ -208,8 +208,8 @@ class Course:
             f"{self._what} may have happened: {why}", retry_after=max(asked or self._target.settle, self._target.settle)
         ) from error
 
-    async def _park(self, held: Effect | Claim, why: str) -> NoReturn:
-        changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why}
+    async def _park(self, held: Effect | Claim, why: str, **more: object) -> NoReturn:
+        changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why} | more
         await self._journal.move(held, "parked", changes, note=why)
         raise parked(held.key, self._intent.action, why)
 

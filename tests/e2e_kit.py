@@ -74,7 +74,12 @@ def environment(address: str, home: Path, more: Mapping[str, str] | None = None)
 async def call(command: Sequence[str | Path], env: Mapping[str, str], *, cwd: Path) -> Ended:
     """Run COMMAND to its end, which is an error if it takes more than 40 seconds."""
     process = await asyncio.create_subprocess_exec(
-        *command, env=env, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        env=env,
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(40):

@@ -66,12 +66,12 @@ class Saga:
     out. When the block ends with an exception, cancellation included, what was registered is undone: in reverse order, or
     all at once, as UNDO says. A cancellation does not keep it from that.
 
-    An effect that cannot be undone and has happened is the point of no return: what was done before it stays, and from
-    there the saga can only go forward. So what can be undone comes first, then at most one pivot, then what is retriable or
-    irreversible; another order is refused before anything is sent.
+    An effect that cannot be undone and has happened is the point of no return: it stays with all that was done before it,
+    and from there the saga can only go forward. So what can be undone comes first, then at most one pivot, then what is
+    retriable or irreversible; another order is refused before anything is sent.
 
     What the saga fails to undo is parked and waits for a person, at most PARKED_WITHIN; meanwhile the run shows as
-    `partially_compensated`. Raises `PartiallyCompensated` with what stands, if anything does in the end.
+    `partially_compensated`. Raises `PartiallyCompensated` with what stands, if something does that should not.
     """
 
     def __init__(
@@ -164,16 +164,16 @@ class Saga:
             await (self._all_at_once() if self._undo == "parallel" else self._in_reverse())
         finally:
             run.unwinding -= 1
-        stands = [f"{each.step}: {each.stands}" if each.stands else each.step for each in self._standing]
-        if stands:
+        standing = [each for each in self._registered if each.stands is not None]
+        stands = [f"{each.step}: {each.stands}" if each.stands else each.step for each in standing]
+        # What stands because there is no way back from it is as it should be: the saga had come that far.
+        if any(each.stands for each in standing):
             raise PartiallyCompensated(
                 f"{type(error).__name__}: {error}. Of what was done, this stands: {'; '.join(stands)}. "
                 f"`perdure effects list --state all --run {run.lineage.workflow_id}` shows it."
             ) from error
-
-    @property
-    def _standing(self) -> list[Registered]:
-        return [each for each in self._registered if each.stands is not None]
+        if stands:
+            workflow.logger.warning("past the point of no return, this stands: %s", "; ".join(stands))
 
     async def _in_reverse(self) -> None:
         undoing: list[asyncio.Task[None]] = []

@@ -79,7 +79,11 @@ async def test_python_worker_py_serves_and_drains(temporal_address: str, tmp_pat
 @pytest.mark.parametrize(
     ("modules", "settings", "said"),
     [
-        (["toy_workflows"], {"PERDURE_DATABASE_URL": "mysql://root@localhost/x"}, "'database_url' in perdure.toml or PERDURE_DATABASE_URL"),
+        (
+            ["toy_workflows"],
+            {"PERDURE_DATABASE_URL": "mysql://root@localhost/x"},
+            "'database_url' in perdure.toml or PERDURE_DATABASE_URL",
+        ),
         (["toy_workflows"], {"PERDURE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "cannot be opened"),
         (["no_such_module"], {}, "module 'no_such_module' cannot be found"),
         (["empty"], {}, "module 'empty' defines no @workflow.defn class"),

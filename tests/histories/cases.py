@@ -220,4 +220,3 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "remembers": _remembers,
 }
 """How each stored history comes about."""
-

@@ -225,7 +225,9 @@ async def test_a_local_activity_that_is_tried_again_later_is_one_step():
 
     told = await read_timeline([*events[:at], failed, *events[at:]], pydantic_data_converter)
 
-    assert [("done", 1, "Failure: away")] == [(s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"]
+    assert [("done", 1, "Failure: away")] == [
+        (s.state, s.attempts, str(s.failure)) for s in told.steps if s.kind == "recall"
+    ]
 
 
 async def test_a_payload_that_cannot_be_read_hides_nothing_else():
