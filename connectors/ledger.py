@@ -200,8 +200,8 @@ class Ledger:
         intent = Intent(
             key=key,
             action=action,
-            # Of an effect that has no row nothing is sent or looked up, so its arguments do not matter.
-            args=understood(action, args) if found else action.input.model_construct(),
+            # Of an effect that was closed before it had begun nothing is sent or looked up, and nobody knows its arguments.
+            args=understood(action, args) if found and found.args_digest else action.input.model_construct(),
             args_json=canonical(args).decode(),
             args_digest="",
             step=call.step,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from connectors_kit import persist
@@ -50,7 +51,7 @@ async def test_processes_that_ask_at_once_pay_once(database: Database, till: Til
     ledgers = [Ledger(database, {"till": till}) for _ in range(3)]
 
     results = await asyncio.gather(
-        *(persist(lambda one=one, run=run: one.perform(bill(f"w-{run}"))) for run in range(4) for one in ledgers)
+        *(persist(partial(one.perform, bill(f"w-{run}"))) for run in range(4) for one in ledgers)
     )
 
     assert 1 == till.stands
@@ -178,7 +179,7 @@ async def test_a_parked_effect_is_parked_for_all(ledger: Ledger, till: Till) -> 
     till.sends, till.blind = [lost()], True
     for run in ("w-1", "w-2"):
         with pytest.raises(EffectParked) as parked:
-            await persist(lambda run=run: ledger.perform(bill(run)))
+            await persist(partial(ledger.perform, bill(run)))
         assert key_of(bill("w-1")) == parked.value.effect
     await ledger.resolve(said(key_of(bill("w-1")), "happened", remote_ref="t-7"))
 

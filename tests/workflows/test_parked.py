@@ -12,10 +12,10 @@ from box_workflows import Labels, Packing, Packs, Puts
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError, CancelledError
-from workflow_kit import Governed, Handle, OpenWorker
+from workflow_kit import Governed, Handle, OpenWorker, parked
 
 from perdure.connectors import Resolution
-from perdure.connectors.contracts import PARKED, RESOLVED, ParkedEffect, Verdict
+from perdure.connectors.contracts import RESOLVED, Verdict
 from perdure.connectors.ledger import Ledger
 from perdure.storage import open_database
 
@@ -35,15 +35,15 @@ async def test_a_parked_step_waits_and_goes_on(governed: OpenWorker, box: Box) -
     box.wrong = {"put": ["silent"]}
     async with governed(Puts, connectors=[box]) as desk:
         handle = await desk.start(Puts.run, 300)
-        [parked] = await waits(handle)
+        waiting = await parked(handle)
         state = (await handle.describe()).typed_search_attributes[STATE]
         page = (await handle._client.get_workflow_handle(handle.id).query("__temporal_workflow_metadata")).current_details
-        await resolve(desk, parked.key, "happened", remote_ref="1")
-        await handle.signal(RESOLVED, {"key": parked.key})
+        await resolve(desk, waiting.key, "happened", remote_ref="1")
+        await handle.signal(RESOLVED, {"key": waiting.key})
 
         assert "person 1" == await handle.result()
-        assert ("box.put", "box.put", "parked") == (parked.step, parked.action, state)
-        assert f"perdure effects resolve {parked.key}" in page
+        assert ("box.put", "box.put", "parked") == (waiting.step, waiting.action, state)
+        assert f"perdure effects resolve {waiting.key}" in page
         assert "completed" == (await handle.describe()).typed_search_attributes[STATE]
         assert ["put a"] == box.done
         assert await desk.replays(handle, [Puts])
@@ -54,16 +54,16 @@ async def test_a_signal_carries_no_authority(governed: OpenWorker, box: Box) -> 
     box.wrong = {"put": ["lost"]}
     async with governed(Puts, connectors=[box]) as desk:
         handle = await desk.start(Puts.run, 300)
-        [parked] = await waits(handle)
-        for nonsense in (parked.key, {"key": parked.key}, {"key": "pe-another"}, 7):
+        waiting = await parked(handle)
+        for nonsense in (waiting.key, {"key": waiting.key}, {"key": "pe-another"}, 7):
             await handle.signal(RESOLVED, nonsense)
-        again = await waits(handle, since=parked)
+        again = await parked(handle, since=waiting)
 
-        await resolve(desk, parked.key, "send again")
-        await handle.signal(RESOLVED, parked.key)
+        await resolve(desk, waiting.key, "send again")
+        await handle.signal(RESOLVED, waiting.key)
 
         assert "response 1" == await handle.result()
-        assert parked.key == again[0].key
+        assert waiting.key == again.key
         assert ["put a"] == box.done
         assert await desk.replays(handle, [Puts])
 
@@ -73,9 +73,9 @@ async def test_what_did_not_happen_fails_the_step(governed: OpenWorker, box: Box
     box.wrong = {"put": ["lost"]}
     async with governed(Puts, connectors=[box]) as desk:
         handle = await desk.start(Puts.run, 300)
-        [parked] = await waits(handle)
-        await resolve(desk, parked.key, "did not happen")
-        await handle.signal(RESOLVED, parked.key)
+        waiting = await parked(handle)
+        await resolve(desk, waiting.key, "did not happen")
+        await handle.signal(RESOLVED, waiting.key)
 
         cause = await failure(handle)
         assert isinstance(cause, ApplicationError)
@@ -112,8 +112,8 @@ async def test_a_lost_signal_costs_time_only(governed: OpenWorker, box: Box) -> 
     box.wrong = {"put": ["silent"]}
     async with governed(Puts, connectors=[box]) as desk:
         handle = await desk.start(Puts.run, 2)
-        [parked] = await waits(handle)
-        await resolve(desk, parked.key, "happened", remote_ref="1")
+        waiting = await parked(handle)
+        await resolve(desk, waiting.key, "happened", remote_ref="1")
 
         assert "person 1" == await handle.result()
 
@@ -124,10 +124,10 @@ async def test_a_contradiction_waits_for_a_person(governed: OpenWorker, box: Box
         assert "red" == await (await desk.start(Labels.run, "red")).result()
         assert "red" == await (await desk.start(Labels.run, "red")).result()
         handle = await desk.start(Labels.run, "blue")
-        [parked] = await waits(handle)
+        waiting = await parked(handle)
         before = list(box.done)
-        await resolve(desk, parked.key, "new generation")
-        await handle.signal(RESOLVED, parked.key)
+        await resolve(desk, waiting.key, "new generation")
+        await handle.signal(RESOLVED, waiting.key)
 
         assert "blue" == await handle.result()
         assert (["labelled red"], ["labelled red", "labelled blue"]) == (before, box.done)
@@ -138,9 +138,9 @@ async def test_a_parked_run_survives_its_worker(governed: OpenWorker, box: Box) 
     box.wrong = {"put": ["silent"]}
     async with governed(Puts, connectors=[box]) as desk:
         handle = await desk.start(Puts.run, 300)
-        [parked] = await waits(handle)
-    await resolve(desk, parked.key, "happened", remote_ref="1")
-    await handle.signal(RESOLVED, parked.key)
+        waiting = await parked(handle)
+    await resolve(desk, waiting.key, "happened", remote_ref="1")
+    await handle.signal(RESOLVED, waiting.key)
 
     async with governed(Puts, settings={"task_queue": desk.task_queue}, connectors=[box]):
         assert "person 1" == await handle.result()
@@ -151,15 +151,15 @@ async def test_an_undo_waits_for_a_person(governed: OpenWorker, box: Box) -> Non
     box.wrong = {"take": ["refused"]}
     async with governed(Packs, connectors=[box]) as desk:
         handle = await desk.start(Packs.run, Packing(end="fail"))
-        [parked] = await waits(handle)
+        waiting = await parked(handle)
         state = (await handle.describe()).typed_search_attributes[STATE]
         await until(box, ["b"])
-        await resolve(desk, parked.key, "send again")
-        await handle.signal(RESOLVED, parked.key)
+        await resolve(desk, waiting.key, "send again")
+        await handle.signal(RESOLVED, waiting.key)
 
         cause = await failure(handle)
         assert isinstance(cause, ApplicationError)
-        assert ("undo:put b", "partially_compensated") == (parked.step, state)
+        assert ("undo:put b", "partially_compensated") == (waiting.step, state)
         assert ("Told", []) == (cause.type, box.texts)
         assert await desk.replays(handle, [Packs])
 
@@ -169,9 +169,9 @@ async def test_what_stands_in_the_end_is_named(governed: OpenWorker, box: Box) -
     box.wrong = {"take": ["refused"]}
     async with governed(Packs, connectors=[box]) as desk:
         handle = await desk.start(Packs.run, Packing(end="fail"))
-        [parked] = await waits(handle)
-        await resolve(desk, parked.key, "did not happen")
-        await handle.signal(RESOLVED, parked.key)
+        waiting = await parked(handle)
+        await resolve(desk, waiting.key, "did not happen")
+        await handle.signal(RESOLVED, waiting.key)
 
         cause = await failure(handle)
         assert isinstance(cause, ApplicationError)
@@ -197,26 +197,17 @@ async def test_a_cancel_while_parked_waits_for_what_happened(governed: OpenWorke
     box.wrong = {"put": ["", "silent"]}
     async with governed(Packs, connectors=[box]) as desk:
         handle = await desk.start(Packs.run, Packing())
-        [parked] = await waits(handle)
+        waiting = await parked(handle)
         await handle.cancel()
-        [undoing] = await waits(handle, since=parked)
+        undoing = await parked(handle, since=waiting)
         await until(box, ["b"])
-        await resolve(desk, parked.key, "happened", remote_ref="2")
+        await resolve(desk, waiting.key, "happened", remote_ref="2")
         await handle.signal(RESOLVED, undoing.key)
 
         assert isinstance(await failure(handle), CancelledError)
         assert [] == box.texts
-        assert (parked.key, "undo:put b") == (undoing.key, undoing.step)
+        assert (waiting.key, "undo:put b") == (undoing.key, undoing.step)
         assert await desk.replays(handle, [Packs])
-
-
-async def waits(handle: Handle, *, since: ParkedEffect | None = None) -> list[ParkedEffect]:
-    """Return what the run waits for as soon as there is something, later than SINCE."""
-    while True:
-        found: list[ParkedEffect] = await handle.query(PARKED, result_type=list[ParkedEffect])
-        if [each for each in found if since is None or each.since > since.since]:
-            return found
-        await asyncio.sleep(0.05)  # a query cannot be waited on
 
 
 async def until(box: Box, texts: list[str]) -> None:

@@ -10,10 +10,10 @@ from box_workflows import Packing, Packs, Shipping, ShipsFirst
 from kit import step_summaries
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from workflow_kit import Handle, OpenWorker
+from workflow_kit import Handle, OpenWorker, parked
 
 from perdure.connectors import Action, Resolution
-from perdure.connectors.contracts import PARKED, RESOLVED, ParkedEffect
+from perdure.connectors.contracts import RESOLVED
 from perdure.connectors.ledger import Ledger
 from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen
@@ -74,17 +74,16 @@ async def test_a_lost_pivot_is_found_before_anything_is_undone(governed: OpenWor
     async with governed(Packs, connectors=[box]) as desk:
         packing = Packing.model_validate({"steps": ["put a", "seal b"], "undo": undo})
         handle = await desk.start(Packs.run, packing)
-        await waits(handle)
+        await parked(handle)
         await handle.cancel()
-        while (parked := (await waits(handle))[0]).step != "undo:seal b":
-            await asyncio.sleep(0.02)
+        waiting = await parked(handle, step="undo:seal b")
         inside = box.texts
         async with open_database(desk.settings.database) as database:
             ledger = Ledger(database, {"box": box})
             await ledger.resolve(
-                Resolution(effect=parked.key, verdict="happened", by="mara", comment="sealed", remote_ref="2")
+                Resolution(effect=waiting.key, verdict="happened", by="mara", comment="sealed", remote_ref="2")
             )
-        await handle.signal(RESOLVED, parked.key)
+        await handle.signal(RESOLVED, waiting.key)
 
         with pytest.raises(WorkflowFailureError):
             await handle.result()
@@ -97,12 +96,12 @@ async def test_past_the_pivot_it_only_goes_forward(governed: OpenWorker, box: Bo
     box.wrong = {"label": ["refused"]}
     async with governed(Packs, connectors=[box]) as desk:
         handle = await desk.start(Packs.run, Packing(steps=("put a", "seal b", "label c", "ship d")))
-        [parked] = await waits(handle)
+        waiting = await parked(handle)
         async with open_database(desk.settings.database) as database:
             await Ledger(database, {}).resolve(
-                Resolution(effect=parked.key, verdict="send again", by="mara", comment="there was no paper")
+                Resolution(effect=waiting.key, verdict="send again", by="mara", comment="there was no paper")
             )
-        await handle.signal(RESOLVED, parked.key)
+        await handle.signal(RESOLVED, waiting.key)
 
         assert 4 == len(await handle.result())
         assert ["put a", "seal b", "label c", "ship d"] == box.done
@@ -121,7 +120,7 @@ async def test_past_the_pivot_it_only_goes_forward(governed: OpenWorker, box: Bo
 async def test_another_order_is_refused(
     governed: OpenWorker, box: Box, steps: tuple[str, ...], refused: str, left: list[str]
 ) -> None:
-    """What can be undone, and a pivot, do not come after what cannot: nothing of it is sent, and the error says what to do."""
+    """What can be undone, and a pivot, do not come after what cannot: nothing of it is sent, and the error says why."""
     async with governed(Packs, connectors=[box]) as desk:
         handle = await desk.start(Packs.run, Packing(steps=steps))
 
@@ -165,14 +164,7 @@ def test_a_pivot_has_no_undo() -> None:
 
     undo = Box.actions["box.put"].undo
     with pytest.raises(ValueError, match="is a pivot"):
-        Action("box.turn", Nothing, Nothing, reversibility="pivot", undo=undo)  # type: ignore[arg-type]  # any undo does
-
-
-async def waits(handle: Handle) -> list[ParkedEffect]:
-    """Return what the run waits for as soon as there is something."""
-    while not (found := await handle.query(PARKED, result_type=list[ParkedEffect])):
-        await asyncio.sleep(0.02)  # a query cannot be waited on
-    return list(found)
+        Action("box.turn", Nothing, Nothing, reversibility="pivot", undo=undo)
 
 
 async def failure(handle: Handle) -> ApplicationError:
