@@ -265,7 +265,7 @@ def _event(
     key: str, fence: object, step: tuple[EffectState | None, EffectState], at: datetime, note: str = ""
 ) -> dict[str, object]:
     before, after = step
-    event = {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
+    event: dict[str, object] = {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
     return event | {"by": None, "verified": None}
 
 

@@ -135,9 +135,8 @@ async def test_what_is_approved_may_come_earlier(governed: OpenWorker, box: Box)
     """With a person's decision, what cannot be undone stands whatever happens, and the rest is undone around it."""
     async with governed(ShipsFirst, connectors=[box]) as desk:
         handle = await desk.start(ShipsFirst.run, Shipping())
-        while not (asked := await handle.query(APPROVALS, result_type=list[ApprovalRequest])):
-            await asyncio.sleep(0.02)
-        decision = DecisionCall(approval=asked[0].approval, digest=asked[0].digest, verdict="approve", by="mara")
+        request = await asked(handle)
+        decision = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="mara")
         await handle.execute_update(DECIDE, decision, result_type=Decision)
 
         assert "Told" == (await failure(handle)).type
@@ -165,6 +164,14 @@ def test_a_pivot_has_no_undo() -> None:
     undo = Box.actions["box.put"].undo
     with pytest.raises(ValueError, match="is a pivot"):
         Action("box.turn", Nothing, Nothing, reversibility="pivot", undo=undo)
+
+
+async def asked(handle: Handle) -> ApprovalRequest:
+    """Return what the run asks as soon as it does."""
+    while True:
+        for request in await handle.query(APPROVALS, result_type=list[ApprovalRequest]):
+            return ApprovalRequest.model_validate(request)
+        await asyncio.sleep(0.02)  # a query cannot be waited on
 
 
 async def failure(handle: Handle) -> ApplicationError:
