@@ -213,7 +213,7 @@ _INSERT_SQLITE = sqlite.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_POSTGRES = postgresql.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_EVENT = sa.insert(EffectEventRow)
 _UPDATE = sa.update(EffectRow).where(
-    col(EffectRow.key) == sa.bindparam("held_key"), col(EffectRow.fence) == sa.bindparam("held_fence")
+    col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0
 )
 _SELECT = sa.select(EffectRow).where(col(EffectRow.key) == sa.bindparam("key"))
 _SELECT_HOLDER = sa.select(EffectRow).where(
