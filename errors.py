@@ -18,8 +18,9 @@
     │   ├── EffectUnknown       the target may have acted; looked up again later (retryable)
     │   ├── TargetUnavailable   the target did not take the request (retryable)
     │   ├── EffectRejected      the target said no; nothing happened there
-    │   ├── EffectConflict      the same key came with other arguments; nothing was sent
+    │   ├── EffectConflict      the same key came with other arguments; a person has to say what holds
     │   ├── EffectParked        nobody can tell what happened; a person has to
+    │   ├── NotParked           a person resolves an effect in a way that it does not call for
     │   └── PartiallyCompensated  a saga failed and some of its effects could not be undone
     ├── ApprovalError
     │   ├── Rejected            a reviewer said no
@@ -100,7 +101,11 @@ class UnknownAction(PerdureError):
 
 
 class EffectError(PerdureError):
-    """An effect did not come to a confirmed end."""
+    """An effect did not come to a confirmed end. EFFECT is its key, where a person can do something about it."""
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None, effect: str = "") -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.effect = effect
 
 
 class EffectBusy(EffectError):
@@ -126,11 +131,15 @@ class EffectRejected(EffectError):
 
 
 class EffectConflict(EffectError):
-    """The same effect key came with other arguments; nothing was sent."""
+    """The same effect key came with other arguments; nothing was sent, and the changed intent waits for a person."""
 
 
 class EffectParked(EffectError):
     """Nobody can tell whether the target acted; a person has to resolve it."""
+
+
+class NotParked(EffectError):
+    """A person resolves an effect that is not parked, or says of it what it does not call for."""
 
 
 class PartiallyCompensated(EffectError):

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure.errors import PerdureError
+from perdure.errors import EffectError, PerdureError
 from perdure.lineage import StepRef
 
 log = structlog.get_logger(__name__)
@@ -48,8 +48,11 @@ class _Boundary(ActivityInboundInterceptor):
 
 def as_failure(error: PerdureError) -> ApplicationError:
     """Return ERROR as what Temporal records: its class is the type, and a known delay is Temporal's retry delay."""
+    # Which effect a person has to resolve: the run waits for that.
+    details = [error.effect] if isinstance(error, EffectError) and error.effect else []
     return ApplicationError(
         error.message,
+        *details,
         type=type(error).__name__,
         non_retryable=not error.retryable,
         next_retry_delay=error.retry_after,

@@ -1,11 +1,14 @@
-"""Does an input fit a plan."""
+"""Can a plan run: does the input fit it, and can it be undone as far as it says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import JsonValue
 
-from perdure.errors import InvalidInput
-from perdure.workflows.plan_model import Plan
+from perdure.errors import InvalidInput, PlanError
+from perdure.workflows.plan import ActionFacts
+from perdure.workflows.plan_model import ActStep, Plan
 
 
 def check_input(plan: Plan, given: JsonValue) -> None:
@@ -22,3 +25,29 @@ def check_input(plan: Plan, given: JsonValue) -> None:
     if wrong:
         said = "; ".join(f"{error.json_path}: {error.message}" for error in wrong[:5])
         raise InvalidInput(f"the input does not fit plan {plan.name}: {said}")
+
+
+def check_order(plan: Plan, actions: Mapping[str, ActionFacts]) -> None:
+    """Raise `PlanError` if a step of PLAN that can be undone, or a pivot, comes after one that nothing takes back."""
+    graph = plan.graph()
+    acts = {step.id: actions[step.act] for step in plan.steps if isinstance(step, ActStep) and not actions[step.act].reads}
+    for step, facts in acts.items():
+        if not facts.undoable and facts.kind != "pivot":
+            continue
+        turn = next((each for each in sorted(_before(step, graph)) if each in acts and not acts[each].undoable), None)
+        if turn is not None:
+            raise PlanError(
+                f"plan {plan.name}: step {step!r} ({facts.kind}) comes after {turn!r} ({acts[turn].kind}), which could not "
+                f"be undone if {step!r} failed. Do {turn!r} after it."
+            )
+
+
+def _before(step: str, graph: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = set(graph[step])
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting |= graph[each]
+    return found

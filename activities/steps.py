@@ -94,7 +94,7 @@ class StepActivities:
     @activity.defn(name="perdure.check_plan")
     async def check_plan(self, call: CheckCall) -> Checked:
         """Find out whether a plan can run here, before anything happens."""
-        from perdure.activities.plan_check import check_input
+        from perdure.activities.plan_check import check_input, check_order
 
         check_input(call.plan, call.input)
         rooms = self.rooms
@@ -108,7 +108,14 @@ class StepActivities:
                     strange = sorted(step.args.keys() - action.input.model_fields.keys())
                     takes = ", ".join(action.input.model_fields)
                     raise InvalidInput(f"step {step.id!r}: {step.act} takes no {strange[0]!r}; it takes {takes}")
-                facts[step.act] = ActionFacts(risk=action.risk, reads=action.reads, deadline=action.target.deadline)
+                facts[step.act] = ActionFacts(
+                    risk=action.risk,
+                    reads=action.reads,
+                    deadline=action.target.deadline,
+                    kind=action.reversibility,
+                    undoable=action.undo is not None,
+                )
+        check_order(call.plan, facts)
         return Checked(actions=facts)
 
     def all(self) -> list[Callable[..., object]]:

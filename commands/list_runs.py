@@ -21,6 +21,8 @@ class State(StrEnum):
 
     running = "running"
     waiting_approval = "waiting_approval"
+    parked = "parked"
+    partially_compensated = "partially_compensated"
     completed = "completed"
     failed = "failed"
     cancelled = "cancelled"
@@ -32,6 +34,9 @@ class State(StrEnum):
 _QUERIES = {
     State.running: 'ExecutionStatus="Running"',
     State.waiting_approval: 'ExecutionStatus="Running" AND PerdureState="waiting_approval"',
+    State.parked: 'ExecutionStatus="Running" AND PerdureState="parked"',
+    # Also one that still waits for a person to say what became of an undo.
+    State.partially_compensated: 'ExecutionStatus IN ("Running", "Failed") AND PerdureState="partially_compensated"',
     State.completed: 'ExecutionStatus="Completed"',
     State.failed: 'ExecutionStatus="Failed"',
     State.cancelled: 'ExecutionStatus="Canceled"',
@@ -148,13 +153,17 @@ def row(session: Session, run: WorkflowExecution) -> dict[str, object]:
 
     given = run.typed_search_attributes
     state = _STATUS.get(run.status.name if run.status else "", "running")
-    waits = run.status == WorkflowExecutionStatus.RUNNING and given.get(attributes.STATE) == "waiting_approval"
+    own = given.get(attributes.STATE)
+    running = run.status == WorkflowExecutionStatus.RUNNING
+    waits = running and own == "waiting_approval"
+    if (running and own in ("waiting_approval", "parked")) or (state in ("running", "failed") and own == _PARTIAL):
+        state = own
     return {
         "workflow_id": run.id,
         "run_id": run.run_id,
         "workflow_type": run.workflow_type,
         "plan": given.get(attributes.PLAN) or run.workflow_type,
-        "state": "waiting_approval" if waits else state,
+        "state": state,
         "risk": given.get(attributes.RISK),
         "cost_usd": given.get(attributes.COST),
         "approval_owner": given.get(attributes.APPROVAL_OWNER) if waits else None,
@@ -167,6 +176,7 @@ def row(session: Session, run: WorkflowExecution) -> dict[str, object]:
     }
 
 
+_PARTIAL = "partially_compensated"
 _STATUS = {
     "RUNNING": "running",
     "COMPLETED": "completed",
@@ -182,6 +192,8 @@ _STYLES = {
     "terminated": "red",
     "timed_out": "red",
     "waiting_approval": "yellow",
+    "parked": "yellow",
+    "partially_compensated": "red",
     "running": "cyan",
 }
 

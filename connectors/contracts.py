@@ -25,7 +25,17 @@ Risk = Literal["low", "medium", "high"]
 Reversibility = Literal["compensatable", "pivot", "retriable", "irreversible"]
 Mechanism = Literal["header", "natural-key", "none"]
 EffectState = Literal["proposed", "claimed", "in flight", "succeeded", "failed", "unknown", "parked", "compensated"]
-Confirmation = Literal["response", "probe", "none"]
+Confirmation = Literal["response", "probe", "person", "none"]
+Verdict = Literal["happened", "did not happen", "send again", "new generation"]
+
+RESOLVED = "perdure.resolved"
+"""The signal that tells a run that a person has resolved an effect it waits for: `{"key": KEY}`, or just the key."""
+
+PARKED = "perdure.parked"
+"""The query that lists what a run waits for a person to resolve."""
+
+PARKED_WITHIN = timedelta(days=14)
+"""How long a run waits for a person to resolve a parked effect, unless it says otherwise."""
 
 
 class Target(Frozen):
@@ -36,6 +46,12 @@ class Target(Frozen):
     up. `none`: neither, so an unknown outcome goes to a person."""
     key_lifetime: timedelta | None = None
     """How long a `header` key is honoured; past it the effect is looked up, never sent again. None: for ever."""
+    replays_errors: bool = False
+    """Whether a `header` target answers a repeat with the first answer even if that was an error. Then sending again after
+    a second lost answer tells nothing new, and the effect is looked up."""
+    changed_body: Literal["refused", "first answer", "done again"] = "refused"
+    """What a `header` target does with a known key and another body. The ledger never sends that: it parks the changed
+    intent. What was tried is stated here for whoever writes to the target by other ways."""
     settle: timedelta = timedelta(seconds=1)
     """How long a request may still land after the connection is gone. "Absent" proves nothing before that."""
     deadline: timedelta = timedelta(seconds=10)
@@ -67,6 +83,8 @@ class Action(Generic[In, Out]):
     undo: Undo[In, Out] | None = None
     describe: Callable[[In], str] | None = None
     """One line for people, e.g. `refund 12.00 EUR for order 1042`; no secrets."""
+    once_per: tuple[str, ...] = ()
+    """The fields of the input that name what may happen once in the world, whatever run asks: a business key."""
 
     def __post_init__(self) -> None:
         connector, _, verb = self.name.partition(".")
@@ -74,6 +92,11 @@ class Action(Generic[In, Out]):
             raise ValueError(f"action name {self.name!r} is not `connector.verb`")
         if self.reversibility == "compensatable" and self.undo is None and not self.reads:
             raise ValueError(f"action {self.name} says it is compensatable and has no undo")
+        if self.reversibility == "pivot" and self.undo is not None:
+            raise ValueError(f"action {self.name} says it is a pivot, which nothing takes back, and has an undo")
+        unknown = sorted(set(self.once_per) - set(self.input.model_fields))
+        if unknown:
+            raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(unknown)} for once_per")
 
     @property
     def connector(self) -> str:
@@ -168,6 +191,14 @@ def effect_key(step: StepRef, *, item: str = "", generation: int = 0) -> str:
     return "pe-" + who.removeprefix("sha256:")[:40]
 
 
+def business_key(action: AnyAction, args: BaseModel) -> str | None:
+    """Return what ACTION with ARGS may happen once per, in the whole world; None where the action does not say."""
+    if not action.once_per:
+        return None
+    given = args.model_dump(mode="json", include=set(action.once_per))
+    return "bk-" + digest([action.name, given]).removeprefix("sha256:")[:40]
+
+
 def undo_key(key: str) -> str:
     """Return the key of the effect that undoes the effect under KEY: one undo an effect, whoever asks for it."""
     return "pe-" + digest(["undo", key]).removeprefix("sha256:")[:40]
@@ -181,6 +212,8 @@ class EffectCall(Frozen):
     args: dict[str, JsonValue]
     item: str = ""
     generation: int = 0
+    must: bool = False
+    """Whether the run can only go forward: then a refusal is no end, it is parked for a person."""
 
 
 class Receipt(Frozen):
@@ -192,7 +225,8 @@ class Receipt(Frozen):
     response_digest: str = ""
     confirmed_at: datetime | None = None
     confirmed_by: Confirmation = "response"
-    """`probe`: the answer was lost and the effect was found at the target. `none`: a look-up, so no effect."""
+    """`probe`: the answer was lost and the effect was found at the target. `person`: somebody found it there and said so.
+    `none`: a look-up, so no effect."""
     sent: int = 0
     """How often the request was sent; more than 1 only where that is safe."""
 
@@ -226,8 +260,8 @@ class Undone(Frozen):
     """The result of the activity `perdure.undo`."""
 
     effect: str
-    outcome: Literal["compensated", "nothing to undo", "stands"]
-    """`stands`: it happened, and its action declares no undo."""
+    outcome: Literal["compensated", "nothing to undo", "stands", "kept"]
+    """`stands`: it happened, and its action declares no undo. `kept`: another run relies on it and has it from now on."""
     receipt: Receipt | None = None
 
 
@@ -261,6 +295,15 @@ class Effect(Frozen):
     error: str = ""
     undo_of: str | None = None
     """The key of the effect that this one undoes."""
+    business_key: str | None = None
+    """What it may happen once per. It is free again when the effect has failed or was undone."""
+    contradicts: str | None = None
+    """The key of the effect that has other arguments under the same step or business key. This one is what was asked for
+    later; nothing of it is sent unless a person approves it as an effect of its own."""
+    beside: bool = False
+    """Whether it stands beside another of the same business key, by a person's word, and so does not hold that key."""
+    given_up: bool = False
+    """Whether its run has undone it while other runs relied on it, so that it is theirs."""
     created_at: datetime
     updated_at: datetime
 
@@ -289,3 +332,45 @@ class EffectEvent(Frozen):
     after: EffectState
     at: datetime
     note: str = ""
+    by: str | None = None
+    """The person who said so, where one did."""
+    verified: bool | None = None
+    """Whether somebody checked that BY really said it. A name typed into the CLI is not verified."""
+
+
+class Asker(Frozen):
+    """A step of another run that asked for an effect by its business key, and relies on it."""
+
+    effect: str
+    key: str
+    """The key that its own effect would have had."""
+    workflow_id: str
+    run_id: str
+    step: str
+    at: datetime
+
+
+class Resolution(Frozen):
+    """What a person says about a parked effect, having looked at the target."""
+
+    effect: str
+    verdict: Verdict
+    by: str = Field(min_length=1, max_length=200)
+    comment: str = Field(min_length=1, max_length=4000)
+    """Why: what was seen at the target."""
+    verified: bool = False
+    remote_ref: str = ""
+    """How the target calls it, if it happened."""
+    answer: dict[str, JsonValue] | None = None
+    """What the target would have answered, if it happened. None: what was asked for, with REMOTE_REF as its `id`."""
+
+
+class ParkedEffect(Frozen):
+    """An effect that a run waits for a person to resolve."""
+
+    key: str
+    step: str
+    action: str
+    why: str
+    since: datetime
+    until: datetime

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from typing import NoReturn
 
-import rfc8785
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue
 
 from perdure.connectors.contracts import (
     Absent,
@@ -24,16 +21,16 @@ from perdure.connectors.contracts import (
     Probe,
     Receipt,
 )
+from perdure.connectors.identity import refused, waits_unsent
 from perdure.connectors.journal import Claim, Intent, Journal
-from perdure.connectors.states import ENDED, Move, next_move
+from perdure.connectors.states import Move, next_move
+from perdure.connectors.wire import canonical, sha256
 from perdure.errors import (
     EffectBusy,
-    EffectConflict,
     EffectError,
     EffectParked,
     EffectRejected,
     EffectUnknown,
-    InvalidInput,
     TargetUnavailable,
 )
 from perdure.storage import now
@@ -52,23 +49,22 @@ class Course:
         self._connector = connector
         self._intent = intent
         self._target = intent.action.target
+        self._now = journal.clock
         self._what = f"effect {intent.key} of {intent.action.name}"
 
-    async def perform(self) -> EffectResult:
-        """Bring the effect about, or return what is recorded of it."""
-        claim = await self._journal.open(self._intent)
-        if claim is not None:
-            return await self._send(claim)
-        found = await self._journal.get(self._intent.key)
-        await self._refuse_other_arguments(found)
-        move = next_move(found, self._target, now())
+    async def perform(self, stands: Claim | Effect) -> EffectResult:
+        """Bring the effect about that STANDS in the ledger, or return what is recorded of it."""
+        if isinstance(stands, Claim):
+            return await self._send(stands)
+        found = stands
+        move = next_move(found, self._target, self._now())
         if move.kind == "answer":
-            return _recorded(found)
+            return recorded(found, self._intent.action)
         if move.kind == "send":
             return await self._send(await self._journal.resend(found, self._intent))
         looked = await self._look(found, move)
         if isinstance(looked, Effect):
-            return _recorded(looked)
+            return recorded(looked, self._intent.action)
         return await self._send(await self._journal.resend(looked, self._intent, proven_absent=True))
 
     async def resolve(self, found: Effect | None) -> Effect:
@@ -77,7 +73,10 @@ class Course:
             # The attempt that was announced may still be about to write its intent: this keeps it from doing so.
             await self._journal.close(self._intent, error=CLOSED)
             found = await self._journal.get(self._intent.key)
-        move = next_move(found, self._target, now(), undoing=True)
+        if waits_unsent(found):
+            await self._journal.move(found, "failed", {"fence": found.fence + 1, "error": CLOSED}, note=CLOSED)
+            return await self._journal.get(self._intent.key)
+        move = next_move(found, self._target, self._now(), undoing=True)
         if move.kind == "answer":
             return found
         absent = found if move.kind == "send" else await self._look(found, move)
@@ -136,7 +135,7 @@ class Course:
 
     async def _execute(self, claim: Claim) -> Executed:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
-        if now() > claim.lease_until - attempt.deadline:
+        if self._now() > claim.lease_until - attempt.deadline:
             # The process stood still after the claim. Sending now could outlast the lease, and another may send then.
             raise TargetUnavailable(f"{self._what} was not sent: the worker was held up for too long before it")
         async with asyncio.timeout(attempt.deadline.total_seconds()):
@@ -150,7 +149,7 @@ class Course:
             action=self._intent.action.name,
             remote_ref=executed.remote_ref,
             response_digest=sha256(response),
-            confirmed_at=now(),
+            confirmed_at=self._now(),
             confirmed_by=by,
             sent=claim.sent,
         )
@@ -184,8 +183,11 @@ class Course:
 
     async def _rejected(self, claim: Claim, error: EffectRejected) -> NoReturn:
         changes: dict[str, object] = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
-        at = now()
+        at = self._now()
         if claim.doubt_until is None or claim.doubt_until <= at:
+            if self._intent.must or self._intent.undo_of:
+                # There is no way back from here, so it is no end that the target says no.
+                await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
             await self._journal.move(claim, "failed", changes | {"doubt_until": None}, note=error.message)
             raise error
         # A request before this one may still land, so this refusal is not the last word.
@@ -196,36 +198,20 @@ class Course:
         why = f"the answer of {self._intent.action.connector} was lost: {_reason(error)}"
         if self._target.mechanism == "none":
             await self._park(claim, why)
-        settled = now() + self._target.settle
+        settled = self._now() + self._target.settle
         doubt_until = settled if claim.doubt_until is None else max(settled, claim.doubt_until)
-        changes = {"lease_until": None, "doubt_until": doubt_until, "error": why}
+        looks = claim.looks + 1 if self._target.replays_errors else claim.looks
+        changes = {"lease_until": None, "doubt_until": doubt_until, "looks": looks, "error": why}
         await self._journal.move(claim, "unknown", changes, note=why)
         asked = error.retry_after if isinstance(error, EffectError) else None
         raise EffectUnknown(
             f"{self._what} may have happened: {why}", retry_after=max(asked or self._target.settle, self._target.settle)
         ) from error
 
-    async def _park(self, held: Effect | Claim, why: str) -> NoReturn:
-        changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why}
+    async def _park(self, held: Effect | Claim, why: str, **more: object) -> NoReturn:
+        changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why} | more
         await self._journal.move(held, "parked", changes, note=why)
         raise parked(held.key, self._intent.action, why)
-
-    async def _refuse_other_arguments(self, found: Effect) -> None:
-        closed_unseen = not found.args_digest
-        if closed_unseen or (found.action, found.args_digest) == (self._intent.action.name, self._intent.args_digest):
-            return
-        what = f"its key came again with other arguments: {self._intent.action.name} {self._intent.args_digest}"
-        at_work = found.lease_until is not None and now() < found.lease_until
-        if found.state in ENDED or at_work:
-            # What has happened, or is just happening, stays as it is recorded.
-            await self._journal.note(found, found.state, what)
-        else:
-            changes = {"fence": found.fence + 1, "lease_until": None, "error": what}
-            await self._journal.move(found, "parked", changes, note=what)
-        raise EffectConflict(
-            f"{self._what} has other arguments in the ledger ({found.args_digest}); nothing was sent. "
-            "A changed intent is a new effect: give it another step name, item or generation."
-        )
 
 
 async def read(connector: Connector, action: AnyAction, args: BaseModel) -> EffectResult:
@@ -250,45 +236,26 @@ async def read(connector: Connector, action: AnyAction, args: BaseModel) -> Effe
     return EffectResult(value=value, receipt=receipt)
 
 
-def understood(action: AnyAction, args: dict[str, JsonValue]) -> BaseModel:
-    """Return ARGS as the input model of ACTION. Raises `InvalidInput` naming the fields, without their values."""
-    try:
-        return action.input.model_validate(args)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in error.errors())
-        raise InvalidInput(f"{action.name} does not take these arguments: {wrong}") from None
-
-
 def parked(key: str, action: AnyAction, why: str) -> EffectParked:
     """Return the error of an effect that waits for a person."""
     return EffectParked(
-        f"effect {key} of {action.name} is parked: {why}. Find out at {action.connector} whether it happened, by that key."
+        f"effect {key} of {action.name} is parked: {why}. Find out at {action.connector} whether it happened, by that key, "
+        "and say so with `perdure effects resolve`.",
+        effect=key,
     )
 
 
-def canonical(value: JsonValue) -> bytes:
-    """Return VALUE's canonical JSON (RFC 8785), or sorted JSON where whole numbers beyond 2**53 have no canonical form."""
-    try:
-        return rfc8785.dumps(value)
-    except rfc8785.CanonicalizationError:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def sha256(content: bytes) -> str:
-    """Return the digest of CONTENT as `lineage.digest` writes it."""
-    return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _recorded(effect: Effect) -> EffectResult:
+def recorded(effect: Effect, action: AnyAction) -> EffectResult:
+    """Return what is recorded of EFFECT, which has ended. Raises what it ended with, if that was not success."""
     if effect.state == "succeeded":
         return EffectResult(value=effect.response, receipt=effect.receipt)
     if effect.state == "failed":
         raise EffectRejected(effect.error)
     if effect.state == "compensated":
         raise EffectRejected(
-            f"effect {effect.key} of {effect.action} was done and undone; to do it again it needs a new generation"
+            f"effect {effect.key} of {effect.action} was done and undone; to do it again, start another run"
         )
-    raise EffectParked(f"effect {effect.key} of {effect.action} is parked: {effect.error}. A person has to resolve it.")
+    raise refused(effect) if waits_unsent(effect) else parked(effect.key, action, effect.error)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +34,9 @@ class Intent:
     item: str = ""
     generation: int = 0
     undo_of: str | None = None
+    business_key: str | None = None
+    must: bool = False
+    """Whether a refusal is parked for a person, because the run can only go forward."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ class Claim:
 class Journal:
     """The rows of effects and their events."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime] = now) -> None:
+        self.clock = clock
         self._database = database
         self._commits = Commits(database, _INSERT_EVENT)
         self._insert_effect: sa.Insert = _INSERT_SQLITE if database.sqlite else _INSERT_POSTGRES
 
     async def open(self, intent: Intent) -> Claim | None:
-        """Write INTENT as an effect in flight, held by the caller. Returns None if its key is there already."""
-        at = now()
+        """Write INTENT as an effect in flight, held by the caller. Returns None if its key is there already.
+
+        Or its business key, in another effect that stands or may yet.
+        """
+        at = self.clock()
         target = intent.action.target
         lease_until = at + lease(target)
         row = _new_row(intent, "in flight", at) | {
@@ -78,14 +85,21 @@ class Journal:
 
     async def close(self, intent: Intent, *, error: str) -> bool:
         """Write INTENT as an effect that has failed before it began. Returns False if its key is there already."""
-        at = now()
-        row = _new_row(intent, "failed", at) | {"error": error}
-        event = _event(intent.key, 1, (None, "failed"), at, error)
+        return await self._begin_ended(intent, "failed", error)
+
+    async def contradict(self, intent: Intent, other: Effect, *, why: str) -> bool:
+        """Write INTENT as a changed intent that waits for a person, beside OTHER. Returns False if its key is there."""
+        return await self._begin_ended(intent, "parked", why, contradicts=other.key, beside=True)
+
+    async def _begin_ended(self, intent: Intent, state: EffectState, error: str, **columns: object) -> bool:
+        at = self.clock()
+        row = _new_row(intent, state, at) | {"error": error} | columns
+        event = _event(intent.key, 1, (None, state), at, error)
         return await self._commits.apply(Change(intent.key, self._insert_effect, row, event))
 
     async def resend(self, held: Effect | Claim, intent: Intent, *, proven_absent: bool = False) -> Claim:
         """Take HELD into flight under a new fence. PROVEN_ABSENT: nothing of it can be at the target any more."""
-        at = now()
+        at = self.clock()
         target = intent.action.target
         lease_until = at + lease(target)
         fence = held.fence + 1
@@ -104,7 +118,7 @@ class Journal:
 
     async def claim(self, effect: Effect, intent: Intent) -> Claim:
         """Take EFFECT under a new fence in order to look it up."""
-        at = now()
+        at = self.clock()
         lease_until = at + lease(intent.action.target)
         fence = effect.fence + 1
         await self.move(effect, "claimed", {"fence": fence, "lease_until": lease_until}, at=at, note="looking it up")
@@ -120,22 +134,28 @@ class Journal:
         *,
         at: datetime | None = None,
         note: str = "",
+        by: str | None = None,
+        verified: bool | None = None,
     ) -> None:
-        """Bring the effect HELD to the state AFTER with CHANGES. Raises `EffectBusy` if its fence is no longer in force."""
+        """Bring the effect HELD to the state AFTER with CHANGES, BY a person where one says so.
+
+        Raises `EffectBusy` if its fence is no longer in force.
+        """
         if after not in TRANSITIONS[held.state]:
             raise AssertionError(f"effect {held.key}: {after!r} does not follow {held.state!r}")
-        at = at or now()
+        at = at or self.clock()
         row = {"held_key": held.key, "held_fence": held.fence, "state": after, "updated_at": at}
         row |= {name: _storable(value) if isinstance(value, str) else value for name, value in changes.items()}
         fence = changes.get("fence", held.fence)
-        event = _event(held.key, fence, (held.state, after), at, _storable(note))
+        event = _event(held.key, fence, (held.state, after), at, _storable(note)) | {"by": by, "verified": verified}
         if not await self._commits.apply(Change(held.key, _UPDATE, row, event)):
             raise EffectBusy(f"effect {held.key} of {held.action} was taken over by another attempt, which finds out")
 
     async def note(self, held: Effect | Claim, state: EffectState, note: str) -> None:
         """Add an event that changes nothing: what was learnt about HELD, found in STATE."""
         async with self._database.write() as connection:
-            await connection.execute(_INSERT_EVENT, _event(held.key, held.fence, (state, state), now(), _storable(note)))
+            event = _event(held.key, held.fence, (state, state), self.clock(), _storable(note))
+            await connection.execute(_INSERT_EVENT, event)
 
     async def find(self, key: str) -> Effect | None:
         """Return the effect under KEY, if there is one."""
@@ -149,6 +169,27 @@ class Journal:
         if effect is None:
             raise NotFound(f"the ledger has no effect {key!r}")
         return effect
+
+    async def holder(self, business_key: str) -> Effect | None:
+        """Return the effect that holds BUSINESS_KEY, if one does."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(_SELECT_HOLDER, {"business_key": business_key})).mappings().one_or_none()
+        return None if row is None else _effect(row)
+
+    async def generations(self, effect: Effect) -> Sequence[Effect]:
+        """Return the later generations of EFFECT, changed intents of the same step, the newest first."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(_SELECT_CONTRADICTING, {"key": effect.key})).mappings().all()
+        # What contradicts it by the business key alone is another step's, or another run's.
+        one = (effect.step.lineage, effect.step.name, effect.item)
+        found = [_effect(row) for row in rows]
+        return [each for each in found if (each.step.lineage, each.step.name, each.item) == one]
+
+    async def starting_with(self, prefix: str) -> Sequence[Effect]:
+        """Return up to two effects whose keys start with PREFIX."""
+        query = sa.select(EffectRow).where(col(EffectRow.key).startswith(prefix, autoescape=True)).limit(2)
+        async with self._database.read() as connection:
+            return [_effect(row) for row in (await connection.execute(query)).mappings()]
 
     async def select(self, state: EffectState | None, workflow_id: str | None, limit: int) -> Sequence[Effect]:
         """Return the newest effects first, of one STATE and WORKFLOW_ID if given."""
@@ -172,9 +213,17 @@ _INSERT_SQLITE = sqlite.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_POSTGRES = postgresql.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_EVENT = sa.insert(EffectEventRow)
 _UPDATE = sa.update(EffectRow).where(
-    col(EffectRow.key) == sa.bindparam("held_key"), col(EffectRow.fence) == sa.bindparam("held_fence")
+    col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0
 )
 _SELECT = sa.select(EffectRow).where(col(EffectRow.key) == sa.bindparam("key"))
+_SELECT_HOLDER = sa.select(EffectRow).where(
+    col(EffectRow.business_key) == sa.bindparam("business_key"),
+    col(EffectRow.state).not_in(("failed", "compensated")),
+    sa.not_(col(EffectRow.beside)),
+)
+_SELECT_CONTRADICTING = (
+    sa.select(EffectRow).where(col(EffectRow.contradicts) == sa.bindparam("key")).order_by(col(EffectRow.generation).desc())
+)
 _SELECT_EVENTS = (
     sa.select(EffectEventRow).where(col(EffectEventRow.key) == sa.bindparam("key")).order_by(col(EffectEventRow.id))
 )
@@ -203,6 +252,10 @@ def _new_row(intent: Intent, state: EffectState, at: datetime) -> dict[str, obje
         "remote_ref": "",
         "error": "",
         "undo_of": intent.undo_of,
+        "business_key": intent.business_key,
+        "contradicts": None,
+        "beside": False,
+        "given_up": False,
         "created_at": at,
         "updated_at": at,
     }
@@ -212,7 +265,8 @@ def _event(
     key: str, fence: object, step: tuple[EffectState | None, EffectState], at: datetime, note: str = ""
 ) -> dict[str, object]:
     before, after = step
-    return {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
+    event: dict[str, object] = {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
+    return event | {"by": None, "verified": None}
 
 
 def _storable(text: str) -> str:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from perdure.connectors.askers import Askers
 from perdure.connectors.contracts import (
     AnyAction,
+    Asker,
     Connector,
     Effect,
     EffectCall,
     EffectEvent,
     EffectResult,
     EffectState,
+    Resolution,
     UndoCall,
     Undone,
+    business_key,
     effect_key,
     undo_key,
 )
-from perdure.connectors.course import Course, canonical, parked, read, sha256, understood
+from perdure.connectors.course import Course, parked, read
+from perdure.connectors.identity import stand
 from perdure.connectors.journal import Intent, Journal
-from perdure.errors import UnknownAction
-from perdure.storage import Database
+from perdure.connectors.resolving import resolve
+from perdure.connectors.wire import canonical, sha256, understood
+from perdure.errors import NotFound, UnknownAction
+from perdure.storage import Database, now
 
 T = TypeVar("T")
 
@@ -36,17 +44,21 @@ class Ledger:
     writer holds. `states` decides what may be done, `course` does it, `journal` writes it down.
     """
 
-    def __init__(self, database: Database, connectors: Mapping[str, Connector]) -> None:
-        self._journal = Journal(database)
+    def __init__(
+        self, database: Database, connectors: Mapping[str, Connector], *, clock: Callable[[], datetime] = now
+    ) -> None:
+        self._journal = Journal(database, clock)
+        self._askers = Askers(database, clock)
         self._connectors = dict(connectors)
 
     async def perform(self, call: EffectCall) -> EffectResult:
         """Perform CALL, or return what is recorded if it has happened before.
 
         Never waits for another attempt or for a target to settle: `EffectBusy`, `EffectUnknown` and `TargetUnavailable` say
-        after which time the same call should come again. Raises `EffectRejected` when the target said no, `EffectConflict`
-        when the key came with other arguments before, `EffectParked` when a person has to find out, `UnknownAction` and
-        `InvalidInput`. A cancellation is raised once the request in flight has ended and is recorded.
+        after which time the same call should come again. Raises `EffectRejected` when the target said no, `EffectParked`
+        when a person has to find out what happened, `EffectConflict` when the key or the business key came with other
+        arguments before and a person has to say what holds, `UnknownAction` and `InvalidInput`. A cancellation is raised
+        once the request in flight has ended and is recorded.
         """
         connector, action = self._known(call.action)
         args = understood(action, call.args)
@@ -62,19 +74,44 @@ class Ledger:
             step=call.step,
             item=call.item,
             generation=call.generation,
+            business_key=business_key(action, args),
+            must=call.must,
         )
-        return await _to_the_end(Course(self._journal, connector, intent).perform())
+        return await _to_the_end(self._perform(connector, intent))
 
     async def undo(self, call: UndoCall) -> Undone:
         """Undo the effect that CALL names, once it is known what became of it.
 
-        An effect that never landed is closed: a late attempt of it cannot send any more. Raises what `perform` raises, for
-        the effect itself and for its undo.
+        An effect that never landed is closed: a late attempt of it cannot send any more. One that another run relies on by
+        its business key stays and is that run's. Later generations are undone first. Raises what `perform` raises, for the
+        effect itself and for its undo; an undo that the target refuses is parked.
         """
-        connector, action = self._known(call.action)
+        _, action = self._known(call.action)
         if action.reads:
             return Undone(effect=call.effect, outcome="nothing to undo")
-        return await _to_the_end(self._undo(call, connector, action))
+        return await _to_the_end(self._undo_all(call))
+
+    async def resolve(self, resolution: Resolution) -> Effect:
+        """Write down what a person says about a parked effect, and return it as it stands then.
+
+        The same said again changes nothing. Raises `NotFound`, `NotParked`, `InvalidInput` if the answer does not fit the
+        action, and `EffectUnknown` while a lost request may still land.
+        """
+        effect = await self._journal.get(resolution.effect)
+        action = self._known(effect.action)[1] if resolution.verdict == "happened" else None
+        return await resolve(self._journal, effect, resolution, action)
+
+    async def find(self, prefix: str) -> Effect:
+        """Return the one effect whose key starts with PREFIX. Raises `NotFound` if there is none, or more than one."""
+        found = await self._journal.starting_with(prefix)
+        if len(found) == 1:
+            return found[0]
+        many = "more than one effect" if found else "no effect"
+        raise NotFound(f"the ledger has {many} whose key begins with {prefix!r}. `perdure effects list` shows them.")
+
+    async def askers(self, key: str) -> Sequence[Asker]:
+        """Return the steps of other runs that rely on the effect under KEY, by its business key."""
+        return await self._askers.of(key)
 
     async def get(self, key: str) -> Effect:
         """Return the effect under KEY. Raises `NotFound`."""
@@ -105,35 +142,83 @@ class Ledger:
             )
         return connector, action
 
-    async def _undo(self, call: UndoCall, connector: Connector, action: AnyAction) -> Undone:
-        effect = await self._resolve(call, connector, action)
+    async def _perform(self, connector: Connector, intent: Intent) -> EffectResult:
+        intent, stands = await stand(self._journal, self._askers, intent)
+        return await Course(self._journal, connector, intent).perform(stands)
+
+    async def _undo_all(self, call: UndoCall) -> Undone:
+        found = await self._journal.find(call.effect)
+        later = await self._journal.generations(found) if found else []
+        done = [await self._undo(call, each.key) for each in (*later, *([found] if found else []))]
+        if found is None:
+            done = [await self._undo(call, call.effect)]
+        order = ("stands", "kept", "compensated", "nothing to undo")
+        return min(done, key=lambda each: order.index(each.outcome)).model_copy(update={"effect": call.effect})
+
+    async def _undo(self, call: UndoCall, key: str) -> Undone:
+        effect, action = await self._resolve(call, key)
         if effect.state == "failed":
-            return Undone(effect=call.effect, outcome="nothing to undo")
+            return await self._leave(call, effect, action)
         if effect.state == "parked":
             raise parked(effect.key, action, effect.error)
+        if effect.business_key is not None and effect.state == "succeeded" and await self._askers.give_up(key):
+            return Undone(effect=key, outcome="kept", receipt=effect.receipt)
         if action.undo is None:
-            return Undone(effect=call.effect, outcome="stands", receipt=effect.receipt)
-        by, undo = self._known(action.undo.action.name)
+            return Undone(effect=key, outcome="stands", receipt=effect.receipt)
+        undone = await self._take_back(call, effect, action)
+        if effect.state != "compensated":
+            note = f"undone by {undo_key(key)}"
+            await self._journal.move(effect, "compensated", {"fence": effect.fence + 1}, note=note)
+        return Undone(effect=key, outcome="compensated", receipt=undone.receipt)
+
+    async def _leave(self, call: UndoCall, effect: Effect, action: AnyAction) -> Undone:
+        # The step may have got another run's effect, by the business key.
+        relied = await self._askers.leave(effect.key) if action.once_per else None
+        if relied is None:
+            return Undone(effect=effect.key, outcome="nothing to undo")
+        other, last = relied
+        return await self._undo(call, other) if last else Undone(effect=effect.key, outcome="kept")
+
+    async def _take_back(self, call: UndoCall, effect: Effect, action: AnyAction) -> EffectResult:
+        begun = await self._journal.find(undo_key(effect.key))
+        if begun is not None:
+            # It goes on as it was begun, whatever the connector's code makes of it today.
+            connector, undo = self._known(begun.action)
+            return await Course(self._journal, connector, _begun(begun, undo)).perform(begun)
+        assert action.undo is not None
+        connector, undo = self._known(action.undo.action.name)
         args = action.undo.argue(understood(action, effect.args), action.output.model_validate(effect.response))
         intent = _undoing(effect, undo, args, call)
-        undone = await Course(self._journal, by, intent).perform()
-        if effect.state != "compensated":
-            await self._journal.move(effect, "compensated", {"fence": effect.fence + 1}, note=f"undone by {intent.key}")
-        return Undone(effect=call.effect, outcome="compensated", receipt=undone.receipt)
+        claim = await self._journal.open(intent)
+        stands = claim or await self._journal.get(intent.key)
+        return await Course(self._journal, connector, intent).perform(stands)
 
-    async def _resolve(self, call: UndoCall, connector: Connector, action: AnyAction) -> Effect:
-        found = await self._journal.find(call.effect)
+    async def _resolve(self, call: UndoCall, key: str) -> tuple[Effect, AnyAction]:
+        found = await self._journal.find(key)
+        connector, action = self._known(found.action if found else call.action)
         args: dict[str, JsonValue] = found.args if found else call.args
         intent = Intent(
-            key=call.effect,
+            key=key,
             action=action,
-            # Of an effect that has no row nothing is sent or looked up, so its arguments do not matter.
-            args=understood(action, args) if found else action.input.model_construct(),
+            # Of an effect that was closed before it had begun nothing is sent or looked up, and nobody knows its arguments.
+            args=understood(action, args) if found and found.args_digest else action.input.model_construct(),
             args_json=canonical(args).decode(),
             args_digest="",
             step=call.step,
         )
-        return await Course(self._journal, connector, intent).resolve(found)
+        return await Course(self._journal, connector, intent).resolve(found), action
+
+
+def _begun(effect: Effect, action: AnyAction) -> Intent:
+    return Intent(
+        key=effect.key,
+        action=action,
+        args=understood(action, effect.args),
+        args_json=canonical(effect.args).decode(),
+        args_digest=effect.args_digest,
+        step=effect.step,
+        undo_of=effect.undo_of,
+    )
 
 
 def _undoing(effect: Effect, undo: AnyAction, args: BaseModel, call: UndoCall) -> Intent:

@@ -11,8 +11,8 @@ from perdure.connectors.contracts import Effect, EffectState, Target
 
 TRANSITIONS: Final[Mapping[EffectState | None, frozenset[EffectState]]] = {
     # The intent and the claim are one write with the send that follows, so a new effect is in flight at once. `failed` is
-    # how an undo closes the key of an effect that never began.
-    None: frozenset({"in flight", "failed"}),
+    # how an undo closes the key of an effect that never began, and `parked` how a changed intent waits for a person.
+    None: frozenset({"in flight", "failed", "parked"}),
     # Nothing of it can be at the target.
     "proposed": frozenset({"in flight", "failed", "parked"}),
     # An attempt holds it and looks it up before anything is sent.
@@ -23,7 +23,8 @@ TRANSITIONS: Final[Mapping[EffectState | None, frozenset[EffectState]]] = {
     "unknown": frozenset({"claimed", "in flight", "parked"}),
     "succeeded": frozenset({"compensated"}),
     "failed": frozenset(),
-    "parked": frozenset(),
+    # By a person only; and an undo closes a changed intent that nobody approved.
+    "parked": frozenset({"succeeded", "failed", "proposed"}),
     "compensated": frozenset(),
 }
 """From each state to those that may follow; None is where an effect begins."""
@@ -58,7 +59,7 @@ def next_move(effect: Effect, target: Target, at: datetime, *, undoing: bool = F
         return Move("busy", after=effect.lease_until - at)
     if target.mechanism == "none":
         return Move("park", why="the answer was lost, and the target can neither be asked nor be sent the same again")
-    if target.mechanism == "header" and not undoing and honoured(effect, target, at):
+    if target.mechanism == "header" and not undoing and honoured(effect, target, at) and not _exhausted(effect, target):
         return Move("send")
     if effect.doubt_until is not None and at < effect.doubt_until:
         return Move("settle", after=effect.doubt_until - at)
@@ -70,6 +71,11 @@ def honoured(effect: Effect, target: Target, at: datetime) -> bool:
     if target.key_lifetime is None or effect.first_sent_at is None:
         return True
     return at + target.deadline + SKEW < effect.first_sent_at + target.key_lifetime
+
+
+def _exhausted(effect: Effect, target: Target) -> bool:
+    # One repeat fetches an answer that was lost on the way. If that is lost too, the stored answer is an error.
+    return target.replays_errors and effect.looks >= 2
 
 
 def lease(target: Target) -> timedelta:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from perdure.storage import UtcDateTime
+
+_HOLDS = sa.text("state NOT IN ('failed', 'compensated') AND NOT beside")
 
 
 class EffectRow(SQLModel, table=True):
     """One execution of an action. `perdure.connectors.contracts.Effect` says what the columns mean."""
 
     __tablename__ = "effect"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (
+        # What failed or was undone lets go of its business key by itself.
+        sa.Index("ux_effect_business_key", "business_key", unique=True, sqlite_where=_HOLDS, postgresql_where=_HOLDS),
+    )
 
     key: str = Field(primary_key=True)
     action: str
@@ -44,6 +51,10 @@ class EffectRow(SQLModel, table=True):
     confirmed_by: str | None = None
     error: str
     undo_of: str | None = Field(default=None, index=True)
+    business_key: str | None = None
+    contradicts: str | None = Field(default=None, index=True)
+    beside: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    given_up: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
     created_at: datetime = Field(sa_type=UtcDateTime)
     updated_at: datetime = Field(sa_type=UtcDateTime)
 
@@ -60,6 +71,21 @@ class EffectEventRow(SQLModel, table=True):
     after: str
     at: datetime = Field(sa_type=UtcDateTime)
     note: str
+    by: str | None = None
+    verified: bool | None = None
+
+
+class AskerRow(SQLModel, table=True):
+    """A step of another run that relies on an effect. `perdure.connectors.contracts.Asker` says what the columns mean."""
+
+    __tablename__ = "effect_asker"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    effect: str = Field(primary_key=True)
+    key: str = Field(primary_key=True, index=True)
+    workflow_id: str
+    run_id: str
+    step: str
+    at: datetime = Field(sa_type=UtcDateTime)
 
 
 class AccessTokenRow(SQLModel, table=True):

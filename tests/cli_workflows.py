@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+from box import Box, Thing, put
+from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
 
+from perdure.connectors import AnyAction, Attempt, Executed
 from perdure.connectors.null import Entry, null
 from perdure.errors import TargetUnavailable
 from perdure.lineage import Frozen
-from perdure.workflows import Saga, approval, customer, generate, recall, remember
+from perdure.workflows import Saga, act, approval, customer, generate, recall, remember
 
-__all__ = ["ROUTES", "Asks", "Breaks", "Chats", "Counts", "Desk", "Knocks", "Waits", "knock", "null"]
+__all__ = ["ROUTES", "Asks", "Breaks", "Chats", "Counts", "Desk", "Knocks", "Stores", "Waits", "knock", "null", "shy"]
 
 ROUTES = Path(__file__).parent / "commands" / "routes.toml"
 
@@ -134,3 +137,24 @@ class Breaks:
     @workflow.run
     async def run(self) -> None:
         raise KeyError("a bug")
+
+
+class Shy(Box):
+    """Keeps its first answer to itself, and tells nobody what it has: each effect is parked."""
+
+    async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
+        self.wrong = {"put": [] if attempt.key in self.sent else ["silent"]}
+        return await super().execute(action, args, attempt)
+
+
+shy = Shy()
+shy.blind = True
+
+
+@workflow.defn
+class Stores:
+    """Puts something into the box."""
+
+    @workflow.run
+    async def run(self, text: str) -> str:
+        return (await act(put, Thing(text=text))).receipt.remote_ref

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Replayer
 
+from perdure.connectors.contracts import PARKED, ParkedEffect
 from perdure.connectors.null import NullConnector
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
@@ -46,3 +47,13 @@ class Governed:
 
 
 OpenWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[Governed]]
+
+
+async def parked(handle: Handle, *, since: ParkedEffect | None = None, step: str = "") -> ParkedEffect:
+    """Return what the run waits for a person to resolve, as soon as it does: later than SINCE, at STEP."""
+    while True:
+        found: list[ParkedEffect] = await handle.query(PARKED, result_type=list[ParkedEffect])
+        for each in found:
+            if (since is None or each.since > since.since) and step in ("", each.step):
+                return each
+        await asyncio.sleep(0.02)  # a query cannot be waited on

@@ -230,7 +230,7 @@ def _show(run: Run) -> None:
     if not waiting:
         workflow.upsert_search_attributes(
             [
-                attributes.STATE.value_set("running"),
+                attributes.STATE.value_set(run.state),
                 attributes.APPROVAL_OWNER.value_unset(),
                 attributes.APPROVAL_DEADLINE.value_unset(),
             ]

@@ -11,7 +11,8 @@ PLAN = SearchAttributeKey.for_keyword("PerdurePlan")
 """The workflow's type, or the name of the plan that is interpreted."""
 
 STATE = SearchAttributeKey.for_keyword("PerdureState")
-"""running, waiting_approval, completed, failed, cancelled. A terminated run keeps its last: filter on ExecutionStatus."""
+"""running, waiting_approval, parked, completed, failed, cancelled, partially_compensated. The last is also that of a run
+that is still taking back what it did and waits for a person. A terminated run keeps its last: filter on ExecutionStatus."""
 
 RISK = SearchAttributeKey.for_keyword("PerdureRisk")
 """The highest risk among the actions and approvals so far: low, medium, high."""

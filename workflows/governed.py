@@ -19,8 +19,8 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from perdure.errors import InvalidInput
-from perdure.workflows import approvals, attributes
+from perdure.errors import InvalidInput, PartiallyCompensated
+from perdure.workflows import approvals, attributes, parked
 from perdure.workflows.run import Carried, current_run
 
 CARRIED = "perdure-carried"
@@ -45,6 +45,7 @@ class _Inbound(WorkflowInboundInterceptor):
             carried = Carried.model_validate_json(input.headers[CARRIED].data)
             run.counts, run.spent_nano_usd, run.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
         approvals.install(run)
+        parked.install(run)
         if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
             # Started by another client than ours, e.g. the temporal CLI.
             workflow.upsert_search_attributes(
@@ -57,8 +58,7 @@ class _Inbound(WorkflowInboundInterceptor):
             raise
         except (Exception, asyncio.CancelledError) as error:
             # Whatever else is raised means that this worker lets go of the run, which goes on elsewhere.
-            cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
-            self._settle("cancelled" if cancelled else "failed")
+            self._settle(_ended(error))
             if isinstance(error, ValidationError):
                 # What does not fit never will, and a failed task is tried for ever. No values: they may be secret.
                 raise InvalidInput(_misfits(error)) from None
@@ -69,6 +69,12 @@ class _Inbound(WorkflowInboundInterceptor):
 
     def _settle(self, state: str) -> None:
         workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
+
+
+def _ended(error: BaseException) -> str:
+    if isinstance(error, PartiallyCompensated):
+        return "partially_compensated"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error) else "failed"
 
 
 def _check_count(input: ExecuteWorkflowInput) -> None:

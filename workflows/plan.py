@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Literal
 
@@ -11,13 +12,14 @@ from pydantic import JsonValue, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from perdure.connectors.contracts import EffectCall
+from perdure.connectors.contracts import EffectCall, Reversibility
 from perdure.errors import ApprovalError, EffectRejected, PlanError
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Scope
 from perdure.routing.contracts import OutputRef
 from perdure.workflows import attributes
 from perdure.workflows.approvals import approval
+from perdure.workflows.ending import ended
 from perdure.workflows.plan_model import (
     ActStep,
     ApprovalStep,
@@ -56,6 +58,9 @@ class ActionFacts(Frozen):
     risk: str
     reads: bool
     deadline: timedelta
+    kind: Reversibility | None = None
+    """None in runs that were started before the interpreter asked."""
+    undoable: bool = True
 
 
 class Checked(Frozen):
@@ -116,10 +121,13 @@ class _Interpreter:
         tasks = list(self._tasks.values())
         try:
             await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            cancelled = False
         except asyncio.CancelledError:
-            await _end(tasks)
-            raise
-        await _end(tasks)
+            cancelled = True
+        for task in tasks:
+            task.cancel()
+        if await ended(tasks) or cancelled:
+            raise asyncio.CancelledError(workflow.cancellation_reason())
         failed = next((task for task in tasks if not task.cancelled() and task.exception() is not None), None)
         if failed is not None:
             await failed
@@ -150,7 +158,7 @@ class _Interpreter:
             case RememberStep():
                 return self._remember(step)
             case ActStep():
-                return self._act(step)
+                return self._act(step) if step.otherwise == "fail" else self._try(step)
             case ApprovalStep():
                 return self._approval(step)
 
@@ -180,24 +188,32 @@ class _Interpreter:
         written = await remember(self._scope(step.scope, step), self._text(step.remember, step), ttl=step.ttl, name=step.id)
         return written.model_dump(mode="json")
 
+    async def _try(self, step: ActStep) -> JsonValue:
+        try:
+            return await self._act(step)
+        except EffectRejected as refused:
+            return {"failed": True, "why": refused.message}
+
     async def _act(self, step: ActStep) -> JsonValue:
         args = {key: self._render(each, step) for key, each in step.args.items()}
         item = self._text(step.item, step)
         facts = self._checked.actions[step.act]
-        if not facts.reads:
-            self._saga.register(current_run().next_name(step.id), step.act, item=item)
-        try:
-            effect = await perform(
-                EffectCall(step=current_run().step(step.id), action=step.act, args=args, item=item),
+        # A step that goes on without what is refused takes the refusal, also past the point of no return.
+        must = self._saga.forward and step.otherwise == "fail"
+        with ExitStack() as noting:
+            if not facts.reads:
+                effect = self._saga.register(
+                    current_run().next_name(step.id), step.act, item=item, kind=facts.kind, undoable=facts.undoable
+                )
+                noting.enter_context(effect.attempt())
+            done = await perform(
+                EffectCall(step=current_run().step(step.id), action=step.act, args=args, item=item, must=must),
                 risk="" if facts.reads else facts.risk,
                 summary=f"{step.id}: {step.act}",
                 timeout=facts.deadline + timedelta(seconds=30),
+                parked_within=step.parked_within,
             )
-        except EffectRejected as refused:
-            if step.otherwise == "fail":
-                raise
-            return {"failed": True, "why": refused.message}
-        return {"value": effect.value, "receipt": effect.receipt.model_dump(mode="json")}
+        return {"value": done.value, "receipt": done.receipt.model_dump(mode="json")}
 
     async def _approval(self, step: ApprovalStep) -> JsonValue:
         try:
@@ -233,9 +249,3 @@ class _Interpreter:
             return Scope.model_validate(self._render(scope.model_dump(mode="json"), step))
         except ValidationError as error:
             raise PlanError(f"step {step.id!r}: its scope is not one: {error.errors()[0]['msg']}") from None
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await workflow.wait(tasks)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import cel
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
+from perdure.connectors.contracts import PARKED_WITHIN
 from perdure.errors import PlanError
 
 _EXPRESSION = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -77,6 +78,8 @@ class ActStep(_Step):
     item: str = ""
     otherwise: Literal["fail", "continue"] = "fail"
     """What it does when the target says no; `continue` gives the value {failed: true, why}."""
+    parked_within: timedelta = PARKED_WITHIN
+    """How long it waits for a person when nobody can tell what happened."""
 
 
 class ApprovalStep(_Step):

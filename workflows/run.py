@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
+from perdure.connectors.contracts import ParkedEffect
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen, Lineage, StepRef
@@ -52,6 +53,12 @@ class Run:
     plan: str = ""
     approvals: dict[str, OpenApproval] = field(default_factory=dict)
     decided: dict[str, Decision] = field(default_factory=dict)
+    parked: list[ParkedEffect] = field(default_factory=list)
+    """What it waits for a person to resolve."""
+    heard: dict[str, int] = field(default_factory=dict)
+    """When it was last told that an effect was resolved, by key, in the order of the signals."""
+    unwinding: int = 0
+    """How many sagas are just taking back what they did."""
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
 
@@ -72,6 +79,15 @@ class Run:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
+    @property
+    def state(self) -> str:
+        """What the list shows of it while it runs."""
+        if self.approvals:
+            return "waiting_approval"
+        if self.parked:
+            return "partially_compensated" if self.unwinding else "parked"
+        return "running"
+
     def spend(self, nano_usd: int) -> None:
         """Add to what the run's model calls cost."""
         self.spent_nano_usd += nano_usd
@@ -84,6 +100,7 @@ class Run:
     def show(self) -> None:
         """Bring the run's page up to date: who is waited for, then the last steps. Costs no event."""
         parts = [_details(self, waiting) for waiting in self.approvals.values() if waiting.decision is None]
+        parts += [_parked_details(waiting) for waiting in self.parked]
         if self.trail:
             left_out = len(self.trail) - _SHOWN
             head = [f"1. ({left_out} earlier steps)"] if left_out > 0 else []
@@ -135,6 +152,18 @@ def _details(run: Run, waiting: OpenApproval) -> str:
         f"`perdure approval approve {run.lineage.workflow_id}`, or send this as update or signal `{DECIDE}`:",
         f"```json\n{call.model_dump_json(exclude={'comment'})}\n```",
         *(f"- did not count: {why}" for why in waiting.ignored),
+    ]
+    return "\n\n".join(lines)
+
+
+def _parked_details(waiting: ParkedEffect) -> str:
+    lines = [
+        f"### Parked: {waiting.step} ({waiting.action})",
+        waiting.why,
+        f"until {waiting.until:%Y-%m-%d %H:%M} UTC; then the step fails",
+        f"`perdure effects show {waiting.key}` tells what is known. Look at the target, then say what is so:",
+        f"`perdure effects resolve {waiting.key} --comment WHY` with one of:",
+        "`--happened --remote-ref REF`, `--did-not-happen`, `--send-again`, `--as-new-generation`",
     ]
     return "\n\n".join(lines)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
-from perdure.connectors.contracts import Action, Done, UndoCall, Undone, effect_key
-from perdure.errors import PartiallyCompensated, PerdureError
+from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, Reversibility, UndoCall, Undone, effect_key
+from perdure.errors import EffectRejected, InvalidInput, PartiallyCompensated, PerdureError
+from perdure.governance.contracts import Decision
+from perdure.workflows.ending import ended
+from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run
 from perdure.workflows.steps import act, execute
 
@@ -25,22 +30,56 @@ _RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_int
 
 
 @dataclass
-class _Registered:
+class Registered:
+    """An effect of a saga, from before it is attempted."""
+
     key: str
     action: str
     step: str
+    kind: Reversibility | None
+    undoable: bool
+    approved: bool = False
+    became: Literal["attempted", "done", "refused"] = "attempted"
+    stands: str | None = None
+    """Why it stands after the unwinding, if it does; empty where that is how it should be."""
+
+    @property
+    def turns(self) -> bool:
+        """Whether there is no way back once it has happened."""
+        return not self.undoable and not self.approved
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Note what becomes of it."""
+        try:
+            yield
+        except EffectRejected:
+            self.became = "refused"
+            raise
+        self.became = "done"
 
 
 class Saga:
     """A group of effects that stand or fall together.
 
     An effect is registered before it is attempted, because an attempt that failed may have landed: undoing it first finds
-    out. When the block ends with an exception, cancellation included, what was registered is undone in reverse order. An
-    effect that cannot be undone and has happened ends the unwinding: it is the pivot, and what stands before it stays.
+    out. When the block ends with an exception, cancellation included, what was registered is undone: in reverse order, or
+    all at once, as UNDO says. A cancellation does not keep it from that.
+
+    An effect that cannot be undone and has happened is the point of no return: it stays with all that was done before it,
+    and from there the saga can only go forward. So what can be undone comes first, then at most one pivot, then what is
+    retriable or irreversible; another order is refused before anything is sent.
+
+    What the saga fails to undo is parked and waits for a person, at most PARKED_WITHIN; meanwhile the run shows as
+    `partially_compensated`. Raises `PartiallyCompensated` with what stands, if something does that should not.
     """
 
-    def __init__(self) -> None:
-        self._registered: list[_Registered] = []
+    def __init__(
+        self, *, undo: Literal["reverse", "parallel"] = "reverse", parked_within: timedelta = PARKED_WITHIN
+    ) -> None:
+        self._undo = undo
+        self._parked_within = parked_within
+        self._registered: list[Registered] = []
 
     async def __aenter__(self) -> Saga:
         return self
@@ -49,50 +88,164 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Others than these two mean that this worker lets go of the run, which goes on elsewhere.
-        if isinstance(error, Exception | asyncio.CancelledError):
-            await self._unwind(error)
+        if not self._registered or not isinstance(error, Exception | asyncio.CancelledError):
+            return
+        unwinding = asyncio.create_task(self._unwind(error), name="unwind")
+        cancelled = await ended([unwinding])
+        await unwinding
+        if cancelled:
+            raise asyncio.CancelledError(workflow.cancellation_reason()) from error
+
+    @property
+    def forward(self) -> bool:
+        """Whether the point of no return is behind it."""
+        return any(each.turns and each.became == "done" for each in self._registered)
 
     async def act(
-        self, action: Action[In, Out], args: In, *, item: str = "", name: str | None = None, summary: str | None = None
+        self,
+        action: Action[In, Out],
+        args: In,
+        *,
+        item: str = "",
+        name: str | None = None,
+        summary: str | None = None,
+        approved: Decision | None = None,
     ) -> Done[Out]:
-        """Do what `act` does, and undo it if the saga fails later."""
-        wanted = name or action.name
-        if not action.reads:
-            self.register(current_run().next_name(wanted), action.name, item=item)
-        return await act(action, args, item=item, name=name, summary=summary)
+        """Do what `act` does, and undo it if the saga fails later.
 
-    def register(self, step: str, action: str, *, item: str = "") -> None:
-        """Say that STEP is about to attempt ACTION."""
-        run = current_run()
-        key = effect_key(run.named(step), item=item)
-        self._registered.append(_Registered(key=key, action=action, step=step))
+        Past the point of no return a refusal is parked, for there is no way back. What cannot be undone may come before
+        what can if it was APPROVED, by a decision of this run: then it stands whatever happens, and the rest is undone
+        around it.
+        """
+        if action.reads:
+            return await act(action, args, item=item, name=name, summary=summary)
+        undoable = action.undo is not None
+        self._check_order(action.name, action.reversibility, undoable=undoable)
+        effect = self.register(
+            current_run().next_name(name or action.name),
+            action.name,
+            item=item,
+            kind=action.reversibility,
+            undoable=undoable,
+            approved=_approved(action.name, approved),
+        )
+        within, forward = self._parked_within, self.forward
+        with effect.attempt():
+            return await act(action, args, item=item, name=name, summary=summary, parked_within=within, must=forward)
+
+    def register(
+        self,
+        step: str,
+        action: str,
+        *,
+        item: str = "",
+        kind: Reversibility | None = None,
+        undoable: bool = True,
+        approved: bool = False,
+    ) -> Registered:
+        """Say that STEP is about to attempt ACTION, which is of KIND and declares an undo if it is UNDOABLE."""
+        effect = Registered(effect_key(current_run().named(step), item=item), action, step, kind, undoable, approved)
+        self._registered.append(effect)
+        return effect
+
+    def _check_order(self, action: str, kind: Reversibility, *, undoable: bool) -> None:
+        turn = next((each for each in self._registered if each.turns and each.became != "refused"), None)
+        if turn is None or (not undoable and kind != "pivot"):
+            return
+        raise InvalidInput(
+            f"{action} ({kind}) cannot come after {turn.action} ({turn.kind}) in one saga: if it failed, that could not be "
+            f"undone. Do {turn.action} last, or outside the saga with act(), or pass the decision that approved it."
+        )
 
     async def _unwind(self, error: Exception | asyncio.CancelledError) -> None:
-        failed: list[str] = []
-        while self._registered:
-            effect = self._registered.pop()
-            try:
-                undone = await self._undo(effect)
-            except (ActivityError, PerdureError) as problem:
-                failed.append(f"{effect.step} ({problem})")
-                continue
-            if undone.outcome == "stands":
-                break
-        if failed:
+        run = current_run()
+        run.unwinding += 1
+        try:
+            await (self._all_at_once() if self._undo == "parallel" else self._in_reverse())
+        finally:
+            run.unwinding -= 1
+        standing = [each for each in self._registered if each.stands is not None]
+        stands = [f"{each.step}: {each.stands}" if each.stands else each.step for each in standing]
+        # What stands because there is no way back from it is as it should be: the saga had come that far.
+        if any(each.stands for each in standing):
             raise PartiallyCompensated(
-                f"{error.__class__.__name__}: {error}. Not undone: {'; '.join(failed)}. "
-                "Look at them with `perdure show` and resolve them by hand."
+                f"{type(error).__name__}: {error}. Of what was done, this stands: {'; '.join(stands)}. "
+                f"`perdure effects list --state all --run {run.lineage.workflow_id}` shows it."
             ) from error
+        if stands:
+            workflow.logger.warning("past the point of no return, this stands: %s", "; ".join(stands))
 
-    async def _undo(self, effect: _Registered) -> Undone:
+    async def _in_reverse(self) -> None:
+        undoing: list[asyncio.Task[None]] = []
+        turned = False
+        for effect in reversed(self._registered):
+            if turned and effect.became == "done":
+                effect.stands = ""
+                continue
+            undoing.append(await self._begin_to_take_back(effect))
+            turned = turned or (effect.stands is not None and (effect.turns or effect.kind is None))
+        for undo in undoing:
+            await undo
+
+    async def _begin_to_take_back(self, effect: Registered) -> asyncio.Task[None]:
+        """Return the task that undoes EFFECT, once it has ended or waits for a person.
+
+        Others are kept waiting only by what may turn out to be the point of no return.
+        """
+        parked = False
+
+        def waits() -> None:
+            nonlocal parked
+            parked = True
+
+        undo = asyncio.create_task(self._take_back(effect, waits=waits))
+        await workflow.wait_condition(lambda: undo.done() or (parked and not effect.turns))
+        return undo
+
+    async def _all_at_once(self) -> None:
+        # What stands before the point of no return is left alone, so that has to be known first.
+        rest = list(self._registered)
+        for turn in [each for each in reversed(self._registered) if each.turns]:
+            await self._take_back(turn)
+            rest.remove(turn)
+            if turn.stands is not None:
+                before = self._registered[: self._registered.index(turn)]
+                for each in [each for each in before if each.became == "done"]:
+                    each.stands = ""
+                    rest.remove(each)
+                break
+        for undo in [asyncio.create_task(self._take_back(each)) for each in reversed(rest)]:
+            await undo
+
+    async def _take_back(self, effect: Registered, *, waits: Callable[[], None] = lambda: None) -> None:
         step = current_run().named(f"undo:{effect.step}")
         workflow.logger.info("undoing", extra={"step": effect.step, "action": effect.action})
-        return await execute(
-            "perdure.undo",
-            UndoCall(step=step, effect=effect.key, action=effect.action),
-            Undone,
-            id=step.name,
-            summary=f"Undo {effect.step}",
-            timeout=timedelta(minutes=2),
-            retries=_RETRIES,
-        )
+        try:
+            undone = await persist(
+                lambda: execute(
+                    "perdure.undo",
+                    UndoCall(step=step, effect=effect.key, action=effect.action),
+                    Undone,
+                    id=step.name,
+                    summary=f"Undo {effect.step}",
+                    timeout=timedelta(minutes=2),
+                    retries=_RETRIES,
+                ),
+                step=step.name,
+                action=effect.action,
+                within=self._parked_within,
+                waits=waits,
+            )
+        except (ActivityError, PerdureError) as problem:
+            effect.stands = str(problem)
+            return
+        if undone.outcome == "stands":
+            effect.stands = ""
+
+
+def _approved(action: str, decision: Decision | None) -> bool:
+    if decision is None:
+        return False
+    if decision.verdict != "approve" or current_run().decided.get(decision.approval) != decision:
+        raise InvalidInput(f"{action} was not approved by {decision.by}: pass what approval() returned in this run")
+    return True

@@ -12,10 +12,11 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from perdure.connectors.contracts import Action, Done, EffectCall, EffectResult
-from perdure.errors import InvalidInput, by_name
+from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, EffectCall, EffectResult
+from perdure.errors import EffectError, InvalidInput, PerdureError, by_name
 from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
+from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run, upsert
 
 T = TypeVar("T", bound=BaseModel)
@@ -157,43 +158,72 @@ async def act(
     item: str = "",
     name: str | None = None,
     summary: str | None = None,
+    parked_within: timedelta = PARKED_WITHIN,
+    must: bool = False,
 ) -> Done[Out]:
     """Do ACTION with ARGS once, whatever fails on the way, and return what the target answered with the receipt.
 
-    ITEM tells effects of one step apart, e.g. the order line. Raises `EffectRejected` if the target said no, and
-    `EffectParked` if nobody can tell what happened. A cancellation is answered after the request in flight has ended.
+    ITEM tells effects of one step apart, e.g. the order line. Raises `EffectRejected` if the target said no; with MUST
+    that is parked too. What is parked waits for a person, at most PARKED_WITHIN; then `EffectParked` is raised if nobody
+    can tell what happened, `EffectConflict` if the step or another run asked for something else before. A cancellation
+    is answered after the request in flight has ended.
     """
     if not isinstance(args, action.input):
         raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
     step = current_run().step(name or action.name)
     described = action.describe(args) if action.describe else action.name
     effect = await perform(
-        EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item),
+        EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item, must=must),
         risk="" if action.reads else action.risk,
         summary=summary or described,
         timeout=action.target.deadline + timedelta(seconds=30),
+        parked_within=parked_within,
     )
     return Done[Out](value=action.output.model_validate(effect.value), receipt=effect.receipt)
 
 
-async def perform(call: EffectCall, *, risk: str, summary: str, timeout: timedelta) -> EffectResult:
-    """Have a worker perform CALL, and note RISK. `act` and the plan interpreter share this."""
+async def perform(
+    call: EffectCall, *, risk: str, summary: str, timeout: timedelta, parked_within: timedelta = PARKED_WITHIN
+) -> EffectResult:
+    """Have a worker perform CALL, note RISK, and wait for a person where one is needed.
+
+    `act` and the plan interpreter share this.
+    """
     upsert(current_run().note_risk(risk))
+    return await persist(
+        lambda: _attempt(call, summary=summary, timeout=timeout),
+        step=call.step.name,
+        action=call.action,
+        within=parked_within,
+    )
+
+
+async def _attempt(call: EffectCall, *, summary: str, timeout: timedelta) -> EffectResult:
     task = asyncio.current_task()
     cancelled_before = task.cancelling() if task else 0
-    effect = await execute(
-        "perdure.act",
-        call,
-        EffectResult,
-        id=call.step.name,
-        summary=summary,
-        timeout=timeout,
-        retries=_EFFECT_RETRIES,
-        # An undo must not run before the request in flight has landed.
-        cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
+
+    def cancelled() -> bool:
+        return task is not None and task.cancelling() > cancelled_before
+
+    try:
+        effect = await execute(
+            "perdure.act",
+            call,
+            EffectResult,
+            id=call.step.name,
+            summary=summary,
+            timeout=timeout,
+            retries=_EFFECT_RETRIES,
+            # An undo must not run before the request in flight has landed.
+            cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+    except (ActivityError, PerdureError) as error:
+        # Whatever the attempt ended with after a cancellation, e.g. with its worker, the run was cancelled.
+        if cancelled():
+            raise asyncio.CancelledError(workflow.cancellation_reason()) from error
+        raise
     # The activity ended well although a cancellation came in between: the wait above has swallowed it.
-    if task and task.cancelling() > cancelled_before:
+    if cancelled():
         raise asyncio.CancelledError(workflow.cancellation_reason())
     return effect
 
@@ -248,6 +278,8 @@ def raise_translated(error: ActivityError) -> NoReturn:
     cause = error.cause
     if isinstance(cause, ApplicationError) and cause.type:
         known = by_name(cause.type)
+        if known is not None and issubclass(known, EffectError):
+            raise known(cause.message, effect=str(cause.details[0]) if cause.details else "") from error
         if known is not None:
             raise known(cause.message) from error
     raise error

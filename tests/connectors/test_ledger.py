@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step
 
-from perdure.connectors import CannotTell, EffectCall, Target, course
+from perdure.connectors import CannotTell, EffectCall, Target
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.states import SKEW
 from perdure.errors import (
@@ -315,13 +315,12 @@ async def test_lost_fence_changes_nothing(any_ledger: Ledger, bank: Bank, databa
     assert "'b-1'" in (await any_ledger.events(key_of(call())))[-1].note
 
 
-async def test_attempt_that_was_held_up_does_not_send(
-    database: Database, bank: Bank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_attempt_that_was_held_up_does_not_send(database: Database, bank: Bank) -> None:
     """A process that stood still between claim and send does not send: by now another may have taken the effect over."""
-    monkeypatch.setattr(course, "now", lambda: now() + QUICK.deadline + SKEW * 2)
+    times = iter([now(), now() + QUICK.deadline + SKEW * 2])
+    ledger = Ledger(database, {"bank": bank}, clock=lambda: next(times, now()))
     with pytest.raises(TargetUnavailable, match="held up"):
-        await Ledger(database, {"bank": bank}).perform(call())
+        await ledger.perform(call())
 
     assert [] == bank.attempts
 

@@ -29,7 +29,8 @@ def governed(temporal: WorkflowEnvironment, tmp_path: Path) -> OpenWorker:
         *workflows: type, settings: dict[str, Any] | None = None, connectors: Sequence[Connector] = ()
     ) -> AsyncIterator[Governed]:
         null = NullConnector()
-        chosen = Settings(home=tmp_path, task_queue=str(uuid.uuid4()), **(settings or {}))
+        given: dict[str, Any] = {"home": tmp_path, "task_queue": str(uuid.uuid4())} | (settings or {})
+        chosen = Settings(**given)
         plugin = PerdurePlugin(chosen, connectors=[null, *connectors])
         client = await Client.connect(temporal.client.service_client.config.target_host, plugins=[plugin])
         async with Worker(client, task_queue=chosen.task_queue, workflows=workflows):
