@@ -19,11 +19,13 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.maintenance import MaintenanceActivities
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
+from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
 
 if TYPE_CHECKING:
     from perdure.connectors.contracts import Connector
@@ -68,12 +70,13 @@ class PerdurePlugin(SimplePlugin):
         self._pass_through = tuple(pass_through)
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
+        self._maintenance = MaintenanceActivities()
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
             interceptors=[StartInterceptor(), GovernedRuns(), Boundary()],
-            activities=self._activities.all(),
-            workflows=[PlanWorkflow],
+            activities=[*self._activities.all(), *self._maintenance.all()],
+            workflows=[PlanWorkflow, *MAINTENANCE],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
         )
@@ -120,6 +123,7 @@ class PerdurePlugin(SimplePlugin):
     async def _open_rooms(self) -> AsyncIterator[None]:
         from perdure.activities.steps import Rooms
         from perdure.connectors.ledger import Ledger
+        from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
         from perdure.memory.store import open_memory
@@ -140,11 +144,15 @@ class PerdurePlugin(SimplePlugin):
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
             stack.push_async_callback(_ended, warming)
             self._database.use(database)
+            connectors = {connector.name: connector for connector in self._connectors}
+            watch = Watch.over(database, connectors, fresh=settings.contract_age)
+            await watch.drift.register()
+            self._maintenance.open(watch)
             self._activities.open(
                 Rooms(
                     memory=memory,
                     router=router,
-                    ledger=Ledger(database, {connector.name: connector for connector in self._connectors}),
+                    ledger=Ledger(database, connectors, guard=watch.guard),
                     approvals=Approvals(database),
                     accept_unverified=settings.unverified_decisions == "allow",
                 )
@@ -153,6 +161,7 @@ class PerdurePlugin(SimplePlugin):
                 yield
             finally:
                 self._activities.open(None)
+                self._maintenance.open(None)
                 self._database.use(None)
 
     def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     connectors: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` is read when it is used."""
 
+    contract_age: timedelta | None = timedelta(minutes=5)
+    """How old the last look at a target's contract may be when a high-risk write relies on it; `PT0S` looks each time."""
+
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
     """Payloads of at least this many bytes go to content-addressed storage instead of the history."""
 

@@ -11,6 +11,8 @@ from perdure.connectors.contracts import (
     Attempt,
     CannotTell,
     Connector,
+    Contract,
+    Contracted,
     Done,
     Effect,
     EffectCall,
@@ -19,8 +21,11 @@ from perdure.connectors.contracts import (
     EffectState,
     Executed,
     Found,
+    Listed,
+    Operation,
     Probe,
     Receipt,
+    Reconcilable,
     Target,
     Undo,
     UndoCall,
@@ -29,10 +34,11 @@ from perdure.connectors.contracts import (
     undo_by,
     undo_key,
 )
-from perdure.connectors.http import HttpAction, HttpConnector
+from perdure.connectors.http import HttpAction, HttpConnector, Listing
 
 if TYPE_CHECKING:
     from perdure.connectors.ledger import Ledger
+    from perdure.connectors.stream import Stream
 
 __all__ = [
     "Absent",
@@ -41,6 +47,8 @@ __all__ = [
     "Attempt",
     "CannotTell",
     "Connector",
+    "Contract",
+    "Contracted",
     "Done",
     "Effect",
     "EffectCall",
@@ -52,8 +60,13 @@ __all__ = [
     "HttpAction",
     "HttpConnector",
     "Ledger",
+    "Listed",
+    "Listing",
+    "Operation",
     "Probe",
     "Receipt",
+    "Reconcilable",
+    "Stream",
     "Target",
     "Undo",
     "UndoCall",
@@ -70,4 +83,8 @@ def __getattr__(name: str) -> object:
         from perdure.connectors.ledger import Ledger
 
         return Ledger
+    if name == "Stream":
+        from perdure.connectors.stream import Stream
+
+        return Stream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self, cast
 
 from pydantic import BaseModel, JsonValue
 
-from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, Probe
+from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Contract, Executed, Listed, Probe
 from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.http_listing import Item, Listing
 from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["HttpAction", "HttpConnector"]
+__all__ = ["HttpAction", "HttpConnector", "Listing"]
 
 _Action = HttpAction[BaseModel, BaseModel]
+
+_SAMPLED = timedelta(days=30)
+_SAMPLES = 200
 
 
 class HttpConnector:
@@ -32,6 +36,9 @@ class HttpConnector:
 
     `configured` gives the connector that can act. One call is one request: nothing is retried, no redirect is followed.
     """
+
+    openapi: str = ""
+    """Where the system describes itself, e.g. `/openapi.json`. Its actions rely on what that says of their requests."""
 
     def __init__(self) -> None:
         declared = {name: value for one in reversed(type(self).__mro__) for name, value in vars(one).items()}
@@ -111,14 +118,87 @@ class HttpConnector:
         except ValueError as error:
             return CannotTell(f"{spec.name}: the probe answered {status}, and {error}")
 
+    @property
+    def listed_actions(self) -> Collection[str]:
+        """The actions that declare a `listing`."""
+        return [action.name for action in self._actions.values() if action.listing is not None]
+
+    async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
+        """Yield what the target lists, page by page, in the window or around it. Raises as `Reconcilable.listing` says."""
+        for action in self._actions.values():
+            if action.listing is not None:
+                async for page in self._pages(action, action.listing, since, until):
+                    for listed in action.listed(page):
+                        if listed.at is None or since <= listed.at < until:
+                            yield listed
+
+    async def contract(self) -> Contract | None:
+        """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""
+        from perdure.connectors.http_contract import from_document, from_items
+
+        if self.openapi:
+            spec = next(iter(self._actions.values()))
+            response = await self._read(spec, self.openapi)
+            return from_document(response.content, self._actions.values())
+        until = datetime.now(UTC)
+        items: dict[str, list[Item]] = {}
+        for action in self._actions.values():
+            if action.listing is not None:
+                async for page in self._pages(action, action.listing, until - _SAMPLED, until):
+                    items.setdefault(action.name, []).extend(page)
+                    if len(items[action.name]) >= _SAMPLES:
+                        break
+        return from_items(items, self._actions) if items else None
+
     async def close(self) -> None:
         """Close the connections."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
+    async def _pages(self, spec: _Action, listing: Listing, since: datetime, until: datetime) -> AsyncIterator[list[Item]]:
+        path: str | None = listing.path(since, until, page=1, after="")
+        seen: set[str] = set()
+        number = 1
+        while path is not None:
+            response = await self._read(spec, path)
+            try:
+                answer = _parsed(response)
+                items = listing.read(answer)
+                following = listing.following(answer, response.headers.get("Link", ""), self._address(spec)[0])
+            except ValueError as error:
+                raise EffectRejected(f"{spec.name}: {self._name} answered its list, and {error}") from None
+            new = [item for item in items if str(item.get(spec.remote_ref)) not in seen]
+            if new:
+                yield new
+            seen.update(str(item.get(spec.remote_ref)) for item in new)
+            number += 1
+            if listing.next:
+                path = following
+            elif not listing.paged or not new:
+                # A page with nothing new is the end, also of a target that does not know the parameter.
+                path = None
+            else:
+                path = listing.path(since, until, page=number, after=str(items[-1].get(spec.remote_ref)))
+
+    async def _read(self, spec: _Action, path: str) -> httpx.Response:
+        attempt = Attempt(key="", fence=0, deadline=spec.target.deadline)
+        response = await self._send(spec, Request("GET", path), attempt, TargetUnavailable, key=False)
+        status = response.status_code
+        if status in (408, 429) or status >= 500:
+            raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+        if status != 200:
+            raise EffectRejected(f"{self._said(spec, response)}: check {path.partition('?')[0]}")
+        return response
+
     async def _send(
-        self, spec: _Action, request: Request, attempt: Attempt, open_end: type[EffectUnknown | TargetUnavailable]
+        self,
+        spec: _Action,
+        request: Request,
+        attempt: Attempt,
+        open_end: type[EffectUnknown | TargetUnavailable],
+        *,
+        key: bool = True,
     ) -> httpx.Response:
         import httpx
 
@@ -130,7 +210,7 @@ class HttpConnector:
                 request.method,
                 url + request.path,
                 json=request.body,
-                headers=headers | spec.headers(attempt.key),
+                headers=headers | (spec.headers(attempt.key) if key else {}),
                 timeout=attempt.deadline.total_seconds(),
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError):

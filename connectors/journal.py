@@ -160,6 +160,12 @@ class Journal:
         async with self._database.read() as connection:
             return [_effect(row) for row in (await connection.execute(query)).mappings()]
 
+    async def where(self, condition: sa.ColumnElement[bool]) -> Sequence[Effect]:
+        """Return every effect of which CONDITION holds, the oldest first."""
+        query = sa.select(EffectRow).where(condition).order_by(col(EffectRow.created_at), col(EffectRow.key))
+        async with self._database.read() as connection:
+            return [_effect(row) for row in (await connection.execute(query)).mappings()]
+
     async def events(self, key: str) -> Sequence[EffectEvent]:
         """Return the transitions of the effect under KEY, oldest first."""
         async with self._database.read() as connection:

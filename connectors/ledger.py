@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
@@ -26,6 +26,9 @@ from perdure.connectors.journal import Intent, Journal
 from perdure.errors import UnknownAction
 from perdure.storage import Database
 
+if TYPE_CHECKING:
+    from perdure.connectors.guard import Guard
+
 T = TypeVar("T")
 
 
@@ -36,20 +39,23 @@ class Ledger:
     writer holds. `states` decides what may be done, `course` does it, `journal` writes it down.
     """
 
-    def __init__(self, database: Database, connectors: Mapping[str, Connector]) -> None:
+    def __init__(self, database: Database, connectors: Mapping[str, Connector], *, guard: Guard | None = None) -> None:
         self._journal = Journal(database)
         self._connectors = dict(connectors)
+        self._guard = guard
 
     async def perform(self, call: EffectCall) -> EffectResult:
         """Perform CALL, or return what is recorded if it has happened before.
 
         Never waits for another attempt or for a target to settle: `EffectBusy`, `EffectUnknown` and `TargetUnavailable` say
         after which time the same call should come again. Raises `EffectRejected` when the target said no, `EffectConflict`
-        when the key came with other arguments before, `EffectParked` when a person has to find out, `UnknownAction` and
-        `InvalidInput`. A cancellation is raised once the request in flight has ended and is recorded.
+        when the key came with other arguments before, `EffectParked` when a person has to find out, `ContractDrifted` when
+        a person has to accept what the target has become, `UnknownAction` and `InvalidInput`. A cancellation is raised once
+        the request in flight has ended and is recorded.
         """
         connector, action = self._known(call.action)
         args = understood(action, call.args)
+        connector = await self._guarded(connector, action)
         if action.reads:
             return await read(connector, action, args)
         content = canonical(call.args)
@@ -105,6 +111,9 @@ class Ledger:
             )
         return connector, action
 
+    async def _guarded(self, connector: Connector, action: AnyAction) -> Connector:
+        return connector if self._guard is None else await self._guard.before(connector, action)
+
     async def _undo(self, call: UndoCall, connector: Connector, action: AnyAction) -> Undone:
         effect = await self._resolve(call, connector, action)
         if effect.state == "failed":
@@ -116,6 +125,7 @@ class Ledger:
         by, undo = self._known(action.undo.action.name)
         args = action.undo.argue(understood(action, effect.args), action.output.model_validate(effect.response))
         intent = _undoing(effect, undo, args, call)
+        by = await self._guarded(by, undo)
         undone = await Course(self._journal, by, intent).perform()
         if effect.state != "compensated":
             await self._journal.move(effect, "compensated", {"fence": effect.fence + 1}, note=f"undone by {intent.key}")
