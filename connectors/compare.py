@@ -132,7 +132,7 @@ class _Comparison:
         return done[index].get(_facts(each.facts, names))
 
     def _judged(self, each: Listed) -> bool:
-        # The ledger writes a key down before it sends it. Without one, who made it is known only when the answer is recorded.
+        # The ledger writes a key down before it sends it. Without one, who made it is known when the answer is recorded.
         return each.at is None or (each.at >= self._since and (bool(each.key) or each.at < self._until))
 
     def _covers(self, at: datetime) -> bool:

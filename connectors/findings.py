@@ -102,10 +102,10 @@ def _record(connection: sa.Connection, report: Report) -> Report:
             stands.append(found.model_copy(update={"first_report": report.id, "opened_at": report.at}))
         elif _again(before, report.at):
             opened.append(found.id)
-            kept = {"first_report": before.first_report, "opened_at": report.at}
+            kept = {"first_report": before.first_report, "opened_at": report.at, "openings": before.openings + 1}
             stands.append(found.model_copy(update=kept))
         else:
-            kept = {name: getattr(before, name) for name in ("first_report", "opened_at", *_ENDED)}
+            kept = {name: getattr(before, name) for name in ("first_report", "opened_at", "openings", *_ENDED)}
             stands.append(found.model_copy(update=kept))
     stands = [each.model_copy(update={"last_report": report.id}) for each in stands]
     here = {each.id for each in stands}

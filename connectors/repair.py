@@ -99,10 +99,10 @@ class Repairs:
         effect = await self._journal.find(finding.key) if finding.key else None
         args = _argued(finding, action, undo, effect)
         remover = self._known(undo.action.name)[1]
-        # Always the same key, however often and by whomever a repair of this finding is started: it happens once.
+        # One key for each time that the finding was opened, however often a repair of it is started: it happens once.
         lineage = Lineage(namespace="repair", workflow_id=finding.id, first_execution_run_id=finding.id)
         step = StepRef(lineage=lineage, name=undo.action.name, workflow_type="perdure.repair")
-        call = EffectCall(step=step, action=remover.name, args=args.model_dump(mode="json"))
+        call = EffectCall(step=step, action=remover.name, args=args.model_dump(mode="json"), generation=finding.openings)
         what = _described(remover, call.args)
         question = f"Take away {finding.remote_ref}, {finding.kind} at {finding.connector} ({finding.detail}): {what}?"
         return self._proposal(finding, "remove", question, remover, call)

@@ -77,6 +77,7 @@ class FindingRow(SQLModel, table=True):
     closed_by: str
     repair: str
     """The key of the effect that repaired it."""
+    openings: int
 
 
 class ConnectorRow(SQLModel, table=True):

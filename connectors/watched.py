@@ -77,6 +77,8 @@ class Finding(Frozen):
     closed_by: str = ""
     repair: str = ""
     """The key of the effect that repaired it."""
+    openings: int = 1
+    """How often it was opened: more than once if it had gone, or if its repair did not help."""
 
 
 class Report(Frozen):

@@ -1,4 +1,4 @@
-"""What the tests of reconciliation and drift share: the shop's connectors with lists, and a list that a test writes itself."""
+"""What the tests of reconciliation and drift share: the shop with lists, a bank whose list a test writes."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("closed_at", UtcDateTime(), nullable=True),
         sa.Column("closed_by", sa.String(), nullable=False),
         sa.Column("repair", sa.String(), nullable=False),
+        sa.Column("openings", sa.Integer(), nullable=False),
     )
     op.create_index("ix_finding_connector", "finding", ["connector"])
     op.create_index("ix_finding_state", "finding", ["state"])

@@ -299,7 +299,7 @@ async def test_what_has_come_is_not_sent_again(database: Database, bank: ListedB
     bank.looks = [Absent()]
     [finding] = (await reconciler.reconcile(everything("bank"))).findings
 
-    with pytest.raises(InvalidInput, match="the target has pe-.* by now"):
+    with pytest.raises(InvalidInput, match=r"the target has pe-.* by now"):
         await repairs.propose(ProposeCall(step=step("propose"), finding=finding.id))
 
 

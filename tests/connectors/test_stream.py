@@ -16,9 +16,9 @@ from perdure.storage import Database
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def event(id: str, type: str = "inbound.paid") -> NewEvent:
+def event(id: str, kind: str = "inbound.paid") -> NewEvent:
     """Return an event with this ID."""
-    return NewEvent(id=id, type=type, source="bank", subject="s", data={"text": "Zürich", "n": 1}, at=AT)
+    return NewEvent(id=id, type=kind, source="bank", subject="s", data={"text": "Zürich", "n": 1}, at=AT)
 
 
 async def test_events_come_back_in_order(database: Database) -> None:
