@@ -9,16 +9,18 @@ if TYPE_CHECKING:
     from perdure.connection import connect
     from perdure.plugin import PerdurePlugin
     from perdure.settings import Settings, load_settings
+    from perdure.visibility import ensure_search_attributes
 
 __version__ = "0.1.0"
 
-__all__ = ["PerdurePlugin", "Settings", "__version__", "connect", "load_settings"]
+__all__ = ["PerdurePlugin", "Settings", "__version__", "connect", "ensure_search_attributes", "load_settings"]
 
 # Importing the package loads nothing heavy; a name is imported when it is first used.
 _HOMES = {
     "PerdurePlugin": "perdure.plugin",
     "Settings": "perdure.settings",
     "connect": "perdure.connection",
+    "ensure_search_attributes": "perdure.visibility",
     "load_settings": "perdure.settings",
 }
 

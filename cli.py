@@ -79,6 +79,11 @@ def call(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character gets a question mark, not an error.
             stream.reconfigure(errors="replace")
+    if about.COMPLETE in os.environ:
+        from typer import completion as shells
+
+        # A shell asks for completions. Typer does this only where its own options for it are in the help.
+        shells.completion_init()  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
     try:
         app(list(arguments), prog_name="perdure")
     except SystemExit as ended:

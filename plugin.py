@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 import temporalio.client
 from temporalio.client import StartWorkflowInput, WorkflowHandle, WorkflowHistory
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
@@ -23,12 +24,15 @@ from perdure.activities.maintenance import MaintenanceActivities
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
+from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
 from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
 
 if TYPE_CHECKING:
     from perdure.connectors.contracts import Connector
+
+log = structlog.get_logger(__name__)
 
 TASK_TIMEOUT = timedelta(seconds=2)
 """How long a worker may take over a workflow task before another gets it: what a kill -9 costs a run between steps."""
@@ -94,9 +98,17 @@ class PerdurePlugin(SimplePlugin):
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
-        """Open the rooms, run WORKER, close them."""
-        async with self._open_rooms():
-            await next(worker)
+        """Register the search attributes that the namespace lacks, open the rooms, run WORKER, close the rooms."""
+        try:
+            added = await ensure_search_attributes(worker.client)
+            if added:
+                log.info("search attributes registered", names=added, namespace=worker.client.namespace)
+            async with self._open_rooms():
+                await next(worker)
+        finally:
+            # The SDK's `async with Worker(...)` waits for this before it raises what went wrong, and a worker whose rooms
+            # do not open never comes to set it.
+            worker._shutdown_complete_event.set()  # noqa: SLF001  there is no public way; tests/test_plugin.py watches it
 
     @asynccontextmanager
     async def run_replayer(

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """`sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`; empty means SQLite under `home`."""
 
-    task_queue: str = "perdure"
+    task_queue: str = Field(default="perdure", min_length=1)
     """The Temporal task queue that the worker polls and that `perdure run` starts runs on."""
 
     modules: list[str] = Field(default_factory=list)
@@ -75,6 +75,15 @@ class Settings(BaseSettings):
     workflow_slots: int = Field(default=200, ge=2)
     drain: timedelta = timedelta(seconds=20)
     """How long a stopping worker lets running activities finish."""
+
+    patience: timedelta = timedelta(seconds=20)
+    """How long a starting worker waits for a Temporal server that does not answer yet."""
+
+    @field_validator("drain", "patience", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        # A variable is text, and a plain number of seconds is what people write.
+        return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value
 
     @field_validator("database_url")
     @classmethod

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -118,7 +119,9 @@ class Database:
         """Bring the schema to `HEAD`. Several processes may do so at once; where nothing is to do it costs one query."""
         if await self.revision() == HEAD:
             return
-        async with self.write() as connection:
+        # Alembic keeps the migration that runs in globals of the process, so two databases take turns.
+        turn = _migrating.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with turn, self.write() as connection:
             if not self.sqlite:
                 await connection.execute(sa.text("SELECT pg_advisory_xact_lock(7370647572)"))
             await connection.run_sync(_upgrade)
@@ -176,6 +179,9 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 def shown(url: str) -> str:
     """Return URL without its password."""
     return sa.make_url(url).render_as_string(hide_password=True)
+
+
+_migrating: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 def _engine(url: str) -> AsyncEngine:

@@ -14,19 +14,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar, cast
 
 import structlog
 from temporalio import workflow
+from temporalio.client import Client
 from temporalio.worker import Worker
 
 from perdure import telemetry
-from perdure.connection import connect, ensure_search_attributes
+from perdure.connection import connect
 from perdure.connectors.contracts import Connector
-from perdure.errors import InvalidSettings, PerdureError
+from perdure.errors import InvalidSettings, NotAllowed, PerdureError
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings, load_settings
 
@@ -49,8 +49,10 @@ class Served:
         return PerdurePlugin(settings, connectors=self.connectors, routes=self.routes)
 
 
-def load_modules(names: Sequence[str], settings: Settings) -> Served:
+def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
+
+    Without CONFIGURE the connectors stay as declared, which is enough for a replay.
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """
@@ -59,6 +61,8 @@ def load_modules(names: Sequence[str], settings: Settings) -> Served:
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
         _collect(_imported(name), name, served)
+    if not configure:
+        return served
     served.connectors = [_configured(each, settings.connectors.get(each.name, {})) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
@@ -70,20 +74,10 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
     """Serve MODULES until STOP is set or the process gets SIGTERM or SIGINT; then drain."""
     served = load_modules(modules, settings)
     plugin = served.plugin(settings)
-    client = await connect(plugin, patience=timedelta(seconds=20), role="worker")
-    added = await ensure_search_attributes(client)
-    if added:
-        log.info("search attributes registered", names=added, namespace=client.namespace)
+    client = await connect(plugin, patience=settings.patience, role="worker")
     stop = stop or _stop_on_signals()
-    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="perdure-activity") as executor:
-        worker = Worker(
-            client,
-            task_queue=settings.task_queue,
-            workflows=served.workflows,
-            activities=served.activities,
-            activity_executor=executor,
-            graceful_shutdown_timeout=settings.drain,
-        )
+    with ThreadPoolExecutor(settings.activity_slots, thread_name_prefix="perdure-activity") as executor:
+        worker = _worker(client, settings, served, executor)
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         log.info(
@@ -113,12 +107,31 @@ def main(modules: Sequence[str] | None = None) -> None:
         code = 0
     except PerdureError as error:
         sys.stderr.write(f"perdure worker: {error.message}\n")
-        code = 3 if error.retryable else 1
+        code = 4 if isinstance(error, NotAllowed) else 3 if error.retryable else 1
+    except KeyboardInterrupt:
+        # Before it served; from then on the signal means to drain.
+        code = 130
     telemetry.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # The SDK's threads can abort an interpreter that shuts down (sdk-python#300); everything is drained and flushed here.
     os._exit(code)
+
+
+def _worker(client: Client, settings: Settings, served: Served, executor: ThreadPoolExecutor) -> Worker:
+    try:
+        return Worker(
+            client,
+            task_queue=settings.task_queue,
+            workflows=served.workflows,
+            activities=served.activities,
+            activity_executor=executor,
+            graceful_shutdown_timeout=settings.drain,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        # The SDK tries each workflow in the sandbox and looks for names that come twice; its reason is the cause.
+        reason = " ".join(str(error.__cause__ or "").split())
+        raise InvalidSettings(f"the worker cannot serve what it was given: {error}{reason and ': '}{reason}") from error
 
 
 def _imported(name: str) -> ModuleType:

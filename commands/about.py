@@ -11,6 +11,9 @@ import typer
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import emit
 
+COMPLETE = "_PERDURE_COMPLETE"
+"""The variable through which a shell asks for completions."""
+
 
 class Shell(StrEnum):
     """Shells that completion is known for."""
@@ -22,7 +25,7 @@ class Shell(StrEnum):
 
 @takes_options
 def version(options: Options) -> None:
-    """Print the versions of perdure, Python, the Temporal SDK and the embedded server."""
+    """Print the versions of what is installed."""
     found = versions()
     if options.format is not Format.text:
         emit(found)
@@ -36,15 +39,17 @@ def completion(
     _: Options,
     shell: Annotated[Shell, typer.Argument(help="The shell: bash, zsh or fish.", metavar="SHELL", show_default=False)],
 ) -> None:
-    """Print a completion script; in bash, use it with: eval "$(perdure completion bash)"."""
-    from perdure.cli import app
+    """Print a completion script for a shell.
 
-    # Typer prints the script when this variable asks for it.
-    variable = "_PERDURE_COMPLETE"
-    import os
+    In bash, put this into ~/.bashrc: eval "$(perdure completion bash)"
+    """
+    from typer import completion as shells
 
-    os.environ[variable] = f"source_{shell.value}"
-    typer.main.get_command(app).main(args=[], prog_name="perdure", complete_var=variable)
+    # Typer offers this only as an option, which would stand in the help of every command.
+    script: str = shells.get_completion_script(  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
+        prog_name="perdure", complete_var=COMPLETE, shell=shell.value
+    )
+    typer.echo(script)
 
 
 def versions() -> dict[str, str]:

@@ -84,7 +84,7 @@ async def _server_version(session: Session) -> str:
 
 
 async def _search_attributes(session: Session, *, fix: bool) -> Check:
-    from perdure.connection import ensure_search_attributes, missing_search_attributes, search_attribute_commands
+    from perdure.visibility import ensure_search_attributes, missing_search_attributes, search_attribute_commands
 
     try:
         if fix:
@@ -104,8 +104,15 @@ async def _search_attributes(session: Session, *, fix: bool) -> Check:
 
 
 async def _pollers(session: Session) -> Check:
+    from temporalio.service import RPCError
+
     queue = session.settings.task_queue
-    seen = await last_poll(session.client, queue)
+    try:
+        seen = await last_poll(session.client, queue)
+    except RPCError as error:  # a namespace that was made a moment ago is not known everywhere yet
+        return Check(
+            name="worker", state="fail", said=f"task queue {queue!r}: {error.message}", todo="Ask again in a moment."
+        )
     if seen is None:
         return Check(
             name="worker",

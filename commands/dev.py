@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from perdure.commands.options import Options, takes_options
+from perdure.errors import InvalidInput
 
 Modules = Annotated[
     list[str] | None,
     typer.Argument(
         help="Importable modules to serve with their workflows, activities and connectors, besides those of perdure.toml.",
-        metavar="[MODULES]...",
+        metavar="MODULES",
         show_default=False,
     ),
 ]
@@ -31,11 +32,13 @@ def dev(
     headless: Annotated[bool, typer.Option("--headless", help="Leave the Temporal Web UI out.")] = False,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Start the server only.")] = False,
 ) -> None:
-    """Start a Temporal server and a worker on this machine; Ctrl-C stops both.
+    """Start a Temporal server and a worker on this machine.
 
-    State is kept in ./.perdure, so runs go on where they were when you start it again. The worker is started again when it
-    dies, a kill -9 included.
+    Ctrl-C stops both. State is kept in ./.perdure, so runs go on where they were when you start it again. The worker is
+    started again when it dies, a kill -9 included.
     """
+    if options.address or options.namespace or options.profile:
+        raise InvalidInput("`perdure dev` starts a server of its own: use --port, not --address and the like")
     from perdure.commands.dev_run import Wanted, run
 
     asyncio.run(

@@ -18,7 +18,10 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Register the search attributes that the namespace lacks.")] = False,
     migrate: Annotated[bool, typer.Option("--migrate", help="Bring the database's schema up to date.")] = False,
 ) -> None:
-    """Check everything perdure stands on; exit code 1 if something fails."""
+    """Check everything perdure stands on.
+
+    Each line says ok, warn or fail, and what to do; the exit code is 1 if something fails.
+    """
     from perdure.commands.checks import check_all
 
     found = asyncio.run(check_all(options, fix=fix, migrate=migrate))

@@ -14,6 +14,7 @@ from perdure.errors import NotFound, Unreachable
 if TYPE_CHECKING:
     from temporalio.api.history.v1 import HistoryEvent
     from temporalio.client import Client, WorkflowExecutionDescription
+    from temporalio.service import RPCStatusCode
 
     from perdure.commands.session import Session
     from perdure.timetravel.contracts import Step, Timeline
@@ -101,10 +102,18 @@ class _Follower:
     async def _look(self) -> None:
         """Find out why nothing comes, if a worker should be at work."""
         timeline = self._scribe.timeline
+        from temporalio.service import RPCError
+
         waits_for_others = timeline.run.worked and not any(step.open and step.kind in _WORK for step in timeline.steps)
         if waits_for_others and timeline.run.blocked is None:
             return
-        description = await self._handle.describe()
+        try:
+            description = await self._handle.describe()
+        except RPCError as error:
+            if error.status not in away():
+                raise
+            # The events wait for the server to come back, and give up when it does not.
+            return
         for step in await self._scribe.pending(description.raw_description.pending_activities):
             self._view.changed(step)
         self._view.update(self._scribe.timeline)
@@ -181,9 +190,8 @@ _WORK = ("generate", "remember", "act", "undo", "ask", "decision", "activity")
 
 async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerator[HistoryEvent]:
     """Yield the run's events as they come, each once; a server that is away for a short time is waited for."""
-    from temporalio.service import RPCError, RPCStatusCode
+    from temporalio.service import RPCError
 
-    away = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.UNKNOWN)
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     last, lost = 0, None
     while True:
@@ -194,7 +202,7 @@ async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerat
                     last = event.event_id
                     yield event
         except RPCError as error:
-            if error.status not in away:
+            if error.status not in away():
                 raise
             lost = lost or time.monotonic()
             if time.monotonic() - lost > 60:
@@ -205,6 +213,13 @@ async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerat
             await asyncio.sleep(1)
         else:
             return
+
+
+def away() -> tuple[RPCStatusCode, ...]:
+    """Return what a call says when the server is not there at this moment."""
+    from temporalio.service import RPCStatusCode
+
+    return RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.UNKNOWN
 
 
 def _untaken(description: WorkflowExecutionDescription) -> bool:

@@ -83,7 +83,10 @@ def cancel(
     run: RunArgument,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.", metavar="TEXT", show_default=False)] = "",
 ) -> None:
-    """Ask a run to end: what it did is undone as its workflow says. Its worker has to be there to do that."""
+    """Ask a run to end.
+
+    What it did is undone as its workflow says; a worker has to be there to do that.
+    """
 
     async def work(session: Session) -> None:
         handle, description = await session.find(run)
@@ -125,6 +128,7 @@ async def _ask(handle: WorkflowHandle[object, object], name: str, args: list[obj
 
 async def _signals(handle: WorkflowHandle[object, object]) -> set[str] | None:
     """Return the signals that the run has handlers for; None if no worker tells."""
+    from temporalio.api.sdk.v1 import WorkflowMetadata
     from temporalio.client import WorkflowQueryFailedError
     from temporalio.service import RPCError
 
@@ -133,7 +137,8 @@ async def _signals(handle: WorkflowHandle[object, object]) -> set[str] | None:
     except (RPCError, WorkflowQueryFailedError):
         # The signal is sent; this was only to warn of a mistyped name.
         return None
-    definitions = metadata.get("definition", {}) if isinstance(metadata, dict) else {}
-    found = definitions.get("signalDefinitions", [])
+    if not isinstance(metadata, WorkflowMetadata):
+        return None
+    found = {each.name for each in metadata.definition.signal_definitions}
     # A definition without a name is a handler for every signal.
-    return None if any(not each.get("name") for each in found) else {each["name"] for each in found}
+    return None if "" in found else found

@@ -56,9 +56,8 @@ OutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="How to print results on stdout: text for people, json for one JSON value, jsonl for one a line.",
-        show_default="text",
-        rich_help_panel="Every command",
+        help="How to print results on stdout: text (default), json for one JSON value, jsonl for one a line.",
+        show_default=False,
     ),
 ]
 AddressOption = Annotated[
@@ -66,7 +65,6 @@ AddressOption = Annotated[
     typer.Option(
         help="Temporal's HOST:PORT. Default: TEMPORAL_ADDRESS or the profile's, else localhost:7233.",
         metavar="HOST:PORT",
-        rich_help_panel="Every command",
     ),
 ]
 NamespaceOption = Annotated[
@@ -74,7 +72,6 @@ NamespaceOption = Annotated[
     typer.Option(
         help="Temporal's namespace. Default: TEMPORAL_NAMESPACE or the profile's, else default.",
         metavar="NAME",
-        rich_help_panel="Every command",
     ),
 ]
 ProfileOption = Annotated[
@@ -82,7 +79,6 @@ ProfileOption = Annotated[
     typer.Option(
         help="A profile of Temporal's own TOML configuration. Default: TEMPORAL_PROFILE.",
         metavar="NAME",
-        rich_help_panel="Every command",
     ),
 ]
 

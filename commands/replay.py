@@ -45,9 +45,9 @@ def replay(
         ),
     ] = None,
 ) -> None:
-    """Replay a recorded history against the code as it is now. Nothing is called and nothing is changed.
+    """Replay a recorded history against the code as it is.
 
-    Exit code 9 if the code would do something else than what was recorded.
+    Nothing is called and nothing is changed. Exit code 9 if the code would do something else than what was recorded.
     """
     asyncio.run(_replay(options, run, modules or []))
 

@@ -38,7 +38,7 @@ async def replay_history(
 
     Raises `InvalidSettings` if no module has the workflow, or if the replay takes longer than PATIENCE seconds.
     """
-    served = load_modules([*modules, *settings.modules], settings)
+    served = load_modules([*modules, *settings.modules], settings, configure=False)
     plugin: PerdurePlugin = served.plugin(settings)
     database = LazyDatabase(settings)
     try:

@@ -24,7 +24,11 @@ def show(
     run: RunArgument,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing: whole inputs and results.")] = False,
 ) -> None:
-    """Show what a run did: each step with inputs, model, cost, memory used, receipt, decisions, attempts and failures."""
+    """Show what a run did, step by step.
+
+    Read from Temporal's history: each step with its inputs, model and cost, memory used, receipt, who approved what, and
+    its attempts and why they failed.
+    """
 
     async def work(session: Session) -> None:
         timeline = await read(session, run)

@@ -17,7 +17,7 @@ def worker(
         list[str] | None,
         typer.Argument(
             help="Importable modules whose workflows, activities and connectors to serve, besides those of perdure.toml.",
-            metavar="[MODULES]...",
+            metavar="MODULES",
             show_default=False,
         ),
     ] = None,
@@ -28,7 +28,10 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Serve workflows, activities and connectors until SIGTERM or Ctrl-C; running steps may finish first."""
+    """Serve workflows, activities and connectors of modules.
+
+    SIGTERM or Ctrl-C stops it; running steps may finish first.
+    """
     # The worker is also `python -m perdure.worker`, which reads Temporal's own variables.
     for name, value in (
         ("TEMPORAL_ADDRESS", options.address),

@@ -74,7 +74,10 @@ class HttpConnector:
             if value.startswith("env:") and value.removeprefix("env:") not in os.environ:
                 raise InvalidSettings(f"{where} {name} is {value!r}, and that variable is not set")
         if not re.match(r"https?://[^/]", _resolved(options.get("url", ""))):
-            raise InvalidSettings(f'{where} needs the address of the system: url = "https://..."')
+            variable = f"PERDURE_CONNECTORS__{self.name.upper()}__URL"
+            raise InvalidSettings(
+                f'{where} in perdure.toml needs the address of the system: url = "https://...", or set {variable}'
+            )
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, _options=dict(options), _client=None)
         return copy

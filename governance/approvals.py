@@ -19,6 +19,7 @@ class Listed(Frozen):
     """One approval as the table has it."""
 
     workflow_id: str
+    first_execution_run_id: str
     run_id: str
     workflow_type: str
     approval: str

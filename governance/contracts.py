@@ -38,9 +38,8 @@ class ApprovalRequest(Frozen):
 def bind(request: ApprovalRequest, lineage: Lineage) -> str:
     """Return the digest that a decision on REQUEST has to repeat."""
     bound = request.model_dump(mode="json", exclude={"digest", "asked_at"})
-    # The first run's id is unique everywhere. The namespace would add nothing, and a Replayer calls its own another name.
-    run = lineage.model_dump(mode="json", exclude={"namespace"})
-    return digest({"request": bound, "run": run})
+    # The first run's id is unique everywhere. A Replayer may know the run by another namespace and workflow id.
+    return digest({"request": bound, "run": lineage.first_execution_run_id})
 
 
 class DecisionCall(Frozen):

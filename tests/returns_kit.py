@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 from connectors_kit import ShopProcess
 from pydantic import JsonValue
@@ -17,12 +19,15 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.worker import Worker
 
 from perdure.commands.inputs import read_plan
+from perdure.connectors.contracts import Connector
 from perdure.examples.returns_desk import desk as returns
 from perdure.examples.returns_desk.models import Outcome, ReturnRequest
 from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall, Verdict
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.workflows import PlanRun
+
+Handle: TypeAlias = WorkflowHandle[Any, Any]
 
 PLAN = Path(returns.__file__).parent / "returns.yaml"
 
@@ -124,8 +129,8 @@ def orders(*more: str) -> list[dict[str, JsonValue]]:
         "final_sale": False,
         "stock": 3,
     }
-    special = {case.order_number: case.order for case in CASES.values() if case.order is not None}
-    return [{"order": number, **plain, **change} for number, change in {**special, **dict.fromkeys(more, {})}.items()]
+    special = [(case.order_number, case.order) for case in CASES.values() if case.order is not None]
+    return [{"order": number, **plain, **change} for number, change in (*special, *((each, {}) for each in more))]
 
 
 def plain_request(order: str) -> ReturnRequest:
@@ -147,10 +152,28 @@ def write_models(folder: Path) -> Path:
     return folder / "models.toml"
 
 
+class DeskShop(ShopProcess):
+    """The stand-in shop with the orders of the cases."""
+
+    def change_amount(self, order: str, amount: int) -> None:
+        """Change what ORDER cost, as the shop's own people can; what was asked for before doesn't fit any more."""
+        with closing(sqlite3.connect(self.folder / "shop.db", isolation_level=None)) as books:
+            books.execute('UPDATE orders SET amount = ? WHERE "order" = ?', (amount, order))
+
+    async def reservations(self) -> list[dict[str, JsonValue]]:
+        """Return every reservation in the shop's books."""
+        return cast(list[dict[str, JsonValue]], (await self.ask("GET", "/reservations"))[1])
+
+    async def drawn(self) -> dict[str, int]:
+        """Return how often which fault came."""
+        shown = cast(dict[str, dict[str, int]], (await self.ask("GET", "/faults"))[1])
+        return shown["drawn"]
+
+
 @contextmanager
-def open_shop(folder: Path, *more: str) -> Iterator[ShopProcess]:
+def open_shop(folder: Path, *more: str) -> Iterator[DeskShop]:
     """Run the stand-in shop with the orders of the cases and MORE."""
-    shop = ShopProcess(folder, orders=orders(*more))
+    shop = DeskShop(folder, orders=orders(*more))
     shop.start()
     try:
         yield shop
@@ -164,12 +187,10 @@ class Desk:
 
     client: Client
     settings: Settings
-    shop: ShopProcess
+    shop: DeskShop
 
-    async def start(
-        self, request: ReturnRequest, *, plan: bool = False, id: str | None = None
-    ) -> WorkflowHandle[object, Outcome]:
-        """Start a run for REQUEST, as Python or as PLAN. Raises `WorkflowAlreadyStartedError` if there is one with that ID."""
+    async def start(self, request: ReturnRequest, *, plan: bool = False, id: str | None = None) -> Handle:
+        """Start a run for REQUEST, as Python or as PLAN. Raises `WorkflowAlreadyStartedError` if ID is taken."""
         workflow, given = (
             ("perdure.plan", PlanRun(plan=read_plan(PLAN), input=request.model_dump(mode="json")))
             if plan
@@ -184,45 +205,50 @@ class Desk:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
         )
 
-    async def end(self, case: Case, handle: WorkflowHandle[object, Outcome]) -> Outcome:
+    async def end(self, case: Case, handle: Handle) -> Outcome:
         """Decide as CASE says, if it says anything, and return the outcome."""
         if case.says is not None:
             await decide(handle, await open_request(handle), case.says)
-        return await handle.result()
+        return Outcome.model_validate(await handle.result())
 
 
 @asynccontextmanager
 async def open_desk(
-    address: str, home: Path, shop: ShopProcess, *, database_url: str = "", identity: str = "desk"
+    address: str,
+    home: Path,
+    shop: DeskShop,
+    *,
+    database_url: str = "",
+    identity: str = "desk",
+    more: Sequence[type] = (),
+    connectors: Sequence[Connector] = (),
 ) -> AsyncIterator[Desk]:
-    """Run a worker in this process that serves the desk against SHOP."""
-    settings = Settings(
-        home=home, task_queue=str(uuid.uuid4()), database_url=database_url, models=write_models(home), connectors={}
-    )
-    connectors = [each.configured({"url": shop.url}) for each in (returns.orders, returns.inventory, returns.payments)]
-    plugin = PerdurePlugin(settings, connectors=connectors, routes=[returns.ROUTES])
+    """Run a worker in this process that serves the desk against SHOP, and MORE workflows with their CONNECTORS."""
+    settings = Settings(home=home, task_queue=str(uuid.uuid4()), database_url=database_url, models=write_models(home))
+    of_the_shop = [each.configured({"url": shop.url}) for each in (returns.orders, returns.inventory, returns.payments)]
+    plugin = PerdurePlugin(settings, connectors=[*of_the_shop, *connectors], routes=[returns.ROUTES])
     client = await Client.connect(address, plugins=[plugin], identity=identity)
-    async with Worker(client, task_queue=settings.task_queue, workflows=[returns.ReturnsTriage]):
+    async with Worker(client, task_queue=settings.task_queue, workflows=[returns.ReturnsTriage, *more]):
         yield Desk(client, settings, shop)
 
 
-async def open_request(handle: WorkflowHandle[object, Outcome]) -> ApprovalRequest:
+async def open_request(handle: Handle) -> ApprovalRequest:
     """Return the open approval of a run as soon as there is one. Raises `AssertionError` if the run ends without one."""
     ended = asyncio.ensure_future(handle.result())
     try:
         while not ended.done():
             found = await handle.query(APPROVALS, result_type=list[ApprovalRequest])
             if found:
-                return found[0]
+                return ApprovalRequest.model_validate(found[0])
             await asyncio.wait((ended,), timeout=0.05)  # a query cannot be waited on
     finally:
         ended.cancel()
     raise AssertionError(f"{handle.id} asked nobody: {ended.result()}")
 
 
-async def decide(handle: WorkflowHandle[object, Outcome], request: ApprovalRequest, verdict: Verdict) -> Decision:
+async def decide(handle: Handle, request: ApprovalRequest, verdict: Verdict) -> Decision:
     """Decide REQUEST as mara."""
     call = DecisionCall(
         approval=request.approval, digest=request.digest, verdict=verdict, by="mara", comment="I know the customer"
     )
-    return await handle.execute_update(DECIDE, call, result_type=Decision)
+    return Decision.model_validate(await handle.execute_update(DECIDE, call, result_type=Decision))

@@ -108,3 +108,10 @@ def test_frozen() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         settings.task_queue = "other"  # type: ignore[misc]  # what is tried
+
+
+def test_a_duration_may_be_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PERDURE_DRAIN=20 is twenty seconds, like PT20S."""
+    monkeypatch.setenv("PERDURE_DRAIN", "20")
+
+    assert timedelta(seconds=20) == load_settings().drain

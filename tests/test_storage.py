@@ -279,3 +279,13 @@ async def _python(code: str, *arguments: str) -> str:
     output, errors = await process.communicate()
     assert 0 == process.returncode, errors.decode()
     return output.decode().strip()
+
+
+async def test_two_databases_migrate_at_once_in_one_process(tmp_path: Path) -> None:
+    """Alembic's globals are used by one migration at a time."""
+    databases = [Database(f"sqlite+aiosqlite:///{tmp_path / name}.db") for name in ("a", "b")]
+    await asyncio.gather(*(database.migrate() for database in databases))
+
+    assert [storage.HEAD, storage.HEAD] == [await database.revision() for database in databases]
+    for database in databases:
+        await database.close()

@@ -97,8 +97,9 @@ def _failure(error: BaseException) -> Failure:
         return Failure(type="Timeout", message=said, cause=below)
     if isinstance(error, exceptions.CancelledError | exceptions.TerminatedError):
         return Failure(type=type(error).__name__.removesuffix("Error"), message=error.message, cause=below)
-    message = error.message if isinstance(error, FailureError) else str(error)
-    return Failure(type=type(error).__name__, message=message, cause=below)
+    if isinstance(error, FailureError):
+        return Failure(type="Failure", message=error.message, cause=below)
+    return Failure(type=type(error).__name__, message=str(error), cause=below)
 
 
 def _first_line(error: BaseException) -> str:

@@ -171,7 +171,7 @@ async def _marker(page: Page, event: HistoryEvent) -> Step | None:
     step = page.step_of(name) or await page.begin(
         event,
         KINDS.get(activity, "activity"),
-        activity.removeprefix("perdure."),
+        _step_name(activity, str(facts.get("activity_id", ""))),
         local=True,
         scheduled=min(ended, first or ended),
     )
@@ -323,6 +323,11 @@ HANDLERS: dict[str, Callable[[Page, HistoryEvent], Awaitable[Step | None]]] = {
     "external_workflow_execution_cancel_requested": _arrived,
 }
 """What is done with an event, by the name of its attributes. Others say nothing about steps."""
+
+
+def _step_name(activity: str, activity_id: str) -> str:
+    """Return the name of the step behind a local activity: perdure's ids are step names, others are numbers."""
+    return activity_id if activity in KINDS and activity_id and not activity_id.isdigit() else activity
 
 
 def _duration(duration: Duration) -> timedelta:

@@ -56,6 +56,7 @@ async def approval(
         "perdure.ask",
         AskCall(step=step, request=request),
         Asked,
+        id=f"ask:{step.name}",
         summary=f"Ask {of}: {question}",
         timeout=timedelta(seconds=60),
         retries=_RETRIES,
@@ -92,11 +93,12 @@ def install(run: Run) -> None:
         validate(call)
         return _take(run, call, "update")
 
-    async def decide_by_signal(given: JsonValue) -> None:
+    async def decide_by_signal(*given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
-        # A signal cannot be refused, so what did not count is told where the reviewer looks.
+        # A signal cannot be refused, so what did not count is told where the reviewer looks. One without an input, or with
+        # two, has to come this far, too: in the SDK it would fail every workflow task from then on.
         try:
-            call = DecisionCall.model_validate(given)
+            call = DecisionCall.model_validate(given[0] if len(given) == 1 else None)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             _ignored(run, wrong)
@@ -203,6 +205,7 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
             step=step, approval=request.approval, digest=request.digest, decision=decision, ended=ended, at=workflow.now()
         ),
         Recorded,
+        id=f"decision:{step.name}",
         summary=f"Decision: {what}",
         timeout=timedelta(seconds=60),
         retries=_RETRIES,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import NoReturn
 
+from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import is_cancelled_exception
@@ -17,6 +19,7 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from perdure.errors import InvalidInput
 from perdure.workflows import approvals, attributes
 from perdure.workflows.run import Carried, current_run
 
@@ -48,12 +51,16 @@ class _Inbound(WorkflowInboundInterceptor):
                 [attributes.STATE.value_set("running"), attributes.PLAN.value_set(run.plan or run.workflow_type)]
             )
         try:
+            _check_count(input)
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
             raise
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error)
             self._settle("cancelled" if cancelled else "failed")
+            if isinstance(error, ValidationError):
+                # What does not fit never will, and a failed task is tried for ever. No values: they may be secret.
+                raise InvalidInput(_misfits(error)) from None
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
         self._settle("completed")
@@ -61,6 +68,24 @@ class _Inbound(WorkflowInboundInterceptor):
 
     def _settle(self, state: str) -> None:
         workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
+
+
+def _check_count(input: ExecuteWorkflowInput) -> None:
+    """Raise `InvalidInput` if the run was started with more or fewer inputs than it takes, which would retry for ever."""
+    signature = inspect.signature(input.run_fn)
+    try:
+        signature.bind(None, *input.args)
+    except TypeError:
+        takes = ", ".join(list(signature.parameters)[1:]) or "none"
+        raise InvalidInput(
+            f"{workflow.info().workflow_type} was started with {len(input.args)} inputs; it takes {takes}"
+        ) from None
+
+
+def _misfits(error: ValidationError) -> str:
+    wrong = error.errors(include_input=False)
+    said = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}" for each in wrong)
+    return f"{error.title} does not fit: {said}"
 
 
 class _Outbound(WorkflowOutboundInterceptor):

@@ -84,6 +84,7 @@ async def _check(call: PlanRun) -> Checked:
             "perdure.check_plan",
             CheckCall(plan=call.plan, input=call.input),
             result_type=Checked,
+            activity_id="check plan",
             summary=f"Check plan {call.plan.name}",
             start_to_close_timeout=timedelta(seconds=30),
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
+from math import isfinite
 from typing import Annotated, Literal
 
 import cel
@@ -176,11 +177,10 @@ def render(value: JsonValue, names: dict[str, JsonValue], place: str) -> JsonVal
 def evaluate(expression: str, names: dict[str, JsonValue], place: str) -> JsonValue:
     """Return what the CEL EXPRESSION gives over NAMES. Raises `PlanError` naming PLACE."""
     try:
-        result: JsonValue = compiled(expression).execute({**names, **_FUNCTIONS})
+        return _plain(compiled(expression).execute({**names, **_FUNCTIONS}))
     except Exception as error:  # noqa: BLE001  CEL's errors have no common class, and one that got away would stall the run
         said = f"there is no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise PlanError(f"{place}: {expression!r} cannot be evaluated: {said}") from None
-    return result
 
 
 @lru_cache(maxsize=1024)
@@ -221,6 +221,24 @@ def _check_names(found: Iterator[str] | list[str], known: set[str], place: str) 
             raise ValueError(f"{place}: {expression!r} mentions {strange[0]!r}; known: {', '.join(sorted(known))}")
         mentioned |= names
     return mentioned
+
+
+def _plain(value: object) -> JsonValue:
+    """Return what CEL gave as JSON: times become ISO text, durations seconds."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if isfinite(value):
+            return value
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case list():
+            return [_plain(each) for each in value]
+        case dict():
+            return {str(key): _plain(each) for key, each in value.items()}
+    raise TypeError(f"it gives {value!r}, which JSON cannot hold")
 
 
 def _day(text: str) -> datetime:

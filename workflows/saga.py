@@ -89,6 +89,7 @@ class Saga:
             "perdure.undo",
             UndoCall(step=step, effect=effect.key, action=effect.action),
             Undone,
+            id=step.name,
             summary=f"Undo {effect.step}",
             timeout=timedelta(minutes=2),
             retries=_RETRIES,

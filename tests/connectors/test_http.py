@@ -287,7 +287,7 @@ async def test_connection_stays_open(shop: ShopProcess) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"\[connectors.bank\] needs the address"),
+        ({}, r"\[connectors.bank\] in perdure.toml needs the address"),
         ({"url": "localhost:80"}, "needs the address"),
         ({"url": "http://x", "tokn": "1"}, "does not take 'tokn'"),
         ({"url": "http://x", "token": "env:NOT_THERE"}, "that variable is not set"),

@@ -15,7 +15,6 @@ from temporalio.worker import Worker
 from toy_workflows import Asks, AsksTwoAtOnce
 from workflow_kit import Handle, OpenWorker
 
-from perdure.connection import ensure_search_attributes
 from perdure.connectors.null import NullConnector
 from perdure.governance.approvals import Approvals
 from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
@@ -155,7 +154,6 @@ async def test_nobody_decides_in_time(time_skipping: WorkflowEnvironment, tmp_pa
     settings = Settings(home=tmp_path, task_queue="late")
     plugin = PerdurePlugin(settings, connectors=[NullConnector()])
     client = await Client.connect(time_skipping.client.service_client.config.target_host, plugins=[plugin])
-    await ensure_search_attributes(client)
     async with Worker(client, task_queue="late", workflows=[Asks]):
         started = await time_skipping.get_current_time()
         handle = await time_skipping.client.start_workflow("Asks", 48, id="late", task_queue="late")

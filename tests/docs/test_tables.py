@@ -1,0 +1,97 @@
+"""Tests of what the pages list: the settings, the errors of steps, and the plans that they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from doc_pages import Page
+from pydantic_core import PydanticUndefined
+
+import perdure
+from perdure import errors
+from perdure.settings import Settings
+from perdure.workflows.plan_model import ActStep, ApprovalStep, GenerateStep, Plan, RecallStep, RememberStep
+
+ROOT = Path(perdure.__file__).parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def rows(page: Path, heading: str) -> Iterator[list[str]]:
+    """Yield the cells of the rows of PAGE's tables whose first header is HEADING."""
+    inside = False
+    for line in page.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith(f"| {heading} |"):
+            inside = True
+        elif not line.startswith("|"):
+            inside = False
+        elif inside and not set(cells[0]) <= {"-"}:
+            yield cells
+
+
+def in_toml(value: object) -> str:
+    """Return a default as the table shows it: nothing for what is empty by default."""
+    if isinstance(value, timedelta):
+        return f"`PT{value.total_seconds():g}S`"
+    return "" if value in (None, "") else f"`{value}`"
+
+
+def test_settings_table() -> None:
+    """docs/operations.md lists each setting in the order of the class, with its variable and its default."""
+    listed = [cells[:3] for cells in rows(DOCS / "operations.md", "setting")]
+
+    wanted = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        assert default is not PydanticUndefined, f"{name} has no default"
+        wanted.append([f"`{name}`", f"`PERDURE_{name.upper()}`", in_toml(default)])
+    assert wanted == listed
+
+
+def test_choices_are_named() -> None:
+    """Where a setting is one of a few words, its row says each of them, or that it chooses by the terminal."""
+    meaning = {cells[0].strip("`"): " ".join(cells[2:]) for cells in rows(DOCS / "operations.md", "setting")}
+
+    for name, field in Settings.model_fields.items():
+        for choice in get_args(field.annotation):
+            if isinstance(choice, str):
+                assert f"`{choice}`" in meaning[name], f"{name} may be {choice}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
+def test_plans_are_plans(page: Path) -> None:
+    """Each YAML block with steps is a plan that would be taken."""
+    for block in Page(page).blocks:
+        data = yaml.safe_load(block.text) if block.language == "yaml" else None
+        if isinstance(data, dict) and "steps" in data:
+            Plan.model_validate(data)
+
+
+def test_plan_fields() -> None:
+    """docs/plans.md names every field of a plan and of each kind of step."""
+    kinds = {cells[0].split(":")[0].strip("` "): cells[1] for cells in rows(DOCS / "plans.md", "kind")}
+    for model in (GenerateStep, RecallStep, RememberStep, ActStep, ApprovalStep):
+        kind = model.__name__.removesuffix("Step").lower()
+        fields = {field.alias or name for name, field in model.model_fields.items()} - {"id", "needs", "when", kind}
+        named = set(re.findall(r"`([a-z]+)`", kinds.pop(kind)))
+        assert fields <= named, f"{kind} does not name {fields - named}"
+    assert not kinds
+
+    told = {cells[0].strip("`") for cells in rows(DOCS / "plans.md", "field")}
+    assert told >= set(Plan.model_fields)
+    assert told >= {"id", "needs", "when"}
+
+
+def test_errors_of_steps() -> None:
+    """The errors that docs/authoring.md says a step raises are there."""
+    listed = {name for cells in rows(DOCS / "authoring.md", "step") for name in re.findall(r"`(\w+)`", cells[2])}
+
+    assert listed
+    assert listed <= set(vars(errors))

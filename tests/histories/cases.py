@@ -1,0 +1,222 @@
+"""Which histories are stored, and how each comes about."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import toy_workflows as toys
+from returns_kit import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
+from temporalio.client import WorkflowFailureError
+
+import perdure
+from perdure.commands.dev_server import DevServer
+from perdure.connectors.null import NullConnector
+from perdure.examples.returns_desk.desk import ReturnsTriage
+from perdure.governance.contracts import DECIDE, DecisionCall
+from perdure.settings import KiB
+
+TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice]
+WORKFLOWS = [ReturnsTriage, *TOYS]
+"""The workflows of the stored histories, besides those that come with the plugin."""
+
+HERE = Path(__file__).parent
+LARGEST = 64 * KiB
+"""No stored history is larger."""
+
+
+@dataclass
+class Scene:
+    """What the cases are played on."""
+
+    desk: Desk
+    null: NullConnector
+
+    async def start(self, workflow: Any, given: object) -> Handle:
+        """Start a toy workflow."""
+        queue = self.desk.settings.task_queue
+        return await self.desk.client.start_workflow(workflow, given, id=f"toy-{uuid.uuid4()}", task_queue=queue)
+
+
+async def record(names: Sequence[str]) -> None:
+    """Record the cases called NAMES, all if there are none."""
+    async with open_scene() as scene:
+        for name in names or RECORDED:
+            handle = await RECORDED[name](scene)
+            history = json.dumps(_without_traces((await handle.fetch_history()).to_json_dict()))
+            assert len(history) < LARGEST, f"{name} has {len(history):,} bytes"
+            (HERE / f"{name}@{perdure.__version__}.json").write_text(history + "\n")
+            sys.stderr.write(f"{name}: {len(history):,} bytes\n")
+
+
+@asynccontextmanager
+async def open_scene() -> AsyncIterator[Scene]:
+    """Start a server, the shop and a worker."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = await stack.enter_async_context(DevServer(folder, port=0, headless=True, in_memory=True))
+        shop = stack.enter_context(open_shop(folder, "R-1"))
+        null = NullConnector()
+        desk = await stack.enter_async_context(
+            open_desk(server.address, folder, shop, identity="recorder", more=TOYS, connectors=[null])
+        )
+        yield Scene(desk, null)
+
+
+def _without_traces(value: Any) -> Any:
+    """Return VALUE without stack traces, which name the folders of the machine that recorded it."""
+    if isinstance(value, dict):
+        return {key: _without_traces(each) for key, each in value.items() if key != "stackTrace"}
+    return [_without_traces(each) for each in value] if isinstance(value, list) else value
+
+
+# The returns desk
+
+
+def _desk(case: str, *, plan: bool) -> Callable[[Scene], Awaitable[Handle]]:
+    async def play(scene: Scene) -> Handle:
+        handle = await scene.desk.start(CASES[case].request, plan=plan)
+        await scene.desk.end(CASES[case], handle)
+        return handle
+
+    return play
+
+
+def _faults(*, plan: bool) -> Callable[[Scene], Awaitable[Handle]]:
+    async def play(scene: Scene) -> Handle:
+        await scene.desk.shop.faults(next=["lose request", "lose response"])
+        handle = await scene.desk.start(plain_request("R-1"), plan=plan)
+        await handle.result()
+        return handle
+
+    return play
+
+
+def _refused(*, plan: bool) -> Callable[[Scene], Awaitable[Handle]]:
+    async def play(scene: Scene) -> Handle:
+        case = CASES["edge-case"]
+        scene.desk.shop.change_amount(case.order_number, 4990)
+        handle = await scene.desk.start(case.request, plan=plan)
+        request = await open_request(handle)
+        scene.desk.shop.change_amount(case.order_number, 100)
+        await decide(handle, request, "approve")
+        await _failure(handle)
+        return handle
+
+    return play
+
+
+# The toys
+
+
+async def _approved(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Asks.run, 1)
+    await decide(handle, await open_request(handle), "approve")
+    await handle.result()
+    return handle
+
+
+async def _approved_by_signal(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Asks.run, 1)
+    request = await open_request(handle)
+    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="ole")
+    await handle.signal(DECIDE, {"approval": "nonsense"})
+    await handle.signal(DECIDE, call)
+    await handle.result()
+    return handle
+
+
+async def _expired(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Asks.run, 0)
+    await _failure(handle)
+    return handle
+
+
+async def _two_approvals(scene: Scene) -> Handle:
+    handle = await scene.start(toys.AsksTwoAtOnce.run, 1)
+    for _ in range(2):
+        await decide(handle, await open_request(handle), "approve")
+    await handle.result()
+    return handle
+
+
+async def _withdrawn(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Asks.run, 1)
+    await open_request(handle)
+    await handle.cancel()
+    await _failure(handle)
+    return handle
+
+
+async def _saga_fails(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Unwinds.run, "fail")
+    await _failure(handle)
+    return handle
+
+
+async def _saga_cancelled(scene: Scene) -> Handle:
+    before = len(scene.null.effects)
+    handle = await scene.start(toys.Unwinds.run, "wait")
+    while len(scene.null.effects) < before + 2:  # noqa: ASYNC110  the connector only counts
+        await asyncio.sleep(0.02)
+    await handle.cancel()
+    await _failure(handle)
+    return handle
+
+
+async def _continued(scene: Scene) -> Handle:
+    """Return the run before the continuation."""
+    handle = await scene.start(toys.WritesTwice.run, 0)
+    await handle.result()
+    return scene.desk.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+
+
+async def _continuation(scene: Scene) -> Handle:
+    handle = await scene.start(toys.WritesTwice.run, 0)
+    await handle.result()
+    return scene.desk.client.get_workflow_handle(handle.id)
+
+
+async def _remembers(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Remembers.run, "the parcel of c-1 was lost")
+    await handle.result()
+    return handle
+
+
+async def _failure(handle: Handle) -> None:
+    try:
+        await handle.result()
+    except WorkflowFailureError:
+        return
+    raise AssertionError(f"{handle.id} was to fail")
+
+
+_ENDS = ("by-model", "by-person", "rejected-by-person", "rejected-by-model", "no-order", "unknown-order")
+
+RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
+    **{f"returns-{case}": _desk(case, plan=False) for case in _ENDS},
+    "returns-faults": _faults(plan=False),
+    "returns-refused": _refused(plan=False),
+    **{f"returns-plan-{case}": _desk(case, plan=True) for case in _ENDS},
+    "returns-plan-faults": _faults(plan=True),
+    "returns-plan-refused": _refused(plan=True),
+    "approved": _approved,
+    "approved-by-signal": _approved_by_signal,
+    "expired": _expired,
+    "two-approvals": _two_approvals,
+    "withdrawn": _withdrawn,
+    "saga-fails": _saga_fails,
+    "saga-cancelled": _saga_cancelled,
+    "continued": _continued,
+    "continuation": _continuation,
+    "remembers": _remembers,
+}
+"""How each stored history comes about."""

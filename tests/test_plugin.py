@@ -1,0 +1,25 @@
+"""Tests of plugin.py: what a program gets that uses the plugin with a client and a worker of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from perdure.errors import InvalidSettings
+from perdure.plugin import PerdurePlugin
+from perdure.settings import Settings
+
+
+async def test_a_worker_that_cannot_open_its_rooms_says_so(temporal_address: str, tmp_path: Path) -> None:
+    """`async with Worker(...)` in a program of a user's own raises what is wrong, and does not wait for ever."""
+    (tmp_path / "models.toml").write_text("[tasks.triage]\ntier = 'huge'\n")
+    plugin = PerdurePlugin(Settings(home=tmp_path, models=tmp_path / "models.toml"))
+    client = await Client.connect(temporal_address, plugins=[plugin])
+
+    with pytest.raises(InvalidSettings, match=r"tasks\.triage"):
+        async with asyncio.timeout(20), Worker(client, task_queue="never"):
+            await asyncio.Event().wait()
