@@ -38,7 +38,8 @@ def compare(relied: Contract, live: Contract) -> list[Change]:
 
 def worst(changes: Sequence[Change]) -> Verdict:
     """Return the worst verdict of CHANGES."""
-    return max((change.verdict for change in changes), key=_ORDER.index, default="same")
+    found = {change.verdict for change in changes}
+    return next((verdict for verdict in reversed(_ORDER) if verdict in found), _ORDER[0])
 
 
 def _operation(name: str, old: Operation, new: Operation) -> Iterator[Change]:
@@ -142,7 +143,7 @@ def _fits(narrow: Schema, wide: Schema) -> bool | None:
     narrow, wide = _without(narrow), _without(wide)
     if narrow == wide or not wide:
         return True
-    if _mentions(narrow, _SHAPES) or _mentions(wide, _SHAPES):
+    if _mentions(narrow, _SHAPES) or _mentions(wide, _SHAPES) or len(json.dumps([narrow, wide])) > _LARGEST:
         return None
     with warnings.catch_warnings():
         # An escape in its docstring warns when it is compiled.
@@ -163,6 +164,17 @@ def _by_values(narrow: Schema, wide: Schema) -> bool | None:
     return isinstance(values, list) and all(any(_same(value, one) for one in allowed) for value in values)
 
 
+def _by_parts(narrow: Schema, wide: Schema) -> bool | None:
+    # The usual change of a union is a part more or less, and needs no theory.
+    for union in ("anyOf", "oneOf"):
+        if wide.keys() == {union}:
+            parts = narrow[union] if narrow.keys() == {union} else [narrow]
+            known = {digest(part) for part in cast(list[JsonValue], wide[union])}
+            if {digest(part) for part in cast(list[JsonValue], parts)} <= known:
+                return True
+    return None
+
+
 def _by_shape(name: str) -> Callable[[Schema, Schema], bool | None]:
     def rule(narrow: Schema, wide: Schema) -> bool | None:
         return False if name in wide and narrow.get(name) != wide[name] else None
@@ -172,7 +184,9 @@ def _by_shape(name: str) -> Callable[[Schema, Schema], bool | None]:
 
 # Two patterns are only compared for being the same: whether one takes in the other can take longer than anybody waits.
 _SHAPES = ("pattern", "format", "prefixItems", "contains", "if", "then", "else", "patternProperties", "dependentSchemas")
-_RULES = (_by_values, *map(_by_shape, _SHAPES))
+_LARGEST = 8_000
+"""How many characters of two leaves are compared: a union of this size takes seconds."""
+_RULES = (_by_values, _by_parts, *map(_by_shape, _SHAPES))
 
 
 def _plain(schema: Schema) -> Schema:
@@ -206,7 +220,7 @@ def _one_way(plain: Schema) -> Schema:
         plain.pop("format", None)  # how wide a number is stored at the target
     kinds = plain.get("type")
     if plain.pop("nullable", False) and isinstance(kinds, str):  # OpenAPI 3.0
-        plain["type"] = kinds = [kinds, "null"]
+        kinds = [kinds, "null"]
     if isinstance(kinds, list):
         plain["type"] = kinds[0] if len(kinds) == 1 else sorted(kinds, key=str)
     for union in ("anyOf", "oneOf", "allOf"):

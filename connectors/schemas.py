@@ -107,10 +107,11 @@ def from_samples(samples: Mapping[str, Sequence[JsonValue]], operations: Mapping
     for name, actions in operations.items():
         response = None
         if samples.get(name):
-            builder = SchemaBuilder(schema_uri=None)
+            builder = SchemaBuilder()
             for sample in samples[name]:
                 builder.add_object(sample)
             response = cast(Schema, builder.to_schema())
+            response.pop("$schema", None)
         found[name] = Operation(response=response, actions=tuple(actions))
     return Contract(source="samples", operations=found)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -55,7 +55,7 @@ class Stream:
 
     async def follow(
         self, after: int = 0, *, kind: str = "", every: timedelta = timedelta(seconds=0.5)
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events after the cursor AFTER, and then each new one, looking EVERY so often."""
         while True:
             found = await self.events(after, kind=kind)

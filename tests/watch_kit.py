@@ -7,54 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import cast
 
-from connectors_kit import SETTLE, Bank, Paid, Pay, QuickInventory, QuickPayments, ShopProcess
+from connectors_kit import Bank, ShopProcess
 from pydantic import JsonValue
+from watch_desk import ListedInventory, ListedPayments
 
-from perdure.connectors import AnyAction, Contract, HttpAction, Listed, Listing, Operation, Target, undo_by
+from perdure.connectors import AnyAction, Contract, Listed, Operation
 from perdure.connectors.contracts import Action
 from perdure.connectors.watched import ReconcileCall
 from perdure.errors import TargetUnavailable
-from perdure.examples.returns_desk.desk_connectors import Refund, RefundDone, Release, Reserve, Reserved
 from perdure.storage import now
-
-FAST = Target(mechanism="natural-key", settle=SETTLE, deadline=timedelta(seconds=1), looks=3)
-
-
-class ListedPayments(QuickPayments):
-    """The shop's refunds, which it lists, with a high risk and a contract."""
-
-    openapi = "/openapi.json"
-    refund = HttpAction(
-        "payments.refund",
-        Refund,
-        RefundDone,
-        request="POST /refunds",
-        key="reference",
-        probe="GET /refunds?reference={key}",
-        target=FAST,
-        risk="high",
-        listing=Listing("GET /refunds", at="created_at"),
-    )
-
-
-class ListedInventory(QuickInventory):
-    """The shop's stock, which it lists."""
-
-    openapi = "/openapi.json"
-    reserve = HttpAction(
-        "inventory.reserve",
-        Reserve,
-        Reserved,
-        request="POST /reservations",
-        key="reference",
-        probe="GET /reservations?reference={key}",
-        target=FAST,
-        risk="low",
-        reversibility="compensatable",
-        undo=undo_by(QuickInventory.release, lambda _, slot: Release(id=slot.id)),
-        listing=Listing("GET /reservations", at="created_at", stands=lambda slot: slot.get("released_at") is None),
-        describe=lambda wanted: f"reserve a slot for order {wanted.order}",
-    )
 
 
 @dataclass
@@ -124,14 +85,4 @@ async def reserve_directly(shop: ShopProcess, order: str, reference: str) -> str
     return str(answer["id"])
 
 
-__all__ = [
-    "FAST",
-    "ListedBank",
-    "ListedInventory",
-    "ListedPayments",
-    "Paid",
-    "Pay",
-    "an_object",
-    "everything",
-    "reserve_directly",
-]
+__all__ = ["ListedBank", "ListedInventory", "ListedPayments", "an_object", "everything", "reserve_directly"]

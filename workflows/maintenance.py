@@ -39,6 +39,7 @@ class Reconcile:
             "perdure.reconcile",
             call,
             Reconciled,
+            id="reconcile",
             summary=f"Compare the ledger with {call.connector}",
             timeout=timedelta(hours=1),
             retries=_PATIENT,
@@ -56,6 +57,7 @@ class CheckContract:
             "perdure.check_contract",
             call,
             ContractState,
+            id="check",
             summary=f"Check the contract of {call.connector}",
             timeout=timedelta(minutes=5),
             retries=_PATIENT,
@@ -91,16 +93,19 @@ class Repair:
                 step=current_run().step("close"), finding=proposal.finding, how=proposal.how, by=decision.by, effect=effect
             ),
             Repaired,
+            id="close",
             summary=f"Close finding {proposal.finding}",
             timeout=timedelta(minutes=1),
             retries=_RETRIES,
         )
 
     async def _propose(self, call: RepairCall) -> Proposal:
+        step = current_run().step("propose")
         return await execute(
             "perdure.propose_repair",
-            ProposeCall(step=current_run().step("propose"), finding=call.finding, how=call.how),
+            ProposeCall(step=step, finding=call.finding, how=call.how),
             Proposal,
+            id=step.name,
             summary=f"See what can be done about {call.finding}",
             timeout=timedelta(minutes=2),
             retries=_RETRIES,

@@ -50,8 +50,8 @@ def answered(release: str, refund: Json) -> Json:
 
 def _schemas(release: str) -> Json:
     amount = "amount_minor" if release == "breaking" else "amount"
-    new = {"order": _TEXT, amount: _NUMBER, "currency": _TEXT, "reference": _TEXT, "reason": _TEXT}
-    made = {"id": _TEXT, "order": _TEXT, amount: _NUMBER, "currency": _TEXT, "reference": _TEXT, "reason": _TEXT}
+    new: Json = {"order": _TEXT, amount: _NUMBER, "currency": _TEXT, "reference": _TEXT, "reason": _TEXT}
+    made: Json = {"id": _TEXT, "order": _TEXT, amount: _NUMBER, "currency": _TEXT, "reference": _TEXT, "reason": _TEXT}
     if release == "compatible":
         new["note"] = _TEXT
         made["created_at"] = _TEXT

@@ -35,7 +35,7 @@ def standard(body: bytes, *, id: str = "msg_1", at: float | None = None, secret:
 
 async def post(app: Asgi, body: bytes, headers: Mapping[str, str], *, method: str = "POST") -> int:
     """Send BODY to APP and return the status."""
-    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # ours names its types more narrowly
+    transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         return (await client.request(method, "/hook", content=body, headers=sent)).status_code

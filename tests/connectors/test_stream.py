@@ -122,4 +122,4 @@ async def test_following(database: Database) -> None:
     await stream.append(event("b"))
 
     assert ["a", "b"] == [first.id, (await anext(following)).id]
-    await following.aclose()  # type: ignore[attr-defined]  # an async generator, which the type does not promise
+    await following.aclose()
