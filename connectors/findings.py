@@ -8,6 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from pydantic import JsonValue
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 
 from perdure.connectors.stream import add
@@ -91,8 +92,7 @@ def _record(connection: sa.Connection, report: Report) -> Report:
         connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"reconcile {report.connector}"}
         )
-    query = sa.select(FindingRow).where(col(FindingRow.connector) == report.connector)
-    known = {row["id"]: _finding(row) for row in connection.execute(query).mappings()}
+    known = _known(connection, report)
     stands: list[Finding] = []
     opened: list[str] = []
     for found in report.findings:
@@ -110,11 +110,8 @@ def _record(connection: sa.Connection, report: Report) -> Report:
     stands = [each.model_copy(update={"last_report": report.id}) for each in stands]
     here = {each.id for each in stands}
     gone = [each for each in known.values() if each.state == "open" and each.id not in here and _covered(each.at, report)]
-    for each in stands:
-        _write(connection, each, new=each.id not in known)
     gone = [each.model_copy(update={"state": "gone", "closed_at": report.at, "last_report": report.id}) for each in gone]
-    for each in gone:
-        _write(connection, each, new=False)
+    _write(connection, [*stands, *gone])
     done = report.model_copy(
         update={"findings": tuple(stands), "opened": tuple(opened), "gone": tuple(each.id for each in gone)}
     )
@@ -155,12 +152,26 @@ def _covered(at: datetime | None, report: Report) -> bool:
     return at is None or report.since <= at <= report.at
 
 
-def _write(connection: sa.Connection, finding: Finding, *, new: bool) -> None:
-    row = finding.model_dump() | {"facts": _json(finding.facts), "recorded": _json(finding.recorded)}
-    if new:
-        connection.execute(sa.insert(FindingRow), row)
-    else:
-        connection.execute(sa.update(FindingRow).where(col(FindingRow.id) == finding.id).values(row))
+def _known(connection: sa.Connection, report: Report) -> dict[str, Finding]:
+    """Return the findings that REPORT may change: those that are open, and those that it has itself."""
+    ours = col(FindingRow.connector) == report.connector
+    queries = [sa.select(FindingRow).where(ours, col(FindingRow.state) == "open")]
+    ids = sorted({each.id for each in report.findings})
+    for start in range(0, len(ids), 500):
+        queries.append(sa.select(FindingRow).where(col(FindingRow.id).in_(ids[start : start + 500])))
+    return {row["id"]: _finding(row) for query in queries for row in connection.execute(query).mappings()}
+
+
+def _write(connection: sa.Connection, findings: Sequence[Finding]) -> None:
+    rows = [
+        {**each.model_dump(), "facts": _json(each.facts), "recorded": _json(each.recorded)}
+        for each in {each.id: each for each in findings}.values()
+    ]
+    if not rows:
+        return
+    insert = sqlite.insert(FindingRow) if connection.dialect.name == "sqlite" else postgresql.insert(FindingRow)
+    changed = {name: insert.excluded[name] for name in rows[0] if name != "id"}
+    connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
 
 def _event(type: str, finding: Finding, at: datetime) -> NewEvent:  # noqa: A002  CloudEvents calls it so

@@ -24,6 +24,7 @@ from perdure.storage import Database, now
 _LEDGER = "the stream, of the ledger"
 _LOCK = 7370647573
 _BATCH = 500
+_TOGETHER = 100
 
 
 class Stream:
@@ -91,7 +92,9 @@ def add(connection: sa.Connection, events: Iterable[NewEvent]) -> int:
         return 0
     _one_at_a_time(connection)
     insert = sqlite.insert(StreamRow) if connection.dialect.name == "sqlite" else postgresql.insert(StreamRow)
-    return sum(connection.execute(insert.on_conflict_do_nothing(), [row]).rowcount for row in rows)
+    insert = insert.on_conflict_do_nothing().returning(col(StreamRow.cursor))
+    chunks = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
+    return sum(len(connection.execute(insert.values(chunk)).all()) for chunk in chunks)
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:
