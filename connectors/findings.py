@@ -157,8 +157,8 @@ def _known(connection: sa.Connection, report: Report) -> dict[str, Finding]:
     ours = col(FindingRow.connector) == report.connector
     queries = [sa.select(FindingRow).where(ours, col(FindingRow.state) == "open")]
     ids = sorted({each.id for each in report.findings})
-    for start in range(0, len(ids), 500):
-        queries.append(sa.select(FindingRow).where(col(FindingRow.id).in_(ids[start : start + 500])))
+    parts = (ids[start : start + 500] for start in range(0, len(ids), 500))
+    queries += [sa.select(FindingRow).where(col(FindingRow.id).in_(part)) for part in parts]
     return {row["id"]: _finding(row) for query in queries for row in connection.execute(query).mappings()}
 
 

@@ -92,9 +92,9 @@ def add(connection: sa.Connection, events: Iterable[NewEvent]) -> int:
         return 0
     _one_at_a_time(connection)
     insert = sqlite.insert(StreamRow) if connection.dialect.name == "sqlite" else postgresql.insert(StreamRow)
-    insert = insert.on_conflict_do_nothing().returning(col(StreamRow.cursor))
+    new = insert.on_conflict_do_nothing().returning(col(StreamRow.cursor))
     chunks = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
-    return sum(len(connection.execute(insert.values(chunk)).all()) for chunk in chunks)
+    return sum(len(connection.execute(new.values(chunk)).all()) for chunk in chunks)
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:
