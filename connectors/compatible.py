@@ -38,8 +38,7 @@ def compare(relied: Contract, live: Contract) -> list[Change]:
 
 def worst(changes: Sequence[Change]) -> Verdict:
     """Return the worst verdict of CHANGES."""
-    found = {change.verdict for change in changes}
-    return next((verdict for verdict in reversed(_ORDER) if verdict in found), _ORDER[0])
+    return max(changes, key=lambda change: _ORDER.index(change.verdict)).verdict if changes else "same"
 
 
 def _operation(name: str, old: Operation, new: Operation) -> Iterator[Change]:
