@@ -10,7 +10,22 @@ from collections.abc import Sequence
 
 import typer
 
-from perdure.commands import about, approval, demo, dev, doctor, effects, list_runs, messages, replay, run, show, worker
+from perdure.commands import (
+    about,
+    approval,
+    connectors,
+    demo,
+    dev,
+    doctor,
+    effect_events,
+    effects,
+    list_runs,
+    messages,
+    replay,
+    run,
+    show,
+    worker,
+)
 from perdure.commands.exits import Exit, explain
 from perdure.commands.options import (
     AddressOption,
@@ -54,6 +69,8 @@ app.command("list")(list_runs.list_runs)
 app.command()(show.show)
 app.command()(replay.replay)
 app.add_typer(approval.app, name="approval")
+app.add_typer(connectors.app, name="connectors")
+effects.app.add_typer(effect_events.app)
 app.add_typer(effects.app, name="effects")
 app.command()(messages.signal)
 app.command()(messages.query)

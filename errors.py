@@ -17,6 +17,7 @@
     │   ├── EffectBusy          another attempt holds the effect's claim (retryable)
     │   ├── EffectUnknown       the target may have acted; looked up again later (retryable)
     │   ├── TargetUnavailable   the target did not take the request (retryable)
+    │   │   └── ContractDrifted   the target's contract has changed; nothing is sent until a person accepts it (retryable)
     │   ├── EffectRejected      the target said no; nothing happened there
     │   ├── EffectConflict      the same key came with other arguments; a person has to say what holds
     │   ├── EffectParked        nobody can tell what happened; a person has to
@@ -124,6 +125,10 @@ class TargetUnavailable(EffectError):
     """The target did not take the request, so nothing happened there."""
 
     retryable = True
+
+
+class ContractDrifted(TargetUnavailable):
+    """The target's contract has changed in a way that breaks the action; nothing is sent until a person accepts it."""
 
 
 class EffectRejected(EffectError):

@@ -20,6 +20,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.queues import serving
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
@@ -27,6 +28,7 @@ from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
 from perdure.workflows.governed import GovernedRuns
+from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
 from perdure.workflows.queues import ConnectorQueues
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class PerdurePlugin(SimplePlugin):
         self._pass_through = tuple(pass_through)
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
+        self._maintenance = MaintenanceActivities()
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -87,8 +90,8 @@ class PerdurePlugin(SimplePlugin):
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
-            activities=self._activities.all(),
-            workflows=[PlanWorkflow],
+            activities=[*self._activities.all(), *self._maintenance.all()],
+            workflows=[PlanWorkflow, *MAINTENANCE],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
         )
@@ -144,6 +147,7 @@ class PerdurePlugin(SimplePlugin):
         from perdure.activities.steps import Rooms
         from perdure.connectors.configured import Configured
         from perdure.connectors.ledger import Ledger
+        from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
         from perdure.memory.store import open_memory
@@ -167,11 +171,15 @@ class PerdurePlugin(SimplePlugin):
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
             stack.push_async_callback(_ended, warming)
             self._database.use(database)
+            connectors = {connector.name: connector for connector in self._connectors}
+            watch = Watch.over(database, connectors, fresh=settings.contract_age)
+            await watch.drift.register()
+            self._maintenance.open(watch)
             self._activities.open(
                 Rooms(
                     memory=memory,
                     router=router,
-                    ledger=Ledger(database, {connector.name: connector for connector in self._connectors}),
+                    ledger=Ledger(database, connectors, guard=watch.guard),
                     approvals=Approvals(database),
                     accept_unverified=settings.unverified_decisions == "allow",
                 )
@@ -180,6 +188,7 @@ class PerdurePlugin(SimplePlugin):
                 yield
             finally:
                 self._activities.open(None)
+                self._maintenance.open(None)
                 self._database.use(None)
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:

@@ -12,6 +12,8 @@ from perdure.connectors.contracts import (
     Attempt,
     CannotTell,
     Connector,
+    Contract,
+    Contracted,
     Done,
     Effect,
     EffectCall,
@@ -20,8 +22,11 @@ from perdure.connectors.contracts import (
     EffectState,
     Executed,
     Found,
+    Listed,
+    Operation,
     Probe,
     Receipt,
+    Reconcilable,
     Resolution,
     Target,
     Undo,
@@ -32,10 +37,11 @@ from perdure.connectors.contracts import (
     undo_by,
     undo_key,
 )
-from perdure.connectors.http import HttpAction, HttpConnector
+from perdure.connectors.http import HttpAction, HttpConnector, Listing
 
 if TYPE_CHECKING:
     from perdure.connectors.ledger import Ledger
+    from perdure.connectors.stream import Stream
 
 __all__ = [
     "Absent",
@@ -45,6 +51,8 @@ __all__ = [
     "Attempt",
     "CannotTell",
     "Connector",
+    "Contract",
+    "Contracted",
     "Done",
     "Effect",
     "EffectCall",
@@ -56,9 +64,14 @@ __all__ = [
     "HttpAction",
     "HttpConnector",
     "Ledger",
+    "Listed",
+    "Listing",
+    "Operation",
     "Probe",
     "Receipt",
+    "Reconcilable",
     "Resolution",
+    "Stream",
     "Target",
     "Undo",
     "UndoCall",
@@ -76,4 +89,8 @@ def __getattr__(name: str) -> object:
         from perdure.connectors.ledger import Ledger
 
         return Ledger
+    if name == "Stream":
+        from perdure.connectors.stream import Stream
+
+        return Stream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,10 +6,10 @@ that is what the ledger acts on. Nothing here opens a connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, Literal, Protocol, TypeVar, cast
+from typing import Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -81,6 +81,8 @@ class Action(Generic[In, Out]):
     """Whether it only looks: then there is no effect, no key and no ledger row."""
     target: Target = field(default_factory=Target)
     undo: Undo[In, Out] | None = None
+    remove: Undo[In, Out] | None = None
+    """How one that should not be at the target is taken away, where that is not what `undo` does."""
     describe: Callable[[In], str] | None = None
     """One line for people, e.g. `refund 12.00 EUR for order 1042`; no secrets."""
     once_per: tuple[str, ...] = ()
@@ -178,6 +180,76 @@ class Connector(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Listed(Frozen):
+    """Something that exists at the target, as its own list or event feed has it."""
+
+    action: str
+    """The action that makes such a thing."""
+    remote_ref: str
+    key: str = ""
+    """The effect's key that the target has stored with it; empty if it has none."""
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """What it is, in the fields of the action's output."""
+    at: datetime | None = None
+    """When the target says it was made."""
+    stands: bool | None = None
+    """False: it is listed and no longer in force, cancelled or released, say. None: the target does not tell."""
+
+
+@runtime_checkable
+class Reconcilable(Protocol):
+    """What a connector offers besides, so that the ledger can be compared with what its target says."""
+
+    @property
+    def listed_actions(self) -> Collection[str]:
+        """The actions whose results `listing` shows completely. Those of others are not looked for."""
+        ...
+
+    def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
+        """Yield at least everything that the target says was made from SINCE to UNTIL, in any order.
+
+        Raises `TargetUnavailable` when the target cannot say so now: half a list would make the rest look missing.
+        """
+        ...
+
+
+class Operation(Frozen):
+    """One thing that a target offers, and how it has to be spoken to."""
+
+    request: dict[str, JsonValue] | None = None
+    """JSON Schema of what is sent; None where the target does not say."""
+    response: dict[str, JsonValue] | None = None
+    """JSON Schema of what comes back; None where the target does not say."""
+    description: str = ""
+    """Words that a model may act on, as those of an MCP tool. Leave out what only people read."""
+    annotations: dict[str, JsonValue] = Field(default_factory=dict)
+    """Claims about it, as those of an MCP tool: whether it only reads, whether it destroys."""
+    actions: tuple[str, ...] = ()
+    """The actions that rely on it."""
+
+
+ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples"]
+
+
+class Contract(Frozen):
+    """What a target says about how it wants to be spoken to: operations by name."""
+
+    source: ContractSource
+    operations: dict[str, Operation]
+
+
+@runtime_checkable
+class Contracted(Protocol):
+    """What a connector offers besides, so that a change of its target is seen before it does harm."""
+
+    async def contract(self) -> Contract | None:
+        """Ask the target for the contract that the actions rely on. None: it has none to ask for.
+
+        Raises `TargetUnavailable`.
+        """
         ...
 
 

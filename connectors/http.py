@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from pydantic import BaseModel, JsonValue
 
 from perdure.connectors.configured import Configured, connector_of, declared
-from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, In, Out, Probe
+from perdure.connectors.contracts import (
+    Absent,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Contract,
+    Executed,
+    In,
+    Listed,
+    Out,
+    Probe,
+)
 from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.http_listing import Item, Listing
 from perdure.errors import EffectError, EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
@@ -22,9 +34,12 @@ if TYPE_CHECKING:
     from perdure.connectors.grants import Grant
     from perdure.connectors.tokens import Tokens
 
-__all__ = ["HttpAction", "HttpConnector"]
+__all__ = ["HttpAction", "HttpConnector", "Listing"]
 
 _Action = HttpAction[BaseModel, BaseModel]
+
+_SAMPLED = timedelta(days=30)
+_SAMPLES = 200
 
 
 class HttpConnector(Configured):
@@ -54,6 +69,8 @@ class HttpConnector(Configured):
 
     default_url: ClassVar[str] = ""
     """Where the system is if nobody says so."""
+    openapi: str = ""
+    """Where the system describes itself, e.g. `/openapi.json`. Its actions rely on what that says of their requests."""
 
     def __init__(self, *actions: HttpAction[In, Out]) -> None:
         every = cast("list[_Action]", list(actions)) or declared(self, HttpAction)
@@ -133,6 +150,42 @@ class HttpConnector(Configured):
         except ValueError:
             return None
 
+    @property
+    def _specs(self) -> list[_Action]:
+        return [_spec(action) for action in self.actions.values()]
+
+    @property
+    def listed_actions(self) -> Collection[str]:
+        """The actions that declare a `listing`."""
+        return [action.name for action in self._specs if action.listing is not None]
+
+    async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
+        """Yield what the target lists, page by page, in the window or around it. Raises as `Reconcilable.listing` says."""
+        for action in self._specs:
+            if action.listing is not None:
+                async for page in self._pages(action, action.listing, since, until):
+                    for listed in action.listed(page):
+                        if listed.at is None or since <= listed.at < until:
+                            yield listed
+
+    async def contract(self) -> Contract | None:
+        """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""
+        from perdure.connectors.http_contract import from_document, from_items
+
+        if self.openapi:
+            spec = self._specs[0]
+            response = await self._read(spec, self.openapi)
+            return from_document(response.content, self._specs)
+        until = datetime.now(UTC)
+        items: dict[str, list[Item]] = {}
+        for action in self._specs:
+            if action.listing is not None:
+                async for page in self._pages(action, action.listing, until - _SAMPLED, until):
+                    items.setdefault(action.name, []).extend(page)
+                    if len(items[action.name]) >= _SAMPLES:
+                        break
+        return from_items(items, {action.name: action for action in self._specs}) if items else None
+
     async def close(self) -> None:
         """Close the connections."""
         tokens, self._tokens = self._tokens, None
@@ -142,8 +195,51 @@ class HttpConnector(Configured):
         if client is not None:
             await client.aclose()
 
+    async def _pages(self, spec: _Action, listing: Listing, since: datetime, until: datetime) -> AsyncIterator[list[Item]]:
+        path: str | None = listing.path(since, until, page=1, after="")
+        seen: set[str] = set()
+        number = 1
+        while path is not None:
+            response = await self._read(spec, path)
+            try:
+                answer = _parsed(response)
+                items = listing.read(answer)
+                following = listing.following(
+                    answer, response.headers.get("Link", ""), self.option("url", self.default_url)
+                )
+            except ValueError as error:
+                raise EffectRejected(f"{spec.name}: {self._name} answered its list, and {error}") from None
+            new = [item for item in items if str(item.get(spec.remote_ref)) not in seen]
+            if new:
+                yield new
+            seen.update(str(item.get(spec.remote_ref)) for item in new)
+            number += 1
+            if listing.next:
+                path = following
+            elif not listing.paged or not new:
+                # A page with nothing new is the end, also of a target that does not know the parameter.
+                path = None
+            else:
+                path = listing.path(since, until, page=number, after=str(items[-1].get(spec.remote_ref)))
+
+    async def _read(self, spec: _Action, path: str) -> httpx.Response:
+        attempt = Attempt(key="", fence=0, deadline=spec.target.deadline)
+        response = await self._send(spec, Request("GET", path), attempt, TargetUnavailable, key=False)
+        status = response.status_code
+        if status in (408, 429) or status >= 500:
+            raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+        if status != 200:
+            raise EffectRejected(f"{self._said(spec, response)}: check {path.partition('?')[0]}")
+        return response
+
     async def _send(
-        self, spec: _Action, request: Request, attempt: Attempt, open_end: type[EffectUnknown | TargetUnavailable]
+        self,
+        spec: _Action,
+        request: Request,
+        attempt: Attempt,
+        open_end: type[EffectUnknown | TargetUnavailable],
+        *,
+        key: bool = True,
     ) -> httpx.Response:
         import httpx
 
@@ -151,7 +247,8 @@ class HttpConnector(Configured):
             self._client = httpx.AsyncClient(follow_redirects=False)
         url = self.option("url", self.default_url).rstrip("/")
         content, described = self.written(spec, request, attempt.key)
-        headers = await self._identified(spec, attempt) | spec.headers(attempt.key) | described
+        keyed = spec.headers(attempt.key) if key else {}
+        headers = await self._identified(spec, attempt) | keyed | described
         try:
             return await self._client.request(
                 request.method,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from perdure.connectors.contracts import Absent, Action, CannotTell, Executed, Found, In, Out, Probe
+from perdure.connectors.contracts import Absent, Action, CannotTell, Executed, Found, In, Listed, Out, Probe
+from perdure.connectors.http_listing import Item, Listing, time_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     """The field of the target's JSON by which it calls what now exists."""
     untouched: tuple[int, ...] = (429,)
     """The statuses with which the target says that it has done nothing and may be asked again."""
+    listing: Listing | None = None
+    """Where the target lists what the action has made, so that the ledger can be compared with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,6 +118,26 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
             return Found(self.executed(matches[0]))
         except ValueError as error:
             return CannotTell(f"the probe found it, and {error}")
+
+    def listed(self, items: Iterable[Item]) -> list[Listed]:
+        """Read ITEMS of the target's list."""
+        return [self._listed(item, self.listing) for item in items if self.listing is not None]
+
+    def _listed(self, item: Item, listing: Listing) -> Listed:
+        try:
+            facts: dict[str, JsonValue] = self.executed(dict(item)).output.model_dump(mode="json")
+        except ValueError:
+            # It fits no longer, which is a finding in itself: as it is, then.
+            facts = {name: value for name, value in item.items() if name in _names(self.output)}
+        reference, key = item.get(self.remote_ref), item.get(listing.key or self.key)
+        return Listed(
+            action=self.name,
+            remote_ref="" if reference is None else str(reference),
+            key=key if isinstance(key, str) else "",
+            facts={name: value for name, value in facts.items() if name not in listing.volatile},
+            at=time_of(item.get(listing.at)) if listing.at else None,
+            stands=listing.stands(item) if listing.stands else None,
+        )
 
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) /\S*")

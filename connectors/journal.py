@@ -201,6 +201,12 @@ class Journal:
         async with self._database.read() as connection:
             return [_effect(row) for row in (await connection.execute(query)).mappings()]
 
+    async def where(self, condition: sa.ColumnElement[bool]) -> Sequence[Effect]:
+        """Return every effect of which CONDITION holds, the oldest first."""
+        query = sa.select(EffectRow).where(condition).order_by(col(EffectRow.created_at), col(EffectRow.key))
+        async with self._database.read() as connection:
+            return [_effect(row) for row in (await connection.execute(query)).mappings()]
+
     async def events(self, key: str) -> Sequence[EffectEvent]:
         """Return the transitions of the effect under KEY, oldest first."""
         async with self._database.read() as connection:
@@ -212,9 +218,7 @@ class Journal:
 _INSERT_SQLITE = sqlite.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_POSTGRES = postgresql.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_EVENT = sa.insert(EffectEventRow)
-_UPDATE = sa.update(EffectRow).where(
-    col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0
-)
+_UPDATE = sa.update(EffectRow).where(col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0)
 _SELECT = sa.select(EffectRow).where(col(EffectRow.key) == sa.bindparam("key"))
 _SELECT_HOLDER = sa.select(EffectRow).where(
     col(EffectRow.business_key) == sa.bindparam("business_key"),

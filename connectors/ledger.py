@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
@@ -34,6 +34,9 @@ from perdure.connectors.wire import canonical, sha256, understood
 from perdure.errors import NotFound, UnknownAction
 from perdure.storage import Database, now
 
+if TYPE_CHECKING:
+    from perdure.connectors.guard import Guard
+
 T = TypeVar("T")
 
 
@@ -45,11 +48,17 @@ class Ledger:
     """
 
     def __init__(
-        self, database: Database, connectors: Mapping[str, Connector], *, clock: Callable[[], datetime] = now
+        self,
+        database: Database,
+        connectors: Mapping[str, Connector],
+        *,
+        guard: Guard | None = None,
+        clock: Callable[[], datetime] = now,
     ) -> None:
         self._journal = Journal(database, clock)
         self._askers = Askers(database, clock)
         self._connectors = dict(connectors)
+        self._guard = guard
 
     async def perform(self, call: EffectCall) -> EffectResult:
         """Perform CALL, or return what is recorded if it has happened before.
@@ -57,11 +66,13 @@ class Ledger:
         Never waits for another attempt or for a target to settle: `EffectBusy`, `EffectUnknown` and `TargetUnavailable` say
         after which time the same call should come again. Raises `EffectRejected` when the target said no, `EffectParked`
         when a person has to find out what happened, `EffectConflict` when the key or the business key came with other
-        arguments before and a person has to say what holds, `UnknownAction` and `InvalidInput`. A cancellation is raised
-        once the request in flight has ended and is recorded.
+        arguments before and a person has to say what holds, `ContractDrifted` when a person has to accept what the target
+        has become, `UnknownAction` and `InvalidInput`. A cancellation is raised once the request in flight has ended and is
+        recorded.
         """
         connector, action = self._known(call.action)
         args = understood(action, call.args)
+        connector = await self._guarded(connector, action)
         if action.reads:
             return await read(connector, action, args)
         content = canonical(call.args)
@@ -142,6 +153,9 @@ class Ledger:
             )
         return connector, action
 
+    async def _guarded(self, connector: Connector, action: AnyAction) -> Connector:
+        return connector if self._guard is None else await self._guard.before(connector, action)
+
     async def _perform(self, connector: Connector, intent: Intent) -> EffectResult:
         intent, stands = await stand(self._journal, self._askers, intent)
         return await Course(self._journal, connector, intent).perform(stands)
@@ -184,11 +198,13 @@ class Ledger:
         if begun is not None:
             # It goes on as it was begun, whatever the connector's code makes of it today.
             connector, undo = self._known(begun.action)
+            connector = await self._guarded(connector, undo)
             return await Course(self._journal, connector, _begun(begun, undo)).perform(begun)
         assert action.undo is not None
         connector, undo = self._known(action.undo.action.name)
         args = action.undo.argue(understood(action, effect.args), action.output.model_validate(effect.response))
         intent = _undoing(effect, undo, args, call)
+        connector = await self._guarded(connector, undo)
         claim = await self._journal.open(intent)
         stands = claim or await self._journal.get(intent.key)
         return await Course(self._journal, connector, intent).perform(stands)

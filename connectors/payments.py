@@ -91,7 +91,7 @@ class RefundDone(Frozen):
 class StripeAction(HttpAction[In, Out], Generic[In, Out]):
     """An action on Stripe: found by our key in the metadata of a listed object, or by the status of a known one."""
 
-    listed: Callable[[In], str] | None = None
+    found_in: Callable[[In], str] | None = None
     """Makes the path of the list that the object would be in."""
     counts: frozenset[str] = frozenset()
     """The statuses with which it has happened."""
@@ -104,7 +104,7 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
         request = super().asks(args, key)
         body = dict(request.body) if isinstance(request.body, dict) else {}
         body.pop(self.key, None)  # not a field here
-        if self.listed is not None:
+        if self.found_in is not None:
             given = body.get("metadata")
             body["metadata"] = {**(given if isinstance(given, dict) else {}), _KEY: key}
         return replace(request, body=None if self.reads else body)
@@ -153,7 +153,7 @@ class StripeConnector(HttpConnector):
             body=lambda refund: _present(
                 {"payment_intent": refund.payment, "amount": refund.amount, "metadata": dict(refund.metadata)}
             ),
-            listed=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
+            found_in=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
             counts=frozenset({"succeeded", "pending", "requires_action"}),
             target=STRIPE,
             risk="high",
@@ -189,7 +189,7 @@ class StripeConnector(HttpConnector):
             Payment,
             request="POST /v1/payment_intents",
             body=_asked,
-            listed=intents,
+            found_in=intents,
             counts=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
             target=STRIPE,
             reversibility="compensatable",
@@ -202,7 +202,7 @@ class StripeConnector(HttpConnector):
             Payment,
             request="POST /v1/payment_intents",
             body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "manual"},
-            listed=intents,
+            found_in=intents,
             counts=_IN_FORCE,
             target=STRIPE,
             risk="high",
@@ -216,7 +216,7 @@ class StripeConnector(HttpConnector):
             Payment,
             request="POST /v1/payment_intents",
             body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "automatic"},
-            listed=intents,
+            found_in=intents,
             counts=_IN_FORCE,
             target=STRIPE,
             risk="high",
@@ -245,8 +245,8 @@ class StripeConnector(HttpConnector):
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Look for the object that has our key, or at the state of the one that was to be changed."""
         assert isinstance(action, StripeAction)
-        if action.listed is not None:
-            return await self._in_list(action, action.listed(args), attempt)
+        if action.found_in is not None:
+            return await self._in_list(action, action.found_in(args), attempt)
         look = replace(self.payment, counts=action.counts)
         answer = await self.got(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
         if not isinstance(answer, dict):

@@ -142,7 +142,8 @@ def test_public_names_are_documented(package: str) -> None:
 
 def test_every_import_is_declared(tracked: list[PurePosixPath]) -> None:
     """Each package that a packaged module imports is a dependency, not only what some dependency happens to need."""
-    names = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
+    extras = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
+    names = [Requirement(text).name for text in [*PROJECT["project"]["dependencies"], *extras]]
     declared = {canonicalize_name(name) for name in names}
     homes = packages_distributions()
     undeclared = {

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from pydantic import Field
 
-from perdure.connectors import HttpAction, HttpConnector, Target, undo_by
+from perdure.connectors import HttpAction, HttpConnector, Listing, Target, undo_by
 from perdure.lineage import Frozen
 
 __all__ = [
@@ -95,6 +95,8 @@ class RefundDone(Frozen):
 class Orders(HttpConnector):
     """The shop's orders."""
 
+    openapi = "/openapi.json"
+
     look_up = HttpAction(
         "orders.look_up",
         LookUp,
@@ -109,6 +111,8 @@ class Orders(HttpConnector):
 
 class Inventory(HttpConnector):
     """The shop's stock."""
+
+    openapi = "/openapi.json"
 
     release = HttpAction(
         "inventory.release",
@@ -134,12 +138,15 @@ class Inventory(HttpConnector):
         risk="low",
         reversibility="compensatable",
         undo=undo_by(release, lambda _, slot: Release(id=slot.id)),
+        listing=Listing("GET /reservations", at="created_at", stands=lambda slot: slot.get("released_at") is None),
         describe=lambda wanted: f"reserve a slot for order {wanted.order}",
     )
 
 
 class Payments(HttpConnector):
     """The shop's refunds."""
+
+    openapi = "/openapi.json"
 
     refund = HttpAction(
         "payments.refund",
@@ -151,6 +158,7 @@ class Payments(HttpConnector):
         target=_SHOP,
         risk="high",
         reversibility="irreversible",
+        listing=Listing("GET /refunds", at="created_at"),
         describe=lambda wanted: f"refund {wanted.amount / 100:.2f} {wanted.currency} for order {wanted.order}",
     )
 

@@ -5,6 +5,7 @@
 Like many real APIs it does nothing against repeats: a request sent twice makes two refunds, whatever headers it has. On
 demand it loses requests (the connection drops before anything is done), loses responses (it drops after) and lets requests
 land late (it drops at once, and what was asked for is done some time after). Its books are in SQLite and survive a kill.
+It describes itself at `/openapi.json`, and `POST /release` puts another version of that, and of itself, into service.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from types import FrameType
 from typing import Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
+from perdure.examples.returns_desk.shop_api import RELEASES, answered, asked_of, document
 from perdure.examples.returns_desk.shop_books import Books, Json, Refused
 
 NOTICE = "a stand-in for a shop's API, for demos and tests: no real money moves"
@@ -113,6 +115,7 @@ class Shop(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Conversation)
         self.books = books
         self.faults = faults
+        self.release = RELEASES[0]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Take it quietly when a client has gone; anything else is a bug of ours."""
@@ -141,6 +144,9 @@ class _Conversation(BaseHTTPRequestHandler):
         if path == "/faults":
             self._serve(lambda: self._set_faults(_parsed(content)))
             return
+        if path == "/release":
+            self._serve(lambda: self._set_release(_parsed(content)))
+            return
         time.sleep(self.server.faults.odds.latency)
         fault = self.server.faults.draw()
         if fault == "none":
@@ -163,10 +169,12 @@ class _Conversation(BaseHTTPRequestHandler):
         match path.strip("/").split("/"):
             case [""]:
                 return 200, {"what": NOTICE}
+            case ["openapi.json"]:
+                return 200, document(self.server.release)
             case ["orders", number]:
                 return 200, books.order(number)
             case ["refunds"]:
-                return 200, books.refunds(query.get("reference"))
+                return 200, [answered(self.server.release, refund) for refund in books.refunds(query.get("reference"))]
             case ["reservations"]:
                 return 200, books.reservations(query.get("reference"), query.get("released_by"))
             case ["faults"]:
@@ -176,7 +184,8 @@ class _Conversation(BaseHTTPRequestHandler):
     def _change(self, path: str, asked: Json) -> tuple[int, object]:
         match path.strip("/").split("/"):
             case ["refunds"]:
-                return 201, self.server.books.refund(asked)
+                release = self.server.release
+                return 201, answered(release, self.server.books.refund(asked_of(release, asked)))
             case ["reservations"]:
                 return 201, self.server.books.reserve(asked)
             case ["reservations", name, "release"]:
@@ -189,6 +198,12 @@ class _Conversation(BaseHTTPRequestHandler):
         except (TypeError, ValueError) as error:
             raise Refused(422, str(error)) from None
         return 200, self.server.faults.shown()
+
+    def _set_release(self, asked: Json) -> tuple[int, object]:
+        if asked.get("release") not in RELEASES:
+            raise Refused(422, f"release is one of {', '.join(RELEASES)}")
+        self.server.release = str(asked["release"])
+        return 200, {"release": self.server.release}
 
     def _quietly(self, path: str, content: bytes) -> None:
         try:

@@ -49,7 +49,7 @@ def test_an_effect_shows_its_course(desk: Perdure, run: str) -> None:
     for said in (effect["key"], run, "a thing", "begins -> in flight", "claimed -> parked"):
         assert said in text
     assert effect == found["effect"]
-    assert "parked" == found["events"][-1]["after"]  # type: ignore[index]  # JSON
+    assert "parked" == found["events"][-1]["after"]
 
 
 def test_what_happened_lets_the_run_go_on(desk: Perdure, run: str) -> None:

@@ -19,10 +19,13 @@ from temporalio.client import WorkflowFailureError
 
 import perdure
 from perdure.commands.dev_server import DevServer
+from perdure.connectors.findings import Findings
 from perdure.connectors.null import NullConnector
+from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
-from perdure.governance.contracts import DECIDE, DecisionCall
+from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.settings import KiB
+from perdure.storage import open_database
 
 TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice]
 WORKFLOWS = [ReturnsTriage, *TOYS]
@@ -191,6 +194,38 @@ async def _remembers(scene: Scene) -> Handle:
     return handle
 
 
+# What runs on schedules
+
+
+async def _compared(scene: Scene) -> Handle:
+    await scene.desk.shop.ask("POST", "/reservations", {"order": "R-1", "reference": f"by hand {uuid.uuid4()}"})
+    handle = await scene.start("perdure.reconcile", ReconcileCall(connector="inventory"))
+    await handle.result()
+    return handle
+
+
+async def _checked(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.check_contract", CheckContractCall(connector="payments"))
+    await handle.result()
+    return handle
+
+
+def _repaired(verdict: Verdict, how: How) -> Callable[[Scene], Awaitable[Handle]]:
+    async def play(scene: Scene) -> Handle:
+        await _compared(scene)
+        async with open_database(scene.desk.settings.database) as database:
+            finding = (await Findings(database).findings("inventory"))[0]
+        handle = await scene.start("perdure.repair", RepairCall(finding=finding.id, how=how))
+        await decide(handle, await open_request(handle), verdict)
+        if verdict == "approve":
+            await handle.result()
+        else:
+            await _failure(handle)
+        return handle
+
+    return play
+
+
 async def _failure(handle: Handle) -> None:
     try:
         await handle.result()
@@ -218,5 +253,10 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "continued": _continued,
     "continuation": _continuation,
     "remembers": _remembers,
+    "compared": _compared,
+    "checked": _checked,
+    "repaired": _repaired("approve", "remove"),
+    "accepted": _repaired("approve", "accept"),
+    "repair-rejected": _repaired("reject", "remove"),
 }
 """How each stored history comes about."""

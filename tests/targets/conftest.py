@@ -22,7 +22,7 @@ TARGETS = Path(perdure.__file__).parent / ".targets"
 def localstripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of localstripe, a process of its own."""
     port = _free_port()
-    command = [TARGETS / "venv/bin/localstripe", "--port", str(port), "--from-scratch"]
+    command = [str(TARGETS / "venv/bin/localstripe"), "--port", str(port), "--from-scratch"]
     folder = tmp_path_factory.mktemp("localstripe")
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}

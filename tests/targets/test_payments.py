@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from perdure.connectors import Attempt, EffectCall, EffectResult, Found, Target
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.payments import Pay, Refund, StripeConnector
-from perdure.connectors.testing import Case, HttpFaultProxy, check
+from perdure.connectors.testing import Case, Fault, HttpFaultProxy, check
 from perdure.errors import EffectRejected
 from perdure.storage import Database
 
@@ -170,7 +170,7 @@ async def test_declined_card(ledger: Ledger, stripe: Stripe) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lose response", "500 after commit"])
-async def test_lost_answer_of_a_decline(localstripe: str, stripe: Stripe, sqlite_database: Database, fault: str) -> None:
+async def test_lost_answer_of_a_decline(localstripe: str, stripe: Stripe, sqlite_database: Database, fault: Fault) -> None:
     """When the answer that a card was declined is lost, the object that was left behind is not taken for a payment."""
     async with HttpFaultProxy(localstripe) as proxy:
         connector = _brisk(proxy.url)

@@ -35,7 +35,7 @@ async def leave_open(client: Client, task_queue: str, ids: list[str]) -> None:
 async def test_runs_that_are_dropped_raise_nothing(
     temporal: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Open runs that a worker drops without a word are closed by Python: none of our code goes on then, and nothing raises."""
+    """Runs that a worker only forgets are closed by Python; none of our code goes on then, and nothing raises."""
     raised: list[str] = []
     monkeypatch.setattr("sys.unraisablehook", lambda problem: raised.append(repr(problem.exc_value)))
     settings = Settings(home=tmp_path, task_queue=str(uuid.uuid4()))

@@ -57,7 +57,7 @@ def test_settings_of_a_queue() -> None:
     settings = Settings(
         task_queue="desk",
         connectors={
-            "shop": {"url": "http://x", "per_second": 5},  # type: ignore[dict-item]  # as TOML has it
+            "shop": {"url": "http://x", "per_second": 5},
             "mail": {"queue": "slow"},
             "bank": {"url": "http://y"},
         },

@@ -1,0 +1,95 @@
+"""The activities behind the scheduled workflows: comparing, checking, repairing. The work is in connectors/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from temporalio import activity
+
+from perdure.connectors.watched import (
+    FINDING_KINDS,
+    CheckContractCall,
+    CloseCall,
+    ContractState,
+    Proposal,
+    ProposeCall,
+    ReconcileCall,
+    Reconciled,
+    Repaired,
+)
+
+if TYPE_CHECKING:
+    from perdure.connectors.watch import Watch
+
+
+class MaintenanceActivities:
+    """The activities of one worker. Their names are on the wire and never change."""
+
+    def __init__(self) -> None:
+        self._watch: Watch | None = None
+
+    def open(self, watch: Watch | None) -> None:
+        """Work with WATCH from now on."""
+        self._watch = watch
+
+    @property
+    def watch(self) -> Watch:
+        """What is open."""
+        if self._watch is None:
+            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
+        return self._watch
+
+    @activity.defn(name="perdure.reconcile")
+    async def reconcile(self, call: ReconcileCall) -> Reconciled:
+        """Compare the ledger with a target."""
+        report = await self.watch.reconciler.reconcile(call)
+        await self._count(report.connector, {each.id: each.kind for each in report.findings}, report.opened)
+        return Reconciled(
+            report=report.id,
+            connector=report.connector,
+            since=report.since,
+            until=report.until,
+            effects=report.effects,
+            listed=report.listed,
+            counts=report.counts,
+            opened=report.opened,
+            gone=report.gone,
+        )
+
+    @activity.defn(name="perdure.check_contract")
+    async def check_contract(self, call: CheckContractCall) -> ContractState:
+        """Compare the contract that a connector relies on with the live one."""
+        checked = await self.watch.drift.check(call.connector)
+        meter = activity.metric_meter().with_additional_attributes({"connector": call.connector})
+        gauge = meter.create_gauge("perdure_contract_changes", "Changes of a contract that nobody has accepted yet")
+        for verdict in ("compatible", "wording", "breaking"):
+            changes = checked.changes if checked else ()
+            gauge.set(sum(change.verdict == verdict for change in changes), {"verdict": verdict})
+        return ContractState(connector=call.connector, checked=checked)
+
+    @activity.defn(name="perdure.propose_repair")
+    async def propose_repair(self, call: ProposeCall) -> Proposal:
+        """Find out what can be done about a finding."""
+        return await self.watch.repairs.propose(call)
+
+    @activity.defn(name="perdure.close_finding")
+    async def close_finding(self, call: CloseCall) -> Repaired:
+        """Write down that a finding was dealt with."""
+        repaired = await self.watch.repairs.close(call)
+        finding = await self.watch.reconciler.findings.finding(repaired.finding)
+        await self._count(finding.connector, {}, ())
+        return repaired
+
+    def all(self) -> list[Callable[..., object]]:
+        """Return the activities to register with a worker."""
+        return [self.reconcile, self.check_contract, self.propose_repair, self.close_finding]
+
+    async def _count(self, connector: str, kinds: dict[str, str], opened: tuple[str, ...]) -> None:
+        meter = activity.metric_meter().with_additional_attributes({"connector": connector})
+        found = meter.create_counter("perdure_findings", "Differences between ledger and target, when they are found")
+        open_now = meter.create_gauge("perdure_findings_open", "Differences that are open")
+        standing = await self.watch.reconciler.findings.open_counts(connector)
+        for kind in FINDING_KINDS:
+            found.add(sum(kinds[id] == kind for id in opened), {"kind": kind})
+            open_now.set(standing.get(kind, 0), {"kind": kind})

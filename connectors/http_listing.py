@@ -1,0 +1,122 @@
+"""How a target's list is read page by page. Safe to import in workflow code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import JsonValue
+
+Item = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Where a target lists what an action has made, and what its items say.
+
+        Listing("GET /refunds?created_after={since}&starting_after={after}", items="data", at="created_at")
+
+    `{since}` and `{until}` stand for times (RFC 3339), `{since_unix}` and `{until_unix}` for seconds, `{page}` for 1, 2, 3
+    and so on until a page is empty, `{after}` for the reference of the last item so far. A query parameter that is empty
+    is left out.
+    """
+
+    request: str
+    key: str = ""
+    """The item's field with our key. Empty: the action's `key`."""
+    at: str = ""
+    """The item's field that says when it was made, as RFC 3339 or in seconds."""
+    items: str = ""
+    """Where the answer has its list, e.g. `data`; empty if the answer is the list."""
+    next: str = ""
+    """Where the answer has the address of the next page, e.g. `links.next`; `Link` if that header has it (RFC 8288)."""
+    volatile: tuple[str, ...] = ()
+    """Fields of the output that may change at the target without that being anybody's mistake."""
+    stands: Callable[[Item], bool] | None = None
+    """Says of an item whether it is still in force, where the target goes on listing what is not."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"GET /\S*", self.request):
+            raise ValueError(f"listing {self.request!r} is not like `GET /path`")
+        if strange := set(_FIELD.findall(self.request)) - _FIELDS:
+            raise ValueError(
+                f"listing {self.request!r}: {', '.join(sorted(strange))} is none of {', '.join(sorted(_FIELDS))}"
+            )
+
+    @property
+    def paged(self) -> bool:
+        """Whether there is a second page to ask for."""
+        return bool(self.next) or "{page}" in self.request or "{after}" in self.request
+
+    def path(self, since: datetime, until: datetime, *, page: int, after: str) -> str:
+        """Return the path and query to ask for."""
+        values = {
+            "since": _rfc3339(since),
+            "until": _rfc3339(until),
+            "since_unix": str(int(since.timestamp())),
+            "until_unix": str(int(until.timestamp())),
+            "page": str(page),
+            "after": after,
+        }
+        path, _, query = self.request.removeprefix("GET ").partition("?")
+        path = _FIELD.sub(lambda field: quote(values[field[1]], safe=""), path)
+        asked = [(name, _FIELD.sub(lambda field: values[field[1]], value)) for name, value in parse_qsl(query, True)]
+        query = urlencode([(name, value) for name, value in asked if value])
+        return f"{path}?{query}" if query else path
+
+    def read(self, answer: JsonValue) -> list[Item]:
+        """Return the items of ANSWER. Raises `ValueError` if there is no list in it."""
+        found = at(answer, self.items)
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise ValueError("it has no list of objects" + (f" at {self.items!r}" if self.items else ""))
+        return [item for item in found if isinstance(item, dict)]
+
+    def following(self, answer: JsonValue, link: str, base: str) -> str | None:
+        """Return the path of the page after ANSWER, which came with the header LINK from BASE; None if it was the last.
+
+        Raises `ValueError` if it leads to another host: our credentials do not go there.
+        """
+        if self.next == "Link":
+            found = re.search(r'<([^>]*)>[^,]*;\s*rel="?next\b', link)
+            address: JsonValue = found[1] if found else None
+        else:
+            address = at(answer, self.next) if self.next else None
+        if not isinstance(address, str) or not address:
+            return None
+        here, there = urlsplit(base), urlsplit(address)
+        if there.netloc and (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            raise ValueError("its next page is on another host")
+        path = there.path.removeprefix(here.path.rstrip("/"))
+        return f"{path}?{there.query}" if there.query else path
+
+
+def at(answer: JsonValue, where: str) -> JsonValue:
+    """Return what ANSWER has at WHERE, names joined by dots; None if it is not there."""
+    for part in filter(None, where.split(".")):
+        answer = answer.get(part) if isinstance(answer, dict) else None
+    return answer
+
+
+def time_of(value: JsonValue) -> datetime | None:
+    """Read VALUE as a time: RFC 3339, or seconds since 1970. None if it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, str):
+        return None
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    # Some systems leave the zone out; those that we know of mean UTC by that.
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+_FIELD = re.compile(r"{(\w+)}")
+_FIELDS = {"since", "until", "since_unix", "until_unix", "page", "after"}
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,40 @@
+"""What keeps ledger, targets and contracts in agreement, opened together by whoever runs activities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from perdure.connectors.contracts import Connector
+from perdure.connectors.drift import Drift
+from perdure.connectors.guard import Guard
+from perdure.connectors.reconcile import Reconciler
+from perdure.connectors.repair import Repairs
+from perdure.connectors.stream import Stream
+from perdure.storage import Database
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The parts, over one database and the connectors of this process."""
+
+    reconciler: Reconciler
+    repairs: Repairs
+    drift: Drift
+    guard: Guard
+    stream: Stream
+
+    @classmethod
+    def over(
+        cls, database: Database, connectors: Mapping[str, Connector], *, fresh: timedelta | None = timedelta(minutes=5)
+    ) -> Watch:
+        """Return them. FRESH: how old the last look at a contract may be when a high-risk write relies on it."""
+        drift = Drift(database, connectors)
+        return cls(
+            reconciler=Reconciler(database, connectors),
+            repairs=Repairs(database, connectors),
+            drift=drift,
+            guard=Guard(drift, fresh=fresh),
+            stream=Stream(database),
+        )

@@ -1,0 +1,273 @@
+"""What is said about how the ledger, the targets and their contracts agree. Safe to import in workflow code."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from perdure.connectors.contracts import EffectCall, Reversibility, Risk
+from perdure.lineage import Frozen, StepRef, digest
+
+FindingKind = Literal["missing", "duplicate", "changed", "unknown"]
+FindingState = Literal["open", "repaired", "accepted", "gone"]
+How = Literal["send again", "remove", "accept"]
+Verdict = Literal["same", "compatible", "wording", "breaking"]
+
+
+# The stream of events
+
+
+class NewEvent(Frozen):
+    """Something that happened, before it has its place in the stream."""
+
+    id: str = Field(min_length=1)
+    """The same event twice has the same one, whoever brings it."""
+    type: str
+    """`effect.STATE`, `finding.STATE`, `reconciliation.done`, `contract.VERDICT`, `contract.accepted`, `inbound.TYPE`."""
+    source: str
+    """The connector, or whoever sent it."""
+    subject: str = ""
+    """What it is about: an effect's key, a finding's id."""
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+    at: datetime
+
+
+class StreamEvent(NewEvent):
+    """An event of the stream. CURSOR goes up; who has read up to one asks for those after it."""
+
+    cursor: int
+
+
+# Reconciliation
+
+
+class Finding(Frozen):
+    """Something in which the ledger and a target differ.
+
+    `missing`: the ledger says it happened, and the target has none, or no longer. `duplicate`: the target has it more than
+    once. `changed`: it is not at the target what the ledger recorded. `unknown`: it is at the target, and the ledger does
+    not say that it happened.
+    """
+
+    id: str
+    """The same difference has the same one in every report."""
+    connector: str
+    action: str
+    kind: FindingKind
+    state: FindingState = "open"
+    """`gone`: a later comparison did not find it any more."""
+    key: str = ""
+    """The effect in the ledger; empty where there is none."""
+    remote_ref: str = ""
+    certain: bool = True
+    """False: it looks so, and could be right as it is. A person has to know."""
+    detail: str
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the target says."""
+    recorded: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the ledger says."""
+    at: datetime | None = None
+    """When it was done, as far as anybody says."""
+    first_report: str = ""
+    last_report: str = ""
+    opened_at: datetime | None = None
+    closed_at: datetime | None = None
+    closed_by: str = ""
+    repair: str = ""
+    """The key of the effect that repaired it."""
+    openings: int = 1
+    """How often it was opened: more than once if it had gone, or if its repair did not help."""
+
+
+class Report(Frozen):
+    """One comparison of the ledger with a target."""
+
+    id: str
+    connector: str
+    actions: tuple[str, ...]
+    since: datetime
+    until: datetime
+    at: datetime
+    effects: int
+    """How many effects of the ledger were compared."""
+    listed: int
+    """How many things the target listed."""
+    unsettled: int = 0
+    """How many effects were still open in the ledger, so that nothing can be said of them yet."""
+    findings: tuple[Finding, ...] = ()
+    """Those of this comparison, also those that were known before."""
+    opened: tuple[str, ...] = ()
+    """The ids of those that are new, or open again."""
+    gone: tuple[str, ...] = ()
+    """The ids of earlier ones that are no longer there."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind there are, those included that a person has accepted."""
+        return {kind: sum(each.kind == kind for each in self.findings) for kind in FINDING_KINDS}
+
+
+FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "duplicate", "changed", "unknown")
+
+
+class ReconcileCall(Frozen):
+    """The argument of the workflow and of the activity `perdure.reconcile`."""
+
+    connector: str
+    since: datetime | None = None
+    """None: LOOK_BACK before the end of the last comparison; for the first one, everything."""
+    until: datetime | None = None
+    """None: as late as everything has settled."""
+    look_back: timedelta = timedelta(hours=24)
+    """How far each comparison goes back over what the last one saw: that is how late landings are found."""
+
+
+class Reconciled(Frozen):
+    """The result of the workflow and of the activity `perdure.reconcile`. The report itself is in the database."""
+
+    report: str
+    connector: str
+    since: datetime
+    until: datetime
+    effects: int
+    listed: int
+    counts: dict[str, int]
+    opened: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class RepairCall(Frozen):
+    """The argument of the workflow `perdure.repair`."""
+
+    finding: str
+    how: How | None = None
+    """None: what fits the kind of the finding."""
+    of: str = "operations"
+    """Who is asked for the approval."""
+    within: timedelta = timedelta(days=7)
+    by: str = ""
+    """Who wants it repaired."""
+
+
+class ProposeCall(Frozen):
+    """The argument of the activity `perdure.propose_repair`."""
+
+    step: StepRef
+    finding: str
+    how: How | None = None
+
+
+class Proposal(Frozen):
+    """What would be done about a finding. An approval binds to all of it."""
+
+    finding: str
+    kind: FindingKind
+    how: How
+    question: str
+    detail: str
+    risk: Risk = "low"
+    reversibility: Reversibility = "irreversible"
+    call: EffectCall | None = None
+    """What would be performed; None where nothing is sent."""
+    takes: timedelta = timedelta(seconds=30)
+    """How long one attempt may take."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything that is proposed."""
+        return digest(self.model_dump(mode="json"))
+
+
+class CloseCall(Frozen):
+    """The argument of the activity `perdure.close_finding`."""
+
+    step: StepRef
+    finding: str
+    how: How
+    by: str
+    """Who approved it."""
+    effect: str = ""
+    """The key of the effect that repaired it."""
+
+
+class Repaired(Frozen):
+    """The result of the workflow `perdure.repair`."""
+
+    finding: str
+    state: FindingState
+    how: How
+    by: str
+    effect: str = ""
+    remote_ref: str = ""
+
+
+# Drift
+
+
+class Change(Frozen):
+    """One difference between the contract that is relied on and the live one."""
+
+    operation: str
+    side: Literal["request", "response", "operation", "description", "annotations"]
+    path: str = ""
+    """Where in the schema, e.g. `/amount` or `/lines/*/sku`."""
+    what: str
+    verdict: Verdict
+    actions: tuple[str, ...] = ()
+    """The actions that rely on it."""
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.side}{' ' + self.path if self.path else ''}: {self.what}"
+
+
+class Checked(Frozen):
+    """How the contract that a connector relies on compares with the live one."""
+
+    connector: str
+    version: str = ""
+    """The connector's version: the digest of everything that it declares."""
+    verdict: Verdict
+    changes: tuple[Change, ...] = ()
+    relied_on: str
+    """Digest of the contract in force."""
+    live: str
+    """Digest of what the target said: what `accept` binds to."""
+    blocked: tuple[str, ...] = ()
+    """The high-risk actions that are not performed until somebody accepts the change."""
+    at: datetime
+
+
+class CheckContractCall(Frozen):
+    """The argument of the workflow and of the activity `perdure.check_contract`."""
+
+    connector: str
+
+
+class ContractState(Frozen):
+    """The result of the workflow and of the activity `perdure.check_contract`."""
+
+    connector: str
+    checked: Checked | None = None
+    """None: its target has no contract to ask for."""
+
+
+class ActionFact(Frozen):
+    """What is told of an action in lists."""
+
+    name: str
+    risk: Risk
+    reversibility: Reversibility
+    reads: bool
+    undo: str = ""
+    mechanism: str = ""
+    listed: bool = False
+
+
+class ConnectorFacts(Frozen):
+    """What is told of a connector in lists."""
+
+    name: str
+    version: str
+    actions: tuple[ActionFact, ...]

@@ -1,0 +1,116 @@
+"""The workflows that run on schedules, and the repair of what they find."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+from perdure.connectors.watched import (
+    CheckContractCall,
+    CloseCall,
+    ContractState,
+    Proposal,
+    ProposeCall,
+    ReconcileCall,
+    Reconciled,
+    RepairCall,
+    Repaired,
+)
+from perdure.errors import InvalidInput
+from perdure.workflows.approvals import approval
+from perdure.workflows.run import current_run
+from perdure.workflows.steps import execute, perform
+
+_RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
+# A schedule comes again. Until then a target that is down for longer than this need not be asked.
+_PATIENT = RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=2), maximum_attempts=15)
+
+
+@workflow.defn(name="perdure.reconcile")
+class Reconcile:
+    """Compares the ledger with what a target says."""
+
+    @workflow.run
+    async def run(self, call: ReconcileCall) -> Reconciled:
+        """Return how many differences there are; the report is in the database."""
+        return await execute(
+            "perdure.reconcile",
+            call,
+            Reconciled,
+            id="reconcile",
+            summary=f"Compare the ledger with {call.connector}",
+            timeout=timedelta(hours=1),
+            retries=_PATIENT,
+        )
+
+
+@workflow.defn(name="perdure.check_contract")
+class CheckContract:
+    """Compares the contract that a connector relies on with the live one."""
+
+    @workflow.run
+    async def run(self, call: CheckContractCall) -> ContractState:
+        """Return what has changed."""
+        return await execute(
+            "perdure.check_contract",
+            call,
+            ContractState,
+            id="check",
+            summary=f"Check the contract of {call.connector}",
+            timeout=timedelta(minutes=5),
+            retries=_PATIENT,
+        )
+
+
+@workflow.defn(name="perdure.repair")
+class Repair:
+    """Repairs one finding, once a person has approved exactly what would be done."""
+
+    @workflow.run
+    async def run(self, call: RepairCall) -> Repaired:
+        """Return what was done. A rejection leaves the finding open."""
+        proposal = await self._propose(call)
+        decision = await approval(
+            proposal.question,
+            of=call.of,
+            within=call.within,
+            about={"proposal": proposal, "asked by": call.by},
+            risk=proposal.risk,
+            name="repair",
+        )
+        effect = ""
+        if proposal.call is not None:
+            # The approval may have taken days: what was missing may have come, and what was too much may be gone.
+            if (await self._propose(call)).digest != proposal.digest:
+                raise InvalidInput(f"finding {proposal.finding} is not what was approved any more; start the repair again")
+            done = await perform(proposal.call, risk=proposal.risk, summary=proposal.question, timeout=proposal.takes)
+            effect = done.receipt.key
+        return await execute(
+            "perdure.close_finding",
+            CloseCall(
+                step=current_run().step("close"), finding=proposal.finding, how=proposal.how, by=decision.by, effect=effect
+            ),
+            Repaired,
+            id="close",
+            summary=f"Close finding {proposal.finding}",
+            timeout=timedelta(minutes=1),
+            retries=_RETRIES,
+        )
+
+    async def _propose(self, call: RepairCall) -> Proposal:
+        step = current_run().step("propose")
+        return await execute(
+            "perdure.propose_repair",
+            ProposeCall(step=step, finding=call.finding, how=call.how),
+            Proposal,
+            id=step.name,
+            summary=f"See what can be done about {call.finding}",
+            timeout=timedelta(minutes=2),
+            retries=_RETRIES,
+        )
+
+
+WORKFLOWS = [Reconcile, CheckContract, Repair]
+"""What every worker serves besides its own."""
