@@ -61,6 +61,7 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
         _collect(_imported(name), name, served)
+    served.connectors += _described(settings, served.connectors)
     if not configure:
         return served
     served.connectors = [_configured(each, settings.connector_options(each.name)) for each in served.connectors]
@@ -167,6 +168,19 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
             f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; "
             "name the module that does"
         )
+
+
+def _described(settings: Settings, defined: Sequence[Connector]) -> list[Connector]:
+    names = {connector.name for connector in defined}
+    if both := sorted(names & settings.openapi.keys()):
+        raise InvalidSettings(
+            f"the connector {both[0]!r} is defined by a module and by [openapi.{both[0]}]: drop one of them"
+        )
+    if not settings.openapi:
+        return []
+    from perdure.connectors.openapi import declared_in
+
+    return [declared_in(name, section) for name, section in settings.openapi.items()]
 
 
 def _configured(connector: Connector, options: Mapping[str, str]) -> Connector:

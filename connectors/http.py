@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar, cast
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, JsonValue
 
@@ -49,7 +50,8 @@ class HttpConnector(Configured):
             refund = HttpAction("payments.refund", Refund, RefundDone, request="POST /refunds")
 
     `configured` gives the connector that can act. It needs `url`; `token` goes along as bearer token, `header.NAME` as
-    that header. With `token_url` and a client or refresh token, it gets access tokens that all workers share.
+    that header, `query.NAME` as that parameter of each address. With `token_url` and a client or refresh token, it gets
+    access tokens that all workers share.
 
     One call is one request: nothing is retried, no redirect is followed.
     """
@@ -58,6 +60,7 @@ class HttpConnector(Configured):
         "url": "https://...",
         "token": "env:SHOP_TOKEN",
         r"header\.[\w-]+": "env:SHOP_KEY",
+        r"query\.[\w-]+": "env:SHOP_KEY",
         "token_url": "https://.../oauth/token",
         "client_id": "desk",
         "client_secret": "env:SHOP_CLIENT_SECRET",
@@ -112,7 +115,7 @@ class HttpConnector(Configured):
                 raise EffectRejected(f"{self._said(spec, response)}: check the connector's url")
             raise open_end(self._said(spec, response), retry_after=_retry_after(response))
         try:
-            return spec.executed(_parsed(response))
+            return spec.executed(self.parsed(spec, response))
         except ValueError as error:
             raise open_end(f"{spec.name}: {self._name} answered {status}, and {error}") from None
 
@@ -161,12 +164,15 @@ class HttpConnector(Configured):
 
     async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
         """Yield what the target lists, page by page, in the window or around it. Raises as `Reconcilable.listing` says."""
+        alike: dict[tuple[Listing, str], list[_Action]] = {}
         for action in self._specs:
             if action.listing is not None:
-                async for page in self._pages(action, action.listing, since, until):
-                    for listed in action.listed(page):
-                        if listed.at is None or since <= listed.at < until:
-                            yield listed
+                alike.setdefault((action.listing, action.remote_ref), []).append(action)
+        for (listing, _), actions in alike.items():
+            async for page in self._pages(actions[0], listing, since, until):
+                for listed in (each for action in actions for each in action.listed(page)):
+                    if listed.at is None or since <= listed.at < until:
+                        yield listed
 
     async def contract(self) -> Contract | None:
         """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""
@@ -248,11 +254,12 @@ class HttpConnector(Configured):
         url = self.option("url", self.default_url).rstrip("/")
         content, described = self.written(spec, request, attempt.key)
         keyed = spec.headers(attempt.key) if key else {}
-        headers = await self._identified(spec, attempt) | keyed | described
+        headers = httpx.Headers(dict(request.headers))
+        headers.update(await self._identified(spec, attempt) | keyed | described)
         try:
             return await self._client.request(
                 request.method,
-                url + request.path,
+                url + self._with_keys(request.path),
                 content=content,
                 headers=headers,
                 timeout=attempt.deadline.total_seconds(),
@@ -269,6 +276,14 @@ class HttpConnector(Configured):
             return None, {}
         content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         return content, {"Content-Type": "application/json"}
+
+    def parsed(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
+        """Return the JSON of RESPONSE, which says that SPEC was done. Raises `ValueError` if it has none."""
+        return _parsed(response)
+
+    def _with_keys(self, path: str) -> str:
+        keys = {name.removeprefix("query."): self.option(name) for name in self.given if name.startswith("query.")}
+        return f"{path}{'&' if '?' in path else '?'}{urlencode(keys)}" if keys else path
 
     async def identified(self, within: timedelta) -> dict[str, str]:
         """Return, WITHIN that time, the headers that say who asks."""
