@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
 
 import pytest
-from connectors_kit import Paid, Pay, ShopProcess
-from pydantic import BaseModel, JsonValue
+from connectors_kit import Paid, Pay, Server, ShopProcess, reply
+from pydantic import BaseModel
 
 from perdure.connectors import Absent, AnyAction, Attempt, CannotTell, Found, HttpAction, HttpConnector, Target
 from perdure.connectors.contracts import In, Out
@@ -53,47 +50,6 @@ class Bank(HttpConnector):
         target=NATURAL,
     )
     balance = HttpAction("bank.balance", Pay, Paid, request="GET /balance", reads=True)
-
-
-@dataclass
-class Server:
-    """A server that answers each request with the next of ANSWERS, as they are, and then closes the connection."""
-
-    answers: list[bytes] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
-    bodies: list[JsonValue] = field(default_factory=list)
-    url: str = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
-        body = await reader.readexactly(int(lines.get("content-length", 0)))
-        self.heads.append(head)
-        self.bodies.append(json.loads(body or b"null"))
-        answer = self.answers.pop(0)
-        if answer == b"silence":
-            await reader.read()
-        writer.write(answer)
-        writer.close()
-
-
-def reply(status: int, body: JsonValue | bytes = b"", **headers: str) -> bytes:
-    """Return the bytes of an answer."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + content
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A scripted server."""
-    server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    yield server
-    listening.close()
 
 
 @pytest.fixture
