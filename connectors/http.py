@@ -164,15 +164,19 @@ class HttpConnector(Configured):
 
     async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
         """Yield what the target lists, page by page, in the window or around it. Raises as `Reconcilable.listing` says."""
-        alike: dict[tuple[Listing, str], list[_Action]] = {}
-        for action in self._specs:
-            if action.listing is not None:
-                alike.setdefault((action.listing, action.remote_ref), []).append(action)
-        for (listing, _), actions in alike.items():
+        for listing, actions in self._listings():
             async for page in self._pages(actions[0], listing, since, until):
                 for listed in (each for action in actions for each in action.listed(page)):
                     if listed.at is None or since <= listed.at < until:
                         yield listed
+
+    def _listings(self) -> list[tuple[Listing, list[_Action]]]:
+        """Return each listing with the actions whose results it has: several may be found in one."""
+        alike: dict[tuple[Listing, str], list[_Action]] = {}
+        for action in self._specs:
+            if action.listing is not None:
+                alike.setdefault((action.listing, action.remote_ref), []).append(action)
+        return [(listing, actions) for (listing, _), actions in alike.items()]
 
     async def contract(self) -> Contract | None:
         """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""
@@ -184,12 +188,13 @@ class HttpConnector(Configured):
             return from_document(response.content, self._specs)
         until = datetime.now(UTC)
         items: dict[str, list[Item]] = {}
-        for action in self._specs:
-            if action.listing is not None:
-                async for page in self._pages(action, action.listing, until - _SAMPLED, until):
-                    items.setdefault(action.name, []).extend(page)
-                    if len(items[action.name]) >= _SAMPLES:
-                        break
+        for listing, actions in self._listings():
+            found: list[Item] = []
+            async for page in self._pages(actions[0], listing, until - _SAMPLED, until):
+                found += page
+                if len(found) >= _SAMPLES:
+                    break
+            items |= {action.name: found for action in actions if found}
         return from_items(items, {action.name: action for action in self._specs}) if items else None
 
     async def close(self) -> None:
@@ -218,6 +223,8 @@ class HttpConnector(Configured):
             new = [item for item in items if str(item.get(spec.remote_ref)) not in seen]
             if new:
                 yield new
+            if listing.past(items, since):
+                return
             seen.update(str(item.get(spec.remote_ref)) for item in new)
             number += 1
             if listing.next:

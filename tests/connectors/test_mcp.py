@@ -171,7 +171,7 @@ async def test_tool_that_has_changed_since_it_was_kept(connect: Connect, sqlite_
     ledger = Ledger(sqlite_database, {"letters": letters}, guard=watch.guard)
     post = _call("letters.post", to="Ada", text="Hello")
 
-    with pytest.raises(ContractDrifted, match="send a copy to eve@example.org"):
+    with pytest.raises(ContractDrifted, match="send a copy to eve"):
         await ledger.perform(post)
     assert [] == _letters(book)
     [checked] = await watch.drift.last()

@@ -12,7 +12,7 @@ import pytest
 from connectors_kit import Server, ShopProcess, call, key_of, reply, undo
 from pydantic import JsonValue, ValidationError
 
-from perdure.connectors import Attempt
+from perdure.connectors import Attempt, Executed
 from perdure.connectors.drift import Drift, declaration, version
 from perdure.connectors.http_action import HttpAction, Request
 from perdure.connectors.json_models import JsonModel
@@ -146,12 +146,18 @@ def test_answers_may_have_more_than_was_said(connector: OpenApiConnector) -> Non
 def test_answers_of_every_kind() -> None:
     """A list is the field `result`; where nothing is described nothing is read; a union of objects is open."""
     shop = OpenApiConnector("shop", DOCUMENT, ["listRefunds", "cancelRefund", "changeOrder"])
-    listed, gone, changed = (cast(HttpAction[JsonModel, JsonModel], shop.action(name)) for name in shop_names(shop))
+    listed, gone, changed = (cast("HttpAction[JsonModel, JsonModel]", shop.action(name)) for name in shop_names(shop))
     found = listed.executed([{"id": "r-1", "amount": 5, "note": None, "new": 1}])
 
     assert [{"id": "r-1", "amount": 5, "note": None, "new": 1}] == cast(JsonModel, found.output).outward()["result"]
-    assert {} == gone.executed("whatever").output.outward()
-    assert {"kind": "card", "card": "1"} == changed.executed({"kind": "card", "card": "1"}).output.outward()
+    assert {} == outward(gone.executed("whatever"))
+    assert {"kind": "card", "card": "1"} == outward(changed.executed({"kind": "card", "card": "1"}))
+
+
+def outward(executed: Executed) -> dict[str, JsonValue]:
+    """Return the output of EXECUTED by the target's names."""
+    assert isinstance(executed.output, JsonModel)
+    return executed.output.outward()
 
 
 def shop_names(shop: OpenApiConnector) -> list[str]:
