@@ -52,7 +52,8 @@ class Served:
 def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
 
-    Without CONFIGURE the connectors stay as declared, which is enough for a replay.
+    Connectors that the settings make from OpenAPI documents come along. Without CONFIGURE there are only those of the modules,
+    as they are declared, which is enough for a replay.
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """
@@ -61,9 +62,9 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
         _collect(_imported(name), name, served)
-    served.connectors += _described(settings, served.connectors)
     if not configure:
         return served
+    served.connectors += _described(settings, served.connectors)
     served.connectors = [_configured(each, settings.connector_options(each.name)) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import unquote, urlsplit
@@ -44,7 +45,7 @@ class Document:
         """Whether it is OpenAPI 3.0, whose schemas are not JSON Schema."""
         return str(self.root["openapi"]).startswith("3.0")
 
-    @property
+    @cached_property
     def operations(self) -> Mapping[str, Part]:
         """The operations by `METHOD /path`."""
         paths = Part(self, dict(self.root), "#").get("paths")

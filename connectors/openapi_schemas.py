@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, cast
 
 from pydantic import JsonValue
@@ -111,7 +111,7 @@ class Schemas:
         for name in value:
             if name not in _KNOWN and not name.startswith("x-"):
                 part.refuse(f"the keyword {name!r} of a schema is not understood")
-        self._check_type(part)
+        _check(part)
         made: Schema = {name: each for name, each in value.items() if name in _TAKEN}
         for name in _ONE:
             if name in value:
@@ -164,13 +164,48 @@ class Schemas:
             except re.error:
                 del made["pattern"]  # another dialect: the target itself checks it
 
-    def _check_type(self, part: Part) -> None:
-        kinds = part.value.get("type", [])
-        for kind in kinds if isinstance(kinds, list) else [kinds]:
-            if kind not in _TYPES or (kind == "null" and part.document.old):
-                part.refuse(f"the type {kind!r} is not understood")
-        if part.value.get("format") == "binary":
-            part.refuse("bytes (`format: binary`) cannot be an argument or an answer")
+
+def _check(part: Part) -> None:
+    kinds = part.value.get("type", [])
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        if kind not in _TYPES or (kind == "null" and part.document.old):
+            part.refuse(f"the type {kind!r} is not understood")
+    if part.value.get("format") == "binary":
+        part.refuse("bytes (`format: binary`) cannot be an argument or an answer")
+    for name, what, fits in _VALUES:
+        if name in part.value and not fits(part.value[name]):
+            if not (name.startswith("exclusive") and part.document.old and isinstance(part.value[name], bool)):
+                part.refuse(f"{name} is not {what}")
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: JsonValue) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_names(value: JsonValue) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_VALUES: Final[tuple[tuple[str, str, Callable[[JsonValue], bool]], ...]] = (
+    *(
+        (name, "a number", _is_number)
+        for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+    ),
+    *(
+        (f"{end}{what}", "a count", _is_count)
+        for end in ("min", "max")
+        for what in ("Length", "Items", "Properties", "Contains")
+    ),
+    *((name, "a text", lambda value: isinstance(value, str)) for name in ("pattern", "format", "title", "description")),
+    ("uniqueItems", "true or false", lambda value: isinstance(value, bool)),
+    ("enum", "a list", lambda value: isinstance(value, list)),
+    ("required", "a list of names", _is_names),
+    ("dependentRequired", "lists of names", lambda value: isinstance(value, dict) and all(map(_is_names, value.values()))),
+)
 
 
 _SAID: Final = {"title", "description", "default"}

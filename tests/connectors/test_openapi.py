@@ -451,7 +451,7 @@ def test_wrong_declarations(use: Use, said: str) -> None:
         ("/components/schemas/Refund/properties/id", {"$ref": "#/nowhere"}, "at #/components/schemas/Refund/properties/id"),
         ("/components/schemas/Refund/properties/id", {"type": "txt"}, "at #/components/schemas/Refund/.*'txt' is not"),
         ("/components/schemas/Refund/properties/id", {"typ": "string"}, "the keyword 'typ' of a schema"),
-        ("/components/schemas/Refund/properties/id", {"minLength": "1"}, "its schema is not one"),
+        ("/components/schemas/Refund/properties/id", {"minLength": "1"}, "properties/id: minLength is not a count"),
         ("/paths/~1refunds/post/parameters/0/in", "cookie", "post/parameters/0: a parameter in 'cookie'"),
         ("/paths/~1refunds/post/parameters/0/style", "matrix", "the style 'matrix'"),
         ("/paths/~1refunds/post/parameters/0/schema", {"type": "object"}, "needs `style: deepObject`"),
