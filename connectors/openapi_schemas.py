@@ -173,9 +173,10 @@ def _check(part: Part) -> None:
     if part.value.get("format") == "binary":
         part.refuse("bytes (`format: binary`) cannot be an argument or an answer")
     for name, what, fits in _VALUES:
-        if name in part.value and not fits(part.value[name]):
-            if not (name.startswith("exclusive") and part.document.old and isinstance(part.value[name], bool)):
-                part.refuse(f"{name} is not {what}")
+        value = part.value.get(name)
+        flag = part.document.old and name.startswith("exclusive") and isinstance(value, bool)
+        if name in part.value and not flag and not fits(value):
+            part.refuse(f"{name} is not {what}")
 
 
 def _is_number(value: JsonValue) -> bool:
@@ -191,10 +192,8 @@ def _is_names(value: JsonValue) -> bool:
 
 
 _VALUES: Final[tuple[tuple[str, str, Callable[[JsonValue], bool]], ...]] = (
-    *(
-        (name, "a number", _is_number)
-        for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-    ),
+    *((name, "a number", _is_number) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    ("multipleOf", "a number above 0", lambda value: _is_number(value) and cast(float, value) > 0),
     *(
         (f"{end}{what}", "a count", _is_count)
         for end in ("min", "max")
