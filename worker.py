@@ -52,8 +52,8 @@ class Served:
 def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
 
-    Connectors that the settings make from OpenAPI documents come along. Without CONFIGURE there are only the modules' own, as
-    they are declared, which is enough for a replay.
+    Connectors that the settings make from OpenAPI documents come along. Without CONFIGURE there are only those of the
+    modules, as they are declared, which is enough for a replay.
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """

@@ -40,6 +40,7 @@ __all__ = ["HttpAction", "HttpConnector", "Listing"]
 _Action = HttpAction[BaseModel, BaseModel]
 
 _SAMPLED = timedelta(days=30)
+_SAMPLED_EVERY = timedelta(minutes=5)
 _SAMPLES = 200
 
 
@@ -177,6 +178,11 @@ class HttpConnector(Configured):
             if action.listing is not None:
                 alike.setdefault((action.listing, action.remote_ref), []).append(action)
         return [(listing, actions) for (listing, _), actions in alike.items()]
+
+    @property
+    def contract_age(self) -> timedelta:
+        """How old the last look at the contract may be in any case: to infer it from lists takes many requests."""
+        return timedelta(0) if self.openapi else _SAMPLED_EVERY
 
     async def contract(self) -> Contract | None:
         """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""

@@ -12,6 +12,7 @@ import asyncio
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -64,6 +65,7 @@ class OpenApiConnector(HttpConnector):
         if self._live and not is_address(self._live) and not self._live.startswith("/"):
             raise InvalidSettings(f"{name}: live is {self._live!r}; it is an address or a path such as /openapi.json")
         self._uses = _uses(name, uses)
+        self._last: tuple[bytes, Contract] | None = None
         super().__init__(*Actions(name, self._document, self._uses).every())
 
     def action(self, name: str) -> Action[JsonModel, JsonModel]:
@@ -103,15 +105,24 @@ class OpenApiConnector(HttpConnector):
         """Return what the document says that the actions were made from."""
         return self._contract_in(self._document)
 
+    @property
+    def contract_age(self) -> timedelta:
+        """How old the last look at the contract may be in any case."""
+        return timedelta(0) if self._live else super().contract_age
+
     async def contract(self) -> Contract | None:
         """Return what the live document says of the actions; if nobody said where it is, what their listings let infer."""
         if not self._live:
             return await super().contract()
         content = await self._fetched(self._live)
-        try:
-            return await asyncio.to_thread(lambda: self._contract_in(parsed(content, "the live document")))
-        except InvalidSettings as error:
-            raise EffectRejected(f"{self.name}: {error.message}") from None
+        # It is asked for before each high-risk write, and hardly ever another one.
+        if self._last is None or self._last[0] != content:
+            try:
+                contract = await asyncio.to_thread(lambda: self._contract_in(parsed(content, "the live document")))
+            except InvalidSettings as error:
+                raise EffectRejected(f"{self.name}: {error.message}") from None
+            self._last = (content, contract)
+        return self._last[1]
 
     def _contract_in(self, document: Document) -> Contract:
         by_shape = {shape(place): (place, part) for place, part in document.operations.items()}
