@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     openapi: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     """Connectors made from OpenAPI documents, e.g. `[openapi.shop] document = "shop.openapi.yaml"`, with their actions."""
 
-    contract_age: timedelta | None = timedelta(minutes=5)
+    contract_age: timedelta | None = timedelta(seconds=10)
     """How old the last look at a target's contract may be when a high-risk write relies on it; `PT0S` looks each time."""
 
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
