@@ -139,12 +139,13 @@ class Journal:
     ) -> None:
         """Bring the effect HELD to the state AFTER with CHANGES, BY a person where one says so.
 
-        Raises `EffectBusy` if its fence is no longer in force.
+        Raises `EffectBusy` if its fence is no longer in force, or if its holder has written how it ended meanwhile.
         """
         if after not in TRANSITIONS[held.state]:
             raise AssertionError(f"effect {held.key}: {after!r} does not follow {held.state!r}")
         at = at or self.clock()
-        row = {"held_key": held.key, "held_fence": held.fence, "state": after, "updated_at": at}
+        held_as = {"held_key": held.key, "held_fence": held.fence, "held_state": held.state}
+        row = held_as | {"state": after, "updated_at": at}
         row |= {name: _storable(value) if isinstance(value, str) else value for name, value in changes.items()}
         fence = changes.get("fence", held.fence)
         event = _event(held.key, fence, (held.state, after), at, _storable(note)) | {"by": by, "verified": verified}
@@ -218,7 +219,12 @@ class Journal:
 _INSERT_SQLITE = sqlite.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_POSTGRES = postgresql.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_EVENT = sa.insert(EffectEventRow)
-_UPDATE = sa.update(EffectRow).where(col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0)
+_UPDATE = sa.update(EffectRow).where(
+    col(EffectRow.key) == sa.bindparam("held_key"),
+    col(EffectRow.fence) == sa.bindparam("held_fence"),
+    # A holder writes its last word without a new fence. Who read the row before that must not write over it.
+    col(EffectRow.state) == sa.bindparam("held_state"),
+)
 _SELECT = sa.select(EffectRow).where(col(EffectRow.key) == sa.bindparam("key"))
 _SELECT_HOLDER = sa.select(EffectRow).where(
     col(EffectRow.business_key) == sa.bindparam("business_key"),
