@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from perdure.connectors.commits import Change, Commits
 from perdure.connectors.contracts import AnyAction, Effect, EffectEvent, EffectState
-from perdure.connectors.states import TRANSITIONS, lease
+from perdure.connectors.states import TRANSITIONS, doubt, lease
 from perdure.connectors.tables import EffectEventRow, EffectRow
 from perdure.errors import EffectBusy, NotFound
 from perdure.lineage import Lineage, StepRef
@@ -73,7 +73,7 @@ class Journal:
         lease_until = at + lease(target)
         row = _new_row(intent, "in flight", at) | {
             "lease_until": lease_until,
-            "doubt_until": at + target.deadline + target.settle,
+            "doubt_until": at + doubt(target),
             "sent": 1,
             "first_sent_at": at,
             "last_sent_at": at,
@@ -106,7 +106,7 @@ class Journal:
         changes: dict[str, object] = {
             "fence": fence,
             "lease_until": lease_until,
-            "doubt_until": at + target.deadline + target.settle,
+            "doubt_until": at + doubt(target),
             "sent": held.sent + 1,
             "last_sent_at": at,
         }
