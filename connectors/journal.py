@@ -178,13 +178,21 @@ class Journal:
         return None if row is None else _effect(row)
 
     async def generations(self, effect: Effect) -> Sequence[Effect]:
-        """Return the later generations of EFFECT, changed intents of the same step, the newest first."""
+        """Return the later generations of EFFECT, the newest first: changed intents of the same step, and repairs."""
+        one = effect.step.lineage.model_dump() | {
+            "step": effect.step.name,
+            "item": effect.item,
+            "generation": effect.generation,
+        }
         async with self._database.read() as connection:
-            rows = (await connection.execute(_SELECT_CONTRADICTING, {"key": effect.key})).mappings().all()
-        # What contradicts it by the business key alone is another step's, or another run's.
-        one = (effect.step.lineage, effect.step.name, effect.item)
-        found = [_effect(row) for row in rows]
-        return [each for each in found if (each.step.lineage, each.step.name, each.item) == one]
+            rows = (await connection.execute(_SELECT_LATER, one)).mappings().all()
+        return [_effect(row) for row in rows]
+
+    async def give_way(self, effect: Effect, to: str) -> bool:
+        """Let go of EFFECT's business key for the effect under the key TO, which a person has sent in its place."""
+        event = _event(effect.key, effect.fence, (effect.state, effect.state), self.clock(), f"sent again as {to}")
+        row = {"held_key": effect.key, "held_state": effect.state, "beside": True}
+        return await self._commits.apply(Change(effect.key, _GIVE_WAY, row, event))
 
     async def starting_with(self, prefix: str) -> Sequence[Effect]:
         """Return up to two effects whose keys start with PREFIX."""
@@ -231,8 +239,16 @@ _SELECT_HOLDER = sa.select(EffectRow).where(
     col(EffectRow.state).not_in(("failed", "compensated")),
     sa.not_(col(EffectRow.beside)),
 )
-_SELECT_CONTRADICTING = (
-    sa.select(EffectRow).where(col(EffectRow.contradicts) == sa.bindparam("key")).order_by(col(EffectRow.generation).desc())
+_SELECT_LATER = (
+    sa.select(EffectRow)
+    .where(*(col(getattr(EffectRow, name)) == sa.bindparam(name) for name in (*Lineage.model_fields, "step", "item")))
+    .where(col(EffectRow.generation) > sa.bindparam("generation"))
+    .order_by(col(EffectRow.generation).desc())
+)
+_GIVE_WAY = sa.update(EffectRow).where(
+    col(EffectRow.key) == sa.bindparam("held_key"),
+    col(EffectRow.state) == sa.bindparam("held_state"),
+    sa.not_(col(EffectRow.beside)),
 )
 _SELECT_EVENTS = (
     sa.select(EffectEventRow).where(col(EffectEventRow.key) == sa.bindparam("key")).order_by(col(EffectEventRow.id))
