@@ -101,12 +101,14 @@ class Course:
             return await self._journal.get(claim.key)
         if isinstance(probe, Absent):
             return claim
+        await self._could_not_tell(claim, probe.why)
+
+    async def _could_not_tell(self, claim: Claim, why: str) -> NoReturn:
         looks = claim.looks + 1
         if looks >= self._target.looks:
-            await self._park(claim, f"it was looked up {looks} times: {probe.why}")
-        changes = {"lease_until": None, "looks": looks, "error": probe.why}
-        await self._journal.move(claim, "unknown", changes, note=probe.why)
-        raise EffectUnknown(f"{self._what} may have happened: {probe.why}", retry_after=self._target.settle)
+            await self._park(claim, f"it was looked up {looks} times: {why}")
+        await self._journal.move(claim, "unknown", {"lease_until": None, "looks": looks, "error": why}, note=why)
+        raise EffectUnknown(f"{self._what} may have happened: {why}", retry_after=self._target.settle)
 
     async def _probe(self, claim: Claim) -> Probe:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
@@ -128,7 +130,7 @@ class Course:
         except TargetUnavailable as error:
             await self._not_taken(claim, error)
         except EffectRejected as error:
-            await self._rejected(claim, error)
+            return await self._rejected(claim, error)
         except Exception as error:  # noqa: BLE001  whatever it is, the request may have been on its way
             await self._lost(claim, error)
         return await self._confirm(claim, executed, "response")
@@ -181,18 +183,32 @@ class Course:
         await self._journal.move(claim, "unknown", changes, note=error.message)
         raise EffectUnknown(error.message, retry_after=error.retry_after) from error
 
-    async def _rejected(self, claim: Claim, error: EffectRejected) -> NoReturn:
-        changes: dict[str, object] = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
+    async def _rejected(self, claim: Claim, error: EffectRejected) -> EffectResult:
+        if claim.doubt_until is not None:
+            earlier = await self._earlier(claim, error)
+            if earlier is not None:
+                return await self._confirm(claim, earlier.executed, "probe")
+        if self._intent.must or self._intent.undo_of:
+            # There is no way back from here, so it is no end that the target says no.
+            await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
+        changes = {"lease_until": None, "doubt_until": None, "error": error.message}
+        await self._journal.move(claim, "failed", changes, note=error.message)
+        raise error
+
+    async def _earlier(self, claim: Claim, error: EffectRejected) -> Found | None:
+        """Return what an earlier request of CLAIM did, if it did: that this one was refused, with ERROR, tells nothing of it.
+
+        The target may have asked for a valid password before it looked at the key.
+        """
         at = self._now()
-        if claim.doubt_until is None or claim.doubt_until <= at:
-            if self._intent.must or self._intent.undo_of:
-                # There is no way back from here, so it is no end that the target says no.
-                await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
-            await self._journal.move(claim, "failed", changes | {"doubt_until": None}, note=error.message)
-            raise error
-        # A request before this one may still land, so this refusal is not the last word.
-        await self._journal.move(claim, "unknown", changes, note=error.message)
-        raise EffectUnknown(error.message, retry_after=claim.doubt_until - at) from error
+        if claim.doubt_until is not None and at < claim.doubt_until:
+            changes = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
+            await self._journal.move(claim, "unknown", changes, note=error.message)
+            raise EffectUnknown(error.message, retry_after=claim.doubt_until - at) from error
+        probe = await self._probe(claim)
+        if isinstance(probe, CannotTell):
+            await self._could_not_tell(claim, f"a repeat was refused, {error.message}, and {probe.why}")
+        return probe if isinstance(probe, Found) else None
 
     async def _lost(self, claim: Claim, error: Exception) -> NoReturn:
         why = f"the answer of {self._intent.action.connector} was lost: {_reason(error)}"
