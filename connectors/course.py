@@ -8,7 +8,6 @@ from typing import NoReturn
 from pydantic import BaseModel, JsonValue
 
 from perdure.connectors.contracts import (
-    Absent,
     AnyAction,
     Attempt,
     CannotTell,
@@ -36,6 +35,7 @@ from perdure.errors import (
 from perdure.storage import now
 
 CLOSED = "it was undone before it had happened, so it is not done any more"
+LEFT = "nobody asks for it any more, and it is not at the target"
 
 
 class Course:
@@ -86,7 +86,27 @@ class Course:
         await self._journal.move(absent, "failed", changes, note=CLOSED)
         return await self._journal.get(self._intent.key)
 
-    async def _look(self, found: Effect, move: Move) -> Effect | Claim:
+    async def find_out(self, found: Effect) -> Effect:
+        """Look up what became of the effect FOUND, for which no run asks any more, and send nothing.
+
+        What is neither at the target nor on its way is proposed again, for whoever may ask some day. An undo is parked:
+        what it was to take back stands. Raises `EffectParked` also where one look-up could not tell.
+        """
+        move = next_move(found, self._target, self._now(), undoing=True)
+        if move.kind == "answer":
+            return found
+        absent = found if move.kind == "send" else await self._look(found, move, last=True)
+        if isinstance(absent, Effect) and absent.state != "proposed":
+            return absent
+        if self._intent.undo_of:
+            await self._park(absent, f"{LEFT}, so that {self._intent.undo_of} stands", doubt_until=None)
+        if isinstance(absent, Claim):
+            await self._journal.move(
+                absent, "proposed", {"lease_until": None, "doubt_until": None, "error": LEFT}, note=LEFT
+            )
+        return await self._journal.get(self._intent.key)
+
+    async def _look(self, found: Effect, move: Move, *, last: bool = False) -> Effect | Claim:
         # Returns the effect if it is at the target, or the claim under which it was found to be absent.
         if move.kind == "busy":
             raise EffectBusy(f"{self._what} is in the hands of another attempt", retry_after=move.after)
@@ -99,13 +119,13 @@ class Course:
         if isinstance(probe, Found):
             await self._confirm(claim, probe.executed, "probe")
             return await self._journal.get(claim.key)
-        if isinstance(probe, Absent):
-            return claim
-        await self._could_not_tell(claim, probe.why)
+        if isinstance(probe, CannotTell):
+            await self._could_not_tell(claim, probe.why, last=last)
+        return claim
 
-    async def _could_not_tell(self, claim: Claim, why: str) -> NoReturn:
+    async def _could_not_tell(self, claim: Claim, why: str, *, last: bool = False) -> NoReturn:
         looks = claim.looks + 1
-        if looks >= self._target.looks:
+        if last or looks >= self._target.looks:
             await self._park(claim, f"it was looked up {looks} times: {why}")
         await self._journal.move(claim, "unknown", {"lease_until": None, "looks": looks, "error": why}, note=why)
         raise EffectUnknown(f"{self._what} may have happened: {why}", retry_after=self._target.settle)
@@ -196,7 +216,7 @@ class Course:
         raise error
 
     async def _earlier(self, claim: Claim, error: EffectRejected) -> Found | None:
-        """Return what an earlier request of CLAIM did, if it did: that this one was refused, with ERROR, tells nothing of it.
+        """Return what an earlier request of CLAIM did, if it did: that this one was refused with ERROR says nothing of it.
 
         The target may have asked for a valid password before it looked at the key.
         """

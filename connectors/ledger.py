@@ -29,7 +29,7 @@ from perdure.connectors.contracts import (
 from perdure.connectors.course import Course, parked, read
 from perdure.connectors.identity import stand
 from perdure.connectors.journal import Intent, Journal
-from perdure.connectors.resolving import resolve
+from perdure.connectors.resolving import resolve, undone
 from perdure.connectors.wire import canonical, sha256, understood
 from perdure.errors import NotFound, UnknownAction
 from perdure.storage import Database, now
@@ -102,6 +102,18 @@ class Ledger:
             return Undone(effect=call.effect, outcome="nothing to undo")
         return await _to_the_end(self._undo_all(call))
 
+    async def find_out(self, effect: Effect) -> Effect:
+        """Find out what became of EFFECT, whose run has ended, and return it as it stands then. Nothing is sent.
+
+        Raises `EffectParked` if a person has to, `EffectBusy` while an attempt holds it, and `EffectUnknown` while it may
+        still land or its target cannot be asked.
+        """
+        connector, action = self._known(effect.action)
+        found = await Course(self._journal, connector, _begun(effect, action)).find_out(effect)
+        if found.undo_of and found.state == "succeeded":
+            await undone(self._journal, found.undo_of, found.key)
+        return found
+
     async def resolve(self, resolution: Resolution) -> Effect:
         """Write down what a person says about a parked effect, and return it as it stands then.
 
@@ -141,6 +153,11 @@ class Ledger:
     def action(self, name: str) -> AnyAction:
         """Return the action called NAME. Raises `UnknownAction` with those that there are."""
         return self._known(name)[1]
+
+    def serves(self, name: str) -> bool:
+        """Say whether there is an action called NAME."""
+        connector = self._connectors.get(name.partition(".")[0])
+        return connector is not None and name in connector.actions
 
     def _known(self, name: str) -> tuple[Connector, AnyAction]:
         connector = self._connectors.get(name.partition(".")[0])
