@@ -286,7 +286,7 @@ class EffectCall(Frozen):
     generation: int = 0
     must: bool = False
     """Whether the run can only go forward: then a refusal is no end, it is parked for a person."""
-    instead_of: str = ""
+    instead_of: str = Field(default="", exclude_if=lambda key: not key)
     """The key of an effect that is gone at the target, where a person has approved that this is sent in its place."""
 
 
