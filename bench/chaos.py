@@ -41,7 +41,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="perdure-chaos-") as folder:
         settings = Settings(
-            home=Path(folder),
+            home=_made(options.keep) if options.keep else Path(folder),
             operations=options.operations,
             seed=options.seed,
             targets=targets,
@@ -74,9 +74,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the operations that need no Temporal server, how many go through workflows all the same (0.2); "
         "resets and cancellations always do, unless it is 0",
     )
+    parser.add_argument("--keep", type=Path, help="keep the books, the ledgers and the logs in this new folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--sabotage", choices=("", "new key"), default="", help="break the ledger, to see that it shows")
     return parser
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder.absolute()
 
 
 def _chosen(given: str) -> list[str]:
