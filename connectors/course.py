@@ -23,7 +23,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.identity import refused, waits_unsent
 from perdure.connectors.journal import Claim, Intent, Journal
-from perdure.connectors.states import Move, next_move
+from perdure.connectors.states import STALL, Move, lease, next_move
 from perdure.connectors.wire import canonical, sha256
 from perdure.errors import (
     EffectBusy,
@@ -135,8 +135,8 @@ class Course:
 
     async def _execute(self, claim: Claim) -> Executed:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
-        if self._now() > claim.lease_until - attempt.deadline:
-            # The process stood still after the claim. Sending now could outlast the lease, and another may send then.
+        if self._now() > claim.lease_until - lease(self._target) + STALL:
+            # The process stood still after the claim. What it sent now could land when others take it for settled.
             raise TargetUnavailable(f"{self._what} was not sent: the worker was held up for too long before it")
         async with asyncio.timeout(attempt.deadline.total_seconds()):
             return await self._connector.execute(self._intent.action, self._intent.args, attempt)

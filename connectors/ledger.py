@@ -88,7 +88,7 @@ class Ledger:
             business_key=business_key(action, args),
             must=call.must,
         )
-        return await _to_the_end(self._perform(connector, intent))
+        return await _to_the_end(self._perform(connector, intent, instead_of=call.instead_of))
 
     async def undo(self, call: UndoCall) -> Undone:
         """Undo the effect that CALL names, once it is known what became of it.
@@ -156,7 +156,9 @@ class Ledger:
     async def _guarded(self, connector: Connector, action: AnyAction) -> Connector:
         return connector if self._guard is None else await self._guard.before(connector, action)
 
-    async def _perform(self, connector: Connector, intent: Intent) -> EffectResult:
+    async def _perform(self, connector: Connector, intent: Intent, *, instead_of: str) -> EffectResult:
+        if instead_of:
+            await self._journal.give_way(await self._journal.get(instead_of), intent.key)
         intent, stands = await stand(self._journal, self._askers, intent)
         return await Course(self._journal, connector, intent).perform(stands)
 
@@ -175,6 +177,8 @@ class Ledger:
             return await self._leave(call, effect, action)
         if effect.state == "parked":
             raise parked(effect.key, action, effect.error)
+        if effect.replaced:
+            return Undone(effect=key, outcome="nothing to undo", receipt=effect.receipt)
         if effect.business_key is not None and effect.state == "succeeded" and await self._askers.give_up(key):
             return Undone(effect=key, outcome="kept", receipt=effect.receipt)
         if action.undo is None:

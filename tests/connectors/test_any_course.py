@@ -429,6 +429,11 @@ def test_any_course_of_events(sqlite_template: Path) -> None:
     run_state_machine_as_test(
         AnyCourse,
         settings=settings(
-            max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=60,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )
