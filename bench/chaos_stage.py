@@ -75,6 +75,8 @@ class Side:
         self._home.mkdir()
         self._given = self._home / "operations.jsonl"
         self._given.write_text("".join(f"{each.model_dump_json()}\n" for each in operations))
+        self._results = self._home / "results.jsonl"
+        self._results.touch()
         self._endings: dict[str, list[str]] = defaultdict(list)
         self._database = ""
         self._stack = AsyncExitStack()
@@ -115,7 +117,7 @@ class Side:
         self.facts["killed"] = json.loads(said)["killed"]
         self.facts["seconds"] = round(time.monotonic() - began, 1)
         surprises: Counter[str] = Counter()
-        for line in (self._home / "results.jsonl").read_text().splitlines():
+        for line in self._results.read_text().splitlines():
             result = json.loads(line)
             surprises.update(result.get("surprises", {}))
             if "op" in result:
@@ -171,7 +173,7 @@ class Side:
             operations=str(self._given),
             addresses=self.addresses,
             ledgers=self._ledgers,
-            results=str(self._home / "results.jsonl"),
+            results=str(self._results),
             pace=self._settings.pace,
             sabotage=self._settings.sabotage,
         )

@@ -30,7 +30,7 @@ from perdure.connectors.testing.http_proxy import Asked
 
 _BRINK = {"postgres": b"COMMIT", "smtp": b"\r\n.\r\n"}
 """What a client sends when the target stands at the brink of acting."""
-_AT_WORK = 0.02
+_AT_WORK = 0.01
 """How many seconds a target takes at most to act."""
 
 
