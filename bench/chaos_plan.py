@@ -73,6 +73,8 @@ class Operation(Frozen):
     """Whether three askers share its business key only, not its step."""
     pause: float | None = None
     """How many seconds after the start the run is reset or cancelled. None: a reset when it has ended."""
+    saga: bool = False
+    """Whether its run does it in a saga."""
     dies: tuple[str, ...] = ()
     """Where the processes that perform it are killed, one after the other, e.g. `before write 2`."""
 
@@ -126,7 +128,7 @@ def _operation(name: str, target: str, fault: str, lane: Lane, ledger: LedgerIn,
         # What comes together in a bad hour.
         strike = chance.choice(("lose response", "lose request", "land late"))
     strikes = 0 if strike == "none" else chance.choice((1, 1, 1, 2, 3))
-    pause = None if fault == "reset" and chance.random() < 0.5 else round(chance.uniform(0, 0.4), 3)
+    pause = None if fault == "reset" and chance.random() < 0.5 else round(chance.choice((0.3, 3)) * chance.random(), 3)
     return Operation(
         name=name,
         target=target,
@@ -137,6 +139,7 @@ def _operation(name: str, target: str, fault: str, lane: Lane, ledger: LedgerIn,
         strikes=strikes,
         once=fault == "triple delivery" and (lane == "temporal" or chance.random() < 0.5),
         pause=pause if fault in ("reset", "cancel") else None,
+        saga=fault == "cancel" and chance.random() < 0.5,
         dies=tuple(_deaths(chance)) if fault == "kill -9" else (),
     )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -62,10 +63,19 @@ class Once:
         operation = wanted.operation
         action = every_action(Pace(wanted.settle, wanted.late, wanted.deadline))[operation.action]
         within = timedelta(0)  # nobody resolves anything here: what is parked is counted as such
-        if operation.fault == "cancel":
+        if operation.saga:
             async with Saga(parked_within=within) as saga:
                 return (await saga.act(action, argument(operation))).receipt.remote_ref
         return (await act(action, argument(operation), parked_within=within)).receipt.remote_ref
+
+
+@workflow.defn(name="chaos.nothing")
+class Nothing:
+    """Ends at once: whoever has its result knows that a worker serves."""
+
+    @workflow.run
+    async def run(self) -> None:
+        """Do nothing."""
 
 
 @dataclass
@@ -135,6 +145,7 @@ class Runs:
 
     async def perform(self, operations: Sequence[Operation]) -> dict[str, list[Ending]]:
         """Return what the askers of each of OPERATIONS were told in the end."""
+        await self._client.execute_workflow(Nothing.run, id=f"served-{uuid.uuid4()}", task_queue=QUEUE)
         endings = await asyncio.gather(*(self._one(each) for each in operations))
         return {each.name: told for each, told in zip(operations, endings, strict=True)}
 
@@ -241,26 +252,36 @@ def _deaths(operations: Sequence[Operation], seed: int) -> list[str]:
     return points
 
 
+async def _nothing(_: object) -> None:
+    """Warm nothing up."""
+
+
 async def serve(told: Told) -> None:
     """Be a worker until SIGTERM."""
     from bench.chaos_clients import DoomedDatabase, operations_in
     from bench.chaos_connectors import Doom, connectors
-    from perdure import storage
+    from perdure import storage, telemetry
     from perdure.connection import connect
     from perdure.plugin import PerdurePlugin
+    from perdure.routing.router import Router
     from perdure.settings import load_settings
 
+    settings = load_settings()
+    telemetry.configure(settings)
+    logging.disable(logging.CRITICAL)  # what goes wrong here is meant to
+    # No model is asked here, and each worker that follows a killed one would import LiteLLM for seconds.
+    Router.warm_up = _nothing  # type: ignore[method-assign]
     doom = Doom(os.environ["CHAOS_DIES"])
     DoomedDatabase.doom = doom
     vars(storage)["Database"] = DoomedDatabase
     operations = [each for each in operations_in(told.operations) if each.lane == "temporal"]
     through = connectors(told.addresses, told.pace, doom=doom, operations=operations)
-    plugin = PerdurePlugin(load_settings(), connectors=list(through.values()), pass_through=("bench",))
+    plugin = PerdurePlugin(settings, connectors=list(through.values()), pass_through=("bench",))
     client = await connect(plugin, role="worker", patience=timedelta(seconds=20))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     doom.live()
-    async with Worker(client, task_queue=QUEUE, workflows=[Once]):
+    async with Worker(client, task_queue=QUEUE, workflows=[Once, Nothing]):
         await stop.wait()
 
 
