@@ -48,7 +48,7 @@ def table(performed: Performed) -> str:
             f"{runs['cancellations']} cancellations, {sum(runs['killed'].values())} workers killed with -9"
         )
     if "workers" in lanes:
-        killed = facts["killed"]
+        killed = facts["workers"]["killed"]
         lines.append(
             f"{lanes['workers'].operations} went through plain worker processes, of which {sum(killed.values())} were killed "
             f"with -9 at {len(killed)} points"

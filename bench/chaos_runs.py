@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import uuid
@@ -121,6 +122,7 @@ class Fleet:
             "PERDURE_HOME": str(self.home / f"worker-{uuid.uuid4().hex[:8]}"),
             "PERDURE_DATABASE_URL": self.told.ledgers["sqlite"],
             "PERDURE_CONFIG": os.devnull,
+            "SSL_CERT_DIR": str(self.home),
             "PERDURE_LOG_LEVEL": "error",
             "CHAOS_DIES": point,
         }
@@ -238,7 +240,9 @@ async def perform(
             endings |= await runs.perform(killed)
         await plugin.close()
     assert not fleet.killed
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     facts = {"runs": runs.started, "resets": runs.resets, "cancellations": runs.cancels, "killed": dict(doomed.killed)}
+    facts["cpu_seconds_of_children"] = round(used.ru_utime + used.ru_stime, 1)
     return endings, facts
 
 

@@ -114,8 +114,7 @@ class Side:
         said = await host.stdout.read()
         if await host.wait() or not said:
             raise RuntimeError(f"the worker processes ended early: {tied.last_lines(self._home / 'log', 20)}")
-        self.facts["killed"] = json.loads(said)["killed"]
-        self.facts["seconds"] = round(time.monotonic() - began, 1)
+        self.facts["workers"] = json.loads(said) | {"seconds": round(time.monotonic() - began, 1)}
         surprises: Counter[str] = Counter()
         for line in self._results.read_text().splitlines():
             result = json.loads(line)
@@ -207,6 +206,8 @@ class Side:
 
     async def _start(self, module: str, argument: str) -> asyncio.subprocess.Process:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
+        # Nothing here speaks TLS, and each of many processes would read all the certificates that there are.
+        kept["SSL_CERT_DIR"] = str(self._home)
         paths = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
         with (self._home / "log").open("ab") as log:
             process = await tied.start(

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -186,7 +187,9 @@ def main() -> None:
         host.run(deque(jobs(told, operations)))
     finally:
         host.stop()
-    print(json.dumps({"killed": host.killed}), flush=True)
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    print(json.dumps({"killed": host.killed, "cpu_seconds": round(cpu, 1)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import signal
 import sqlite3
 import sys
@@ -240,7 +241,9 @@ async def serve(told: dict[str, Any]) -> None:
         await stop.wait()
     drawn = sum((faults.drawn for faults in world.faults), Counter[Fault]())
     latest = max((faults.latest for faults in world.faults), default=0.0)
-    print(json.dumps({"drawn": drawn, "latest": latest}), flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = round(used.ru_utime + used.ru_stime, 1)
+    print(json.dumps({"drawn": drawn, "latest_landing": round(latest, 2), "cpu_seconds": cpu}), flush=True)
 
 
 if __name__ == "__main__":
