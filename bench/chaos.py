@@ -1,11 +1,11 @@
-"""Does an effect happen once when everything goes wrong, and what does a client that simply retries do then?
+"""Does an effect happen once when everything goes wrong, beside a client that simply retries.
 
 Operations that are wanted once go to targets that keep books of their own, through the ledger and beside it through a naive
 client, with the same faults by the same schedule: requests and answers get lost, land late or are spoilt, workers are killed
 with -9 at every transition of the ledger, work is delivered three times, runs are reset and cancelled. Then the books are
-counted. The exit code is 1 if the ledger did anything twice, lost anything, or has anything open that nobody was asked about.
+counted. The exit code is 1 if the ledger did anything twice, lost anything, or has something open that nobody is asked about.
 
-    python -m bench.chaos [--operations 1000] [--seed 7] [--json] [--targets http-listed,smtp] [--faults kill -9,reset]
+    python -m bench.chaos [--operations 1000] [--seed 7] [--json] [--targets http-listed,smtp] [--faults "kill -9,reset"]
 """
 
 from __future__ import annotations

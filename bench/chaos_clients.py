@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from bench.chaos_connectors import TABLE, Doom, Strikes, argument, connectors
 from bench.chaos_plan import HTTP, Operation, Pace
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from perdure.connectors import Connector, EffectCall, UndoCall, effect_key
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing import Faults
-from perdure.errors import EffectError, EffectParked, EffectRejected, PerdureError
+from perdure.errors import EffectParked, EffectRejected, PerdureError
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.storage import Database
 

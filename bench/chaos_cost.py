@@ -13,6 +13,7 @@ from bench.chaos_clients import DoomedDatabase, Ledgered, Naive
 from bench.chaos_connectors import Doom, connectors
 from bench.chaos_plan import Operation, Pace
 from bench.chaos_world import World
+
 from perdure.connectors.ledger import Ledger
 
 ONE_BY_ONE = 150

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from bench.chaos_plan import Operation
+
 from perdure.connectors import EffectState
 
 OPEN: frozenset[EffectState] = frozenset({"claimed", "in flight", "unknown"})

@@ -117,31 +117,30 @@ def schedule(
         turns[cell] -= through_temporal
         lane: Lane = "temporal" if share and (through_temporal or fault in ("reset", "cancel")) else "workers"
         ledger = ledgers[(number // len(cells)) % len(ledgers)] if lane == "workers" else "sqlite"
-        operations.append(_operation(f"op-{number:06d}", target, fault, lane, ledger, chance))
+        begun = Operation(name=f"op-{number:06d}", target=target, fault=fault, lane=lane, ledger=ledger)
+        operations.append(_drawn(begun, chance))
     chance.shuffle(operations)
     return operations
 
 
-def _operation(name: str, target: str, fault: str, lane: Lane, ledger: LedgerIn, chance: random.Random) -> Operation:
+def _drawn(begun: Operation, chance: random.Random) -> Operation:
+    """Return BEGUN with what CHANCE decides about it."""
+    fault = begun.fault
     strike: Fault = ON_THE_WAY.get(fault, "none")
-    if fault in AT_THE_WORKER and target not in BY_BYTES and chance.random() < 0.5:
+    if fault in AT_THE_WORKER and begun.target not in BY_BYTES and chance.random() < 0.5:
         # What comes together in a bad hour.
         strike = chance.choice(("lose response", "lose request", "land late"))
     strikes = 0 if strike == "none" else chance.choice((1, 1, 1, 2, 3))
     pause = None if fault == "reset" and chance.random() < 0.5 else round(chance.choice((0.3, 3)) * chance.random(), 3)
-    return Operation(
-        name=name,
-        target=target,
-        fault=fault,
-        lane=lane,
-        ledger=ledger,
-        strike=strike,
-        strikes=strikes,
-        once=fault == "triple delivery" and (lane == "temporal" or chance.random() < 0.5),
-        pause=pause if fault in ("reset", "cancel") else None,
-        saga=fault == "cancel" and chance.random() < 0.5,
-        dies=tuple(_deaths(chance)) if fault == "kill -9" else (),
-    )
+    drawn = {
+        "strike": strike,
+        "strikes": strikes,
+        "once": fault == "triple delivery" and (begun.lane == "temporal" or chance.random() < 0.5),
+        "pause": pause if fault in ("reset", "cancel") else None,
+        "saga": fault == "cancel" and chance.random() < 0.5,
+        "dies": tuple(_deaths(chance)) if fault == "kill -9" else (),
+    }
+    return begun.model_copy(update=drawn)
 
 
 def _deaths(chance: random.Random) -> Iterator[str]:

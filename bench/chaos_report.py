@@ -44,14 +44,14 @@ def table(performed: Performed) -> str:
     if "temporal" in lanes:
         runs = facts["temporal"]
         lines.append(
-            f"{lanes['temporal'].operations} operations went through {runs['runs']} workflow runs: {runs['resets']} resets, "
-            f"{runs['cancellations']} cancellations, {sum(runs['killed'].values())} workers killed with -9"
+            f"{lanes['temporal'].operations} operations went through {runs['runs']} workflow runs, with {runs['resets']} resets, "
+            f"{runs['cancellations']} cancellations and {sum(runs['killed'].values())} workers killed with -9"
         )
     if "workers" in lanes:
         killed = facts["workers"]["killed"]
         lines.append(
-            f"{lanes['workers'].operations} went through plain worker processes, of which {sum(killed.values())} were killed "
-            f"with -9 at {len(killed)} points"
+            f"{lanes['workers'].operations} went through plain worker processes, {sum(killed.values())} of them killed with "
+            f"-9 at {len(killed)} points"
         )
     lines.append(
         f"an effect on a healthy target takes {cost.ledger_ms} ms, {cost.naive_ms} ms without a ledger "
@@ -70,5 +70,3 @@ def _both(ours: Mapping[str, Tally], naive: Mapping[str, Tally]) -> dict[str, di
 def _row(ours: Tally, naive: Tally) -> str:
     left = f"{ours.operations:>6}{ours.duplicates:>7}{ours.lost:>6}{ours.unknown_unparked:>9}{ours.parked:>8}"
     return f"{left}    {naive.duplicates:>7}{naive.lost:>6}{naive.unknown_unparked:>9}"
-
-

@@ -1,6 +1,6 @@
 """The workflows of bench/chaos.py, the worker that is killed under them, and who resets and cancels them.
 
-    python -m bench.chaos_runs '{"client": "perdure", ...}'     is a worker, by the environment's TEMPORAL_ADDRESS
+python -m bench.chaos_runs '{"client": "perdure", ...}'     is a worker, by the environment's TEMPORAL_ADDRESS
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
 
     from bench.chaos_connectors import argument, every_action
     from bench.chaos_plan import Operation, Pace
+
     from perdure.lineage import Frozen
     from perdure.workflows import Saga, act
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 QUEUE = "chaos"
 AT_ONCE = 60
 """How many runs go on at the same time."""
+AT_ONCE_WHERE_KILLED = 15
+"""How many do while workers are killed, so that each kill finds some that have just begun."""
 WORKERS = 2
 
 
@@ -115,25 +118,16 @@ class Fleet:
             self.killed[point] += 1
 
     async def _start(self, point: str) -> asyncio.subprocess.Process:
-        from perdure.commands import tied
-        from perdure.commands.worker_process import environment
+        from bench.chaos_processes import start
 
         ours = {
+            "TEMPORAL_ADDRESS": self.address,
             "PERDURE_HOME": str(self.home / f"worker-{uuid.uuid4().hex[:8]}"),
             "PERDURE_DATABASE_URL": self.told.ledgers["sqlite"],
-            "PERDURE_CONFIG": os.devnull,
-            "SSL_CERT_DIR": str(self.home),
             "PERDURE_LOG_LEVEL": "error",
             "CHAOS_DIES": point,
         }
-        kept = {name: value for name, value in environment(self.address, "default").items() if "PERDURE_" not in name}
-        with (self.home / "worker.log").open("ab") as log:
-            return await tied.start(
-                [sys.executable, "-m", "bench.chaos_runs", self.told.model_dump_json()],
-                env=kept | ours,
-                stdout=log.fileno(),
-                stderr=log.fileno(),
-            )
+        return await start("bench.chaos_runs", self.told.model_dump_json(), self.home, more=ours, log="worker.log")
 
 
 class Runs:
@@ -145,8 +139,9 @@ class Runs:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self.started = self.resets = self.cancels = 0
 
-    async def perform(self, operations: Sequence[Operation]) -> dict[str, list[Ending]]:
+    async def perform(self, operations: Sequence[Operation], *, at_once: int = AT_ONCE) -> dict[str, list[Ending]]:
         """Return what the askers of each of OPERATIONS were told in the end."""
+        self._slots = asyncio.Semaphore(at_once)
         await self._client.execute_workflow(Nothing.run, id=f"served-{uuid.uuid4()}", task_queue=QUEUE)
         endings = await asyncio.gather(*(self._one(each) for each in operations))
         return {each.name: told for each, told in zip(operations, endings, strict=True)}
@@ -205,9 +200,7 @@ class Runs:
 
     async def _start(self, operation: Operation, asker: str = "") -> WorkflowHandle[Once, str]:
         self.started += 1
-        given = Wanted(
-            operation=operation, settle=self._pace.settle, late=self._pace.late, deadline=self._pace.deadline
-        )
+        given = Wanted(operation=operation, settle=self._pace.settle, late=self._pace.late, deadline=self._pace.deadline)
         return await self._client.start_workflow(Once.run, given, id=f"{operation.name}{asker}", task_queue=QUEUE)
 
 
@@ -237,7 +230,7 @@ async def perform(
         async with Fleet(told, home, server.address) as fleet:
             endings = await runs.perform(quiet)
         async with Fleet(told, home, server.address, _deaths(killed, seed)) as doomed:
-            endings |= await runs.perform(killed)
+            endings |= await runs.perform(killed, at_once=AT_ONCE_WHERE_KILLED)
         await plugin.close()
     assert not fleet.killed
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -250,9 +243,12 @@ def _deaths(operations: Sequence[Operation], seed: int) -> list[str]:
     """Return where the workers under OPERATIONS are killed. Each one serves many, so each dies at a later point."""
     chance = random.Random(seed)  # noqa: S311  faults, not secrets
     points = []
-    for _ in range(min(12, (len(operations) + 5) // 6)):
-        what, most = chance.choice((("write", 24), ("send", 12), ("look", 4)))
-        points.append(f"{chance.choice(('before', 'after'))} {what} {chance.randint(1, most)}")
+    for _ in range(min(16, (len(operations) + 5) // 6)):
+        if chance.random() < 0.2:
+            points.append(f"at {chance.randint(1, 1500)} ms")
+        else:
+            what, most = chance.choice((("write", 6), ("send", 5), ("look", 2)))
+            points.append(f"{chance.choice(('before', 'after'))} {what} {chance.randint(1, most)}")
     return points
 
 
@@ -264,6 +260,7 @@ async def serve(told: Told) -> None:
     """Be a worker until SIGTERM."""
     from bench.chaos_clients import DoomedDatabase, operations_in
     from bench.chaos_connectors import Doom, connectors
+
     from perdure import storage, telemetry
     from perdure.connection import connect
     from perdure.plugin import PerdurePlugin

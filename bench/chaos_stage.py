@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import os
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -19,18 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from bench.chaos_clients import Sabotage, Told
 from bench.chaos_connectors import TABLE
 from bench.chaos_cost import Cost, measure
 from bench.chaos_count import Count, Outcome, count
 from bench.chaos_plan import LedgerIn, Operation, Pace, schedule
+from bench.chaos_processes import start
+from sqlalchemy.ext.asyncio import create_async_engine
+
 from perdure.commands import tied
 from perdure.connectors import EffectState
 from perdure.storage import open_database
 
-ROOT = Path(__file__).resolve().parent.parent
 Name = Literal["perdure", "naive"]
 
 
@@ -205,17 +203,7 @@ class Side:
         return states
 
     async def _start(self, module: str, argument: str) -> asyncio.subprocess.Process:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
-        # Nothing here speaks TLS, and each of many processes would read all the certificates that there are.
-        kept["SSL_CERT_DIR"] = str(self._home)
-        paths = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
-        with (self._home / "log").open("ab") as log:
-            process = await tied.start(
-                [sys.executable, "-m", module, argument],
-                env=kept | {"PYTHONPATH": paths},
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log.fileno(),
-            )
+        process = await start(module, argument, self._home)
         self._stack.push_async_callback(tied.stop, process, patience=10)
         return process
 
@@ -285,10 +273,12 @@ async def perform(settings: Settings) -> Performed:
         for side in (ours, naive):
             stack.push_async_callback(side.stop)
             await side.open(postgres)
-        for name, part in (("workers", ours.work), ("the naive client", naive.work), ("workflows", ours.run)):
-            began = time.monotonic()
-            await part()
-            settings.say(f"{name}: {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        await asyncio.gather(ours.work(), naive.work())
+        settings.say(f"the worker processes of both clients: {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        await ours.run()
+        settings.say(f"the workflows: {time.monotonic() - began:.0f} s")
         for side in (ours, naive):
             await side.close()
         counts = await ours.count(), await naive.count()

@@ -17,23 +17,22 @@ import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-# Imported before the forks, so that none of them has to.
-import aiosqlite  # noqa: F401
-import asyncpg  # noqa: F401
-import httpx  # noqa: F401
-
+import httpx
+import sqlalchemy as sa
 from bench.chaos_clients import Client, Told, opened, operations_in
 from bench.chaos_connectors import Doom
 from bench.chaos_plan import Operation
+from sqlalchemy.ext.asyncio import create_async_engine
 
 TOGETHER = 3
 """How many operations share a process that is killed: one dies at its point, the others wherever they are then."""
-AT_ONCE = 12
+AT_ONCE = 32
 """How many processes of operations to be killed live at once."""
-CONCURRENCY = 40
+CONCURRENCY = 60
 """How many operations a process that nobody kills has in hand."""
 
 
@@ -111,6 +110,19 @@ async def _performed(client: Client, operation: Operation, asker: int) -> str:
     return await client.act(operation, asker)
 
 
+async def import_everything() -> None:
+    """Have imported what the processes need, so that none of the many has to: much of it comes with a first connection."""
+    with suppress(httpx.ConnectError):
+        async with httpx.AsyncClient() as client:
+            await client.get("http://127.0.0.1:9")
+    for url in ("sqlite+aiosqlite:///:memory:", "postgresql+asyncpg://nobody@127.0.0.1:9/nothing"):
+        engine = create_async_engine(url)
+        with suppress(OSError):
+            async with engine.begin() as connection:
+                await connection.execute(sa.text("SELECT 1"))
+        await engine.dispose()
+
+
 class Host:
     """Forks the processes and waits for them. It has no loop and no threads, so that a fork of it is whole."""
 
@@ -181,6 +193,7 @@ def main() -> None:
     operations = operations_in(told.operations)
     if told.client == "perdure":
         operations = [each for each in operations if each.lane == "workers"]
+    asyncio.run(import_everything())
     host = Host(told)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:

@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from bench.chaos_connectors import TABLE, Strikes
 from bench.chaos_plan import HTTP, Operation, Pace, through
+
 from perdure.connectors.testing import Fault, Faults, HttpFaultProxy, TcpFaultProxy
 from perdure.connectors.testing.http_proxy import Asked
 
@@ -62,7 +63,7 @@ class Books:
 
 
 class Service:
-    """Three targets that speak HTTP: one drops repeats of an idempotency key, one can be asked for a reference, one neither."""
+    """Three targets that speak HTTP: one drops repeats of a key, one can be asked for a reference, one does neither."""
 
     def __init__(self, books: Books, chance: random.Random) -> None:
         self._books = books
@@ -199,7 +200,9 @@ class World:
         struck = [each for each in self.operations if each.target == target and each.strike != "none"]
         for strike in sorted({each.strike for each in struck}):
             faults = self._new_faults()
-            faults.script(*_in_a_row(strike, sum(each.strikes for each in struck if each.strike == strike), self.told["seed"]))
+            faults.script(
+                *_in_a_row(strike, sum(each.strikes for each in struck if each.strike == strike), self.told["seed"])
+            )
             proxy = await self._stack.enter_async_context(TcpFaultProxy(address, at=_BRINK[target], faults=faults))
             self.addresses[through(target, strike)] = self._url(target, f"{proxy.host}:{proxy.port}")
 
