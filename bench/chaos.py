@@ -1,9 +1,10 @@
 """Does an effect happen once when everything goes wrong, beside a client that simply retries.
 
-Operations that are wanted once go to targets that keep books of their own, through the ledger and beside it through a naive
-client, with the same faults by the same schedule: requests and answers get lost, land late or are spoilt, workers are killed
-with -9 at every transition of the ledger, work is delivered three times, runs are reset and cancelled. Then the books are
-counted. The exit code is 1 if the ledger did anything twice, lost anything, or has something open that nobody is asked about.
+Operations that are wanted once go to targets that keep books of their own, through the ledger and beside it through a
+naive client, with the same faults by the same schedule: requests and answers get lost, land late or are spoilt, workers
+are killed with -9 at every transition of the ledger, work is delivered three times, runs are reset and cancelled. Then
+the books are counted. The exit code is 1 if the ledger did anything twice, lost anything, or has something open that
+nobody is asked about.
 
     python -m bench.chaos [--operations 1000] [--seed 7] [--json] [--targets http-listed,smtp] [--faults "kill -9,reset"]
 """
@@ -69,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temporal",
         type=float,
-        default=0.2,
+        default=0.1,
         metavar="SHARE",
-        help="of the operations that need no Temporal server, how many go through workflows all the same (0.2); "
+        help="of the operations that need no Temporal server, how many go through workflows all the same (0.1); "
         "resets and cancellations always do, unless it is 0",
     )
     parser.add_argument("--keep", type=Path, help="keep the books, the ledgers and the logs in this new folder")

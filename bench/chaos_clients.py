@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import sqlalchemy as sa
 from bench.chaos_connectors import TABLE, Doom, Strikes, argument, connectors
 from bench.chaos_plan import HTTP, Operation, Pace
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perdure.connectors import Connector, EffectCall, UndoCall, effect_key
 from perdure.connectors.ledger import Ledger
@@ -172,7 +172,7 @@ class Naive:
         self._doom = doom
         self._strikes = Strikes([each for each in operations if each.target == "sqlite"])
         self._faults = Faults(late=timedelta(seconds=pace.late))
-        self._engines: dict[str, sa.ext.asyncio.AsyncEngine] = {}
+        self._engines: dict[str, AsyncEngine] = {}
         self._http: object = None
 
     async def act(self, operation: Operation, asker: int = 0) -> Ending:
@@ -261,8 +261,6 @@ class Naive:
             raise ConnectionError(fault)
 
     async def _committed(self, url: str, operation: Operation) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine
-
         if url not in self._engines:
             self._engines[url] = create_async_engine(url, connect_args={"timeout": 15} if "sqlite" in url else {})
         async with self._engines[url].begin() as connection:

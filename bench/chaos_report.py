@@ -44,14 +44,14 @@ def table(performed: Performed) -> str:
     if "temporal" in lanes:
         runs = facts["temporal"]
         lines.append(
-            f"{lanes['temporal'].operations} operations went through {runs['runs']} workflow runs, with {runs['resets']} resets, "
-            f"{runs['cancellations']} cancellations and {sum(runs['killed'].values())} workers killed with -9"
+            f"{lanes['temporal'].operations} operations went through {runs['runs']} workflow runs, with {runs['resets']} "
+            f"resets, {runs['cancellations']} cancellations and {sum(runs['killed'].values())} workers killed with -9"
         )
     if "workers" in lanes:
         killed = facts["workers"]["killed"]
         lines.append(
-            f"{lanes['workers'].operations} went through plain worker processes, {sum(killed.values())} of them killed with "
-            f"-9 at {len(killed)} points"
+            f"{lanes['workers'].operations} went through plain worker processes, {sum(killed.values())} of them killed "
+            f"with -9 at {len(killed)} points"
         )
     lines.append(
         f"an effect on a healthy target takes {cost.ledger_ms} ms, {cost.naive_ms} ms without a ledger "

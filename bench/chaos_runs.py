@@ -184,7 +184,9 @@ class Runs:
                 answer = await self._client.workflow_service.reset_workflow_execution(
                     ResetWorkflowExecutionRequest(
                         namespace=self._client.namespace,
-                        workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=handle.first_execution_run_id),
+                        workflow_execution=WorkflowExecution(
+                            workflow_id=handle.id, run_id=handle.first_execution_run_id or ""
+                        ),
                         reason="chaos",
                         workflow_task_finish_event_id=4,
                         request_id=str(uuid.uuid4()),
@@ -271,7 +273,7 @@ async def serve(told: Told) -> None:
     telemetry.configure(settings)
     logging.disable(logging.CRITICAL)  # what goes wrong here is meant to
     # No model is asked here, and each worker that follows a killed one would import LiteLLM for seconds.
-    Router.warm_up = _nothing  # type: ignore[method-assign]
+    Router.warm_up = _nothing  # type: ignore[assignment, method-assign]
     doom = Doom(os.environ["CHAOS_DIES"])
     DoomedDatabase.doom = doom
     vars(storage)["Database"] = DoomedDatabase
