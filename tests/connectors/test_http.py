@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
 from connectors_kit import Paid, Pay, Server, ShopProcess, reply
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
-from perdure.connectors import Absent, AnyAction, Attempt, CannotTell, Found, HttpAction, HttpConnector, Target
+from perdure.connectors import (
+    Absent,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Found,
+    HttpAction,
+    HttpConnector,
+    Listing,
+    Target,
+)
 from perdure.connectors.contracts import In, Out
 from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 from perdure.examples.returns_desk.desk_connectors import LookUp, Refund, Release, Reserve, inventory, orders, payments
@@ -299,3 +309,36 @@ async def test_desk_connectors_fit_the_shop(shop: ShopProcess) -> None:
 
 def _action(name: str) -> AnyAction:
     return Bank().actions[name]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_argument_that_would_be_another_address(server: Server, bank: Bank, name: str) -> None:
+    """An argument cannot lead a request to another place, and then nothing is sent."""
+    with pytest.raises(EffectRejected, match="that would be another address; nothing was sent"):
+        await bank.execute(_action("bank.give"), Give(to=name, amount=5), ATTEMPT)
+
+    assert [] == server.heads
+
+
+async def test_newest_first(server: Server) -> None:
+    """A list that begins with the newest is not read on from what is older than the window."""
+
+    class Notes(HttpConnector):
+        note = HttpAction(
+            "notes.note",
+            Pay,
+            Paid,
+            request="POST /notes",
+            listing=Listing("GET /notes?after={after}", at="at", newest_first=True),
+        )
+
+    notes = Notes().configured({"url": server.url, "query.key": "k"})
+    pages = [[{"id": 3, "amount": 3, "at": 300}], [{"id": 2, "amount": 2, "at": 200}, {"id": 1, "amount": 1, "at": 50}]]
+    server.answers = [reply(200, cast(JsonValue, page)) for page in pages]
+    since = datetime.fromtimestamp(100, UTC)
+
+    listed = [each.remote_ref async for each in notes.listing(since, since + timedelta(hours=1))]
+    await notes.close()
+
+    assert ["3", "2"] == listed
+    assert ["/notes?key=k", "/notes?after=3&key=k"] == [head.split()[1] for head in server.heads]

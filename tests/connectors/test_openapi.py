@@ -93,7 +93,7 @@ def test_body(connector: OpenApiConnector) -> None:
     request = asked(connector, "refund", order="R-1", amount=5)
     action = connector.action("refund")
 
-    assert ["order", "amount"] == list(action.input.model_fields)
+    assert ["order", "amount", "reason"] == list(action.input.model_fields)
     assert {"order": "R-1", "amount": 5, "reference": "pe-1"} == request.body
     assert {"Idempotency-Key": "none"} == request.headers
     assert action.describe is not None
@@ -321,6 +321,11 @@ def test_documents_kept_anew_are_relied_on(tmp_path: Path, connector: OpenApiCon
 
 CHANGES: Mapping[str, tuple[str, JsonValue, str]] = {
     "needed": ("/components/schemas/NewRefund/allOf/1/required", ["amount", "reference"], "/reference: is needed now"),
+    "enum": (
+        "/components/schemas/NewRefund/allOf/1/properties/reason",
+        {"type": "string", "enum": ["broken"]},
+        "request /reason",
+    ),
     "type": ("/components/schemas/Refund/properties/amount", {"type": "string"}, "/amount: integer -> string"),
     "enum of an answer": (
         "/components/schemas/Refund/properties/state",
@@ -401,7 +406,7 @@ def _with(pointer: str, value: JsonValue) -> JsonValue:
         (Use(operation="createRefund", mechanism="natural-key"), "needs `key`, a field of the body, and `probe`"),
         (
             Use(operation="createRefund", mechanism="natural-key", key="ref", probe="GET /refunds?r={key}"),
-            "no field 'ref' for the key; it has order, amount, reference",
+            "no field 'ref' for the key; it has order, amount, reference, reason",
         ),
         (
             Use(operation="createRefund", mechanism="natural-key", key="amount", probe="GET /refunds?r={key}"),
