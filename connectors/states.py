@@ -70,10 +70,10 @@ def next_move(effect: Effect, target: Target, at: datetime, *, undoing: bool = F
 
 
 def honoured(effect: Effect, target: Target, at: datetime) -> bool:
-    """Say whether a request sent at AT arrives while the target still knows EFFECT's key."""
+    """Say whether a request sent at AT lands while the target still knows EFFECT's key, however late that is."""
     if target.key_lifetime is None or effect.first_sent_at is None:
         return True
-    return at + target.deadline + SKEW < effect.first_sent_at + target.key_lifetime
+    return at + doubt(target) < effect.first_sent_at + target.key_lifetime
 
 
 def _exhausted(effect: Effect, target: Target) -> bool:

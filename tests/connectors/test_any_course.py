@@ -114,11 +114,12 @@ class World:
 
     def pass_time(self, span: timedelta) -> None:
         """Let SPAN pass; what is on its way lands in time."""
-        self.now += span
-        due = [each for each in self.coming if each[0] <= self.now]
-        self.coming = [each for each in self.coming if each[0] > self.now]
-        for _, action, key, args in sorted(due, key=lambda each: each[0]):
+        until = self.now + span
+        while due := sorted((each for each in self.coming if each[0] <= until), key=lambda each: each[0]):
+            self.coming.remove(due[0])
+            self.now, action, key, args = due[0]
             self.land(action, key, args)
+        self.now = until
 
     def land(self, action: str, key: str, args: BaseModel) -> Executed:
         """Do what was asked, unless it is a repeat that the target drops."""

@@ -11,10 +11,13 @@ from typing import get_args
 import pytest
 import yaml
 from doc_pages import Page
+from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined
 
 import perdure
 from perdure import errors
+from perdure.connectors.contracts import EffectState
+from perdure.connectors.states import TRANSITIONS
 from perdure.settings import Settings
 from perdure.workflows.plan_model import ActStep, ApprovalStep, GenerateStep, Plan, RecallStep, RememberStep
 
@@ -39,7 +42,7 @@ def rows(page: Path, heading: str) -> Iterator[list[str]]:
 def in_toml(value: object) -> str:
     """Return a default as the table shows it: nothing for what is empty by default."""
     if isinstance(value, timedelta):
-        return f"`PT{value.total_seconds():g}S`"
+        return f"`{TypeAdapter(timedelta).dump_python(value, mode='json')}`"
     return "" if value in (None, "") else f"`{value}`"
 
 
@@ -72,6 +75,20 @@ def test_plans_are_plans(page: Path) -> None:
         data = yaml.safe_load(block.text) if block.language == "yaml" else None
         if isinstance(data, dict) and "steps" in data:
             Plan.model_validate(data)
+
+
+def test_transitions() -> None:
+    """docs/effects.md lists each transition that an effect may make, and no other, and when it comes."""
+    listed = [(before, after, when) for before, after, when in rows(DOCS / "effects.md", "from")]
+
+    allowed = {(before or "new", after) for before, following in TRANSITIONS.items() for after in following}
+    assert sorted(allowed) == sorted((before, after) for before, after, _ in listed)
+    assert all(when for _, _, when in listed)
+
+
+def test_states() -> None:
+    """docs/connectors.md says of each state what is known in it."""
+    assert list(get_args(EffectState)) == [cells[0] for cells in rows(DOCS / "connectors.md", "state")]
 
 
 def test_plan_fields() -> None:
