@@ -37,6 +37,8 @@ from perdure.storage import now
 
 CLOSED = "it was undone before it had happened, so it is not done any more"
 
+UNASKED = "it is not at the target, and the run that asked for it was cancelled"
+
 
 class Course:
     """One attempt to bring the effect of INTENT to its end, through CONNECTOR.
@@ -85,6 +87,16 @@ class Course:
         changes = {"fence": absent.fence + 1, "lease_until": None, "doubt_until": None, "error": CLOSED}
         await self._journal.move(absent, "failed", changes, note=CLOSED)
         return await self._journal.get(self._intent.key)
+
+    async def settle(self, found: Effect) -> Effect:
+        """Find out what became of the effect FOUND, for which nobody asks just now. Nothing is sent."""
+        move = next_move(found, self._target, self._now(), undoing=True)
+        if move.kind not in ("answer", "send"):
+            looked = await self._look(found, move)
+            if isinstance(looked, Claim):
+                changes = {"lease_until": None, "doubt_until": None}
+                await self._journal.move(looked, "proposed", changes, note=UNASKED)
+        return await self._journal.get(found.key)
 
     async def _look(self, found: Effect, move: Move) -> Effect | Claim:
         # Returns the effect if it is at the target, or the claim under which it was found to be absent.
