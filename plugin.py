@@ -193,7 +193,12 @@ class PerdurePlugin(SimplePlugin):
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:
         ours = {connector.name for connector in self._connectors}
-        return serving(self.settings.connector_queues, ours, worker, [self._activities.act, self._activities.undo])
+        return serving(
+            self.settings.connector_queues,
+            ours,
+            worker,
+            [self._activities.act, self._activities.undo, self._activities.settle],
+        )
 
     def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
-from perdure.connectors.contracts import EffectCall, EffectResult, UndoCall, Undone
+from perdure.connectors.contracts import EffectCall, EffectResult, Settled, UndoCall, Undone
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
@@ -79,6 +79,11 @@ class StepActivities:
         """Undo an effect, or find that there is nothing to undo."""
         return await self.rooms.ledger.undo(call)
 
+    @activity.defn(name="perdure.settle")
+    async def settle(self, call: UndoCall) -> Settled:
+        """Find out what became of the effect of a run that was cancelled."""
+        return await self.rooms.ledger.settle(call)
+
     @activity.defn(name="perdure.ask")
     async def ask(self, call: AskCall) -> Asked:
         """Put a request before the reviewers."""
@@ -126,6 +131,7 @@ class StepActivities:
             self.remember,
             self.act,
             self.undo,
+            self.settle,
             self.ask,
             self.record_decision,
             self.check_plan,

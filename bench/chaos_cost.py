@@ -16,38 +16,51 @@ from bench.chaos_world import World
 
 from perdure.connectors.ledger import Ledger
 
-ONE_BY_ONE = 150
+MOST = 150
+"""How many effects are measured of each kind: one by one, and at once."""
 AT_ONCE = 25
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What one client took for effects on a healthy target."""
+
+    ms: float
+    """Median of one effect at a time."""
+    ms_at_once: float
+    """Of each when 25 go on at the same time: wall-clock time divided by effects."""
+    writes: float
+    """Transactions in the ledger's database for each."""
+    writes_at_once: float
+    """The same when 25 share them."""
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Milliseconds are of effects on `http-listed` without its proxy, the ledger in SQLite."""
+    """What an effect costs on `http-listed` without its proxy, the ledger in SQLite, and the call without a ledger."""
 
-    ledger_ms: float
-    """Median of one effect at a time, its request included."""
-    naive_ms: float
-    """The same without a ledger."""
-    added_ms: float
-    ledger_ms_at_once: float
-    """Of each effect when 25 go on at the same time: wall-clock time divided by effects."""
-    naive_ms_at_once: float
-    database_writes: float
-    """Transactions an effect."""
-    naive_database_writes: int = 0
+    perdure: Measured
+    naive: Measured
 
 
-async def measure(home: Path, pace: Pace) -> Cost:
-    """Measure it, one client after the other, in turns."""
+async def measure(home: Path, pace: Pace, *, effects: int = MOST) -> Cost:
+    """Measure it with so many EFFECTS of each kind, one client after the other."""
     folder = home / "cost"
     folder.mkdir()
     operations = [
         Operation(name=f"c-{number}", target="http-listed", fault="429", lane="workers", ledger="sqlite")
-        for number in range(4 * ONE_BY_ONE)
+        for number in range(4 * effects)
     ]
     given = folder / "operations.jsonl"
     given.write_text("".join(f"{each.model_dump_json()}\n" for each in operations))
-    told = {"operations": str(given), "books": str(folder / "books.db"), "postgres": "", "database": "", "seed": 1}
+    told = {
+        "operations": str(given),
+        "books": str(folder / "books.db"),
+        "postgres": "",
+        "database": "",
+        "seed": 1,
+        "work": 0,
+    }
     database = DoomedDatabase(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
     doom = database.doom = Doom()
     await database.migrate()
@@ -57,32 +70,28 @@ async def measure(home: Path, pace: Pace) -> Cost:
         ledgered = Ledgered(Ledger(database, through))
         naive = Naive(addresses, pace, Doom(), operations)
         half = len(operations) // 2
-        writes = doom.seen["write"]
-        ours, ours_at_once = await _timed(ledgered.act, operations[:half])
-        writes = doom.seen["write"] - writes
-        theirs, theirs_at_once = await _timed(naive.act, operations[half:])
+        cost = Cost(
+            perdure=await _measured(ledgered.act, operations[:half], doom),
+            naive=await _measured(naive.act, operations[half:], Doom()),
+        )
         await naive.close()
         for connector in through.values():
             await connector.close()
     await database.close()
-    return Cost(
-        ledger_ms=round(ours, 2),
-        naive_ms=round(theirs, 2),
-        added_ms=round(ours - theirs, 2),
-        ledger_ms_at_once=round(ours_at_once, 2),
-        naive_ms_at_once=round(theirs_at_once, 2),
-        database_writes=round(writes / half, 2),
-    )
+    return cost
 
 
-async def _timed(act: Callable[[Operation], Awaitable[object]], operations: list[Operation]) -> tuple[float, float]:
-    """Return the milliseconds of an operation: the median one by one, and each of many at the same time."""
-    alone, together = operations[:ONE_BY_ONE], operations[ONE_BY_ONE:]
+async def _measured(act: Callable[[Operation], Awaitable[object]], operations: list[Operation], doom: Doom) -> Measured:
+    half = len(operations) // 2
+    alone, together = operations[:half], operations[half:]
+    await act(alone[0])  # opens connections
     taken = []
-    for each in alone:
+    before = doom.seen["write"]
+    for each in alone[1:]:
         began = time.perf_counter()
         await act(each)
         taken.append(time.perf_counter() - began)
+    one_by_one = doom.seen["write"]
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(operation: Operation) -> None:
@@ -91,4 +100,9 @@ async def _timed(act: Callable[[Operation], Awaitable[object]], operations: list
 
     began = time.perf_counter()
     await asyncio.gather(*(one(each) for each in together))
-    return statistics.median(taken) * 1000, (time.perf_counter() - began) / len(together) * 1000
+    return Measured(
+        ms=round(statistics.median(taken or [0]) * 1000, 2),
+        ms_at_once=round((time.perf_counter() - began) / half * 1000, 2),
+        writes=round((one_by_one - before) / max(1, half - 1), 2),
+        writes_at_once=round((doom.seen["write"] - one_by_one) / half, 2),
+    )

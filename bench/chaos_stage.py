@@ -19,10 +19,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from bench.chaos_clients import Sabotage, Told
 from bench.chaos_connectors import TABLE
-from bench.chaos_cost import Cost, measure
+from bench.chaos_cost import MOST, Cost, measure
 from bench.chaos_count import Count, Outcome, count
 from bench.chaos_plan import LedgerIn, Operation, Pace, schedule
 from bench.chaos_processes import start
+from bench.chaos_world import AT_WORK
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from perdure.commands import tied
@@ -96,6 +97,7 @@ class Side:
             "database": self._database,
             "pace": asdict(self._settings.pace),
             "seed": self._settings.seed,
+            "work": AT_WORK,
         }
         self._world = await self._start("bench.chaos_world", json.dumps(told))
         assert self._world.stdout is not None
@@ -268,7 +270,7 @@ async def perform(settings: Settings) -> Performed:
         for url in ledgers.values():
             async with open_database(url):
                 pass  # brings its schema up to date
-        cost = await measure(settings.home, settings.pace)
+        cost = await measure(settings.home, settings.pace, effects=min(MOST, settings.operations))
         ours, naive = (Side(name, settings, operations, ledgers) for name in ("perdure", "naive"))
         for side in (ours, naive):
             stack.push_async_callback(side.stop)

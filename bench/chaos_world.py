@@ -32,8 +32,8 @@ from perdure.connectors.testing.http_proxy import Asked
 
 _BRINK = {"postgres": b"COMMIT", "smtp": b"\r\n.\r\n"}
 """What a client sends when the target stands at the brink of acting."""
-_AT_WORK = 0.01
-"""How many seconds a target takes at most to act."""
+AT_WORK = 0.01
+"""How many seconds a target that speaks HTTP takes at most to act."""
 
 
 class Books:
@@ -65,9 +65,10 @@ class Books:
 class Service:
     """Three targets that speak HTTP: one drops repeats of a key, one can be asked for a reference, one does neither."""
 
-    def __init__(self, books: Books, chance: random.Random) -> None:
+    def __init__(self, books: Books, chance: random.Random, at_work: float) -> None:
         self._books = books
         self._chance = chance
+        self._takes = at_work
         self._at_work: set[str] = set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +114,7 @@ class Service:
         return 201, {"id": self._books.write(target, op, key), "op": op}
 
     async def _work(self) -> None:
-        await asyncio.sleep(self._chance.uniform(0, _AT_WORK))
+        await asyncio.sleep(self._chance.uniform(0, self._takes))
 
 
 class Mailbox:
@@ -171,7 +172,7 @@ class World:
         await self._stack.aclose()
 
     async def _http(self, books: Books, wanted: set[str]) -> None:
-        service = Service(books, random.Random(self.told["seed"]))  # noqa: S311  latency, not secrets
+        service = Service(books, random.Random(self.told["seed"]), self.told["work"])  # noqa: S311  latency, not secrets
         server = await asyncio.start_server(service.converse, "127.0.0.1", 0)
         self._stack.callback(server.close)
         strikes = Strikes([each for each in self.operations if each.target in HTTP])

@@ -348,6 +348,14 @@ class Undone(Frozen):
     receipt: Receipt | None = None
 
 
+class Settled(Frozen):
+    """The result of the activity `perdure.settle`."""
+
+    effect: str
+    state: EffectState | None
+    """None: nothing of it had begun."""
+
+
 class Effect(Frozen):
     """One effect as it stands in the ledger."""
 

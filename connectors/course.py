@@ -86,16 +86,16 @@ class Course:
         await self._journal.move(absent, "failed", changes, note=CLOSED)
         return await self._journal.get(self._intent.key)
 
-    async def find_out(self, found: Effect) -> Effect:
-        """Look up what became of the effect FOUND, for which no run asks any more, and send nothing.
+    async def find_out(self, found: Effect, *, last: bool) -> Effect:
+        """Look up what became of the effect FOUND, for which no run asks just now, and send nothing.
 
         What is neither at the target nor on its way is proposed again, for whoever may ask some day. An undo is parked:
-        what it was to take back stands. Raises `EffectParked` also where one look-up could not tell.
+        what it was to take back stands. Raises `EffectParked`; with LAST also where one look-up could not tell.
         """
         move = next_move(found, self._target, self._now(), undoing=True)
         if move.kind == "answer":
             return found
-        absent = found if move.kind == "send" else await self._look(found, move, last=True)
+        absent = found if move.kind == "send" else await self._look(found, move, last=last)
         if isinstance(absent, Effect) and absent.state != "proposed":
             return absent
         if self._intent.undo_of:

@@ -20,6 +20,7 @@ from perdure.connectors.contracts import (
     EffectResult,
     EffectState,
     Resolution,
+    Settled,
     UndoCall,
     Undone,
     business_key,
@@ -30,8 +31,9 @@ from perdure.connectors.course import Course, parked, read
 from perdure.connectors.identity import stand
 from perdure.connectors.journal import Intent, Journal
 from perdure.connectors.resolving import resolve, undone
+from perdure.connectors.states import ENDED
 from perdure.connectors.wire import canonical, sha256, understood
-from perdure.errors import NotFound, UnknownAction
+from perdure.errors import EffectParked, NotFound, UnknownAction
 from perdure.storage import Database, now
 
 if TYPE_CHECKING:
@@ -109,10 +111,18 @@ class Ledger:
         still land or its target cannot be asked.
         """
         connector, action = self._known(effect.action)
-        found = await Course(self._journal, connector, _begun(effect, action)).find_out(effect)
+        found = await Course(self._journal, connector, _begun(effect, action)).find_out(effect, last=True)
         if found.undo_of and found.state == "succeeded":
             await undone(self._journal, found.undo_of, found.key)
         return found
+
+    async def settle(self, call: UndoCall) -> Settled:
+        """Find out what became of the effect that CALL names, for a run that was cancelled and does not ask again.
+
+        Nothing is sent and nothing undone. One that is not at the target may still be asked for, after a reset for example.
+        Raises `EffectBusy` and `EffectUnknown` as `perform` does; what nobody can tell is parked.
+        """
+        return await _to_the_end(self._settle(call))
 
     async def resolve(self, resolution: Resolution) -> Effect:
         """Write down what a person says about a parked effect, and return it as it stands then.
@@ -229,6 +239,17 @@ class Ledger:
         claim = await self._journal.open(intent)
         stands = claim or await self._journal.get(intent.key)
         return await Course(self._journal, connector, intent).perform(stands)
+
+    async def _settle(self, call: UndoCall) -> Settled:
+        found = await self._journal.find(call.effect)
+        if found is None or found.state in ENDED:
+            return Settled(effect=call.effect, state=found.state if found else None)
+        connector, action = self._known(found.action)
+        try:
+            settled = await Course(self._journal, connector, _begun(found, action)).find_out(found, last=False)
+        except EffectParked:
+            return Settled(effect=call.effect, state="parked")
+        return Settled(effect=call.effect, state=settled.state)
 
     async def _resolve(self, call: UndoCall, key: str) -> tuple[Effect, AnyAction]:
         found = await self._journal.find(key)

@@ -15,7 +15,7 @@ from temporalio.worker import (
 
 from perdure.connectors.contracts import EffectCall, UndoCall
 
-EFFECTS = ("perdure.act", "perdure.undo")
+EFFECTS = ("perdure.act", "perdure.undo", "perdure.settle")
 """The activities that a connector's queue serves."""
 
 

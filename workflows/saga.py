@@ -131,7 +131,9 @@ class Saga:
         )
         within, forward = self._parked_within, self.forward
         with effect.attempt():
-            return await act(action, args, item=item, name=name, summary=summary, parked_within=within, must=forward)
+            return await act(
+                action, args, item=item, name=name, summary=summary, parked_within=within, must=forward, settle=False
+            )
 
     def register(
         self,

@@ -12,10 +12,20 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, EffectCall, EffectResult
+from perdure.connectors.contracts import (
+    PARKED_WITHIN,
+    Action,
+    Done,
+    EffectCall,
+    EffectResult,
+    Settled,
+    UndoCall,
+    effect_key,
+)
 from perdure.errors import EffectError, InvalidInput, PerdureError, by_name
 from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
+from perdure.workflows.ending import ended
 from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run, upsert
 
@@ -160,25 +170,36 @@ async def act(
     summary: str | None = None,
     parked_within: timedelta = PARKED_WITHIN,
     must: bool = False,
+    settle: bool = True,
 ) -> Done[Out]:
     """Do ACTION with ARGS once, whatever fails on the way, and return what the target answered with the receipt.
 
     ITEM tells effects of one step apart, e.g. the order line. Raises `EffectRejected` if the target said no; with MUST
     that is parked too. What is parked waits for a person, at most PARKED_WITHIN; then `EffectParked` is raised if nobody
     can tell what happened, `EffectConflict` if the step or another run asked for something else before. A cancellation
-    is answered after the request in flight has ended.
+    is answered after the request in flight has ended and, unless SETTLE is false, it is found out what became of it: nobody
+    else would ask. A saga does that by itself.
     """
     if not isinstance(args, action.input):
         raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
     step = current_run().step(name or action.name)
     described = action.describe(args) if action.describe else action.name
-    effect = await perform(
-        EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item, must=must),
-        risk="" if action.reads else action.risk,
-        summary=summary or described,
-        timeout=action.target.deadline + timedelta(seconds=30),
-        parked_within=parked_within,
-    )
+    call = EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item, must=must)
+    try:
+        effect = await perform(
+            call,
+            risk="" if action.reads else action.risk,
+            summary=summary or described,
+            timeout=action.target.deadline + timedelta(seconds=30),
+            parked_within=parked_within,
+        )
+    except asyncio.CancelledError:
+        # Histories before this hold no such step. Remove the question after 2027-06.
+        if settle and not action.reads and workflow.patched("perdure.settle"):
+            settling = asyncio.create_task(_settle(call), name=f"settle {step.name}")
+            await ended([settling])
+            await settling
+        raise
     return Done[Out](value=action.output.model_validate(effect.value), receipt=effect.receipt)
 
 
@@ -226,6 +247,24 @@ async def _attempt(call: EffectCall, *, summary: str, timeout: timedelta) -> Eff
     if cancelled():
         raise asyncio.CancelledError(workflow.cancellation_reason())
     return effect
+
+
+async def _settle(call: EffectCall) -> None:
+    """Find out what became of the effect of CALL, which the run does not ask for any more."""
+    step = current_run().named(f"settle:{call.step.name}")
+    try:
+        await execute(
+            "perdure.settle",
+            UndoCall(step=step, effect=effect_key(call.step, item=call.item), action=call.action),
+            Settled,
+            id=step.name,
+            summary=f"Find out about {call.step.name}",
+            timeout=timedelta(minutes=2),
+            retries=_EFFECT_RETRIES,
+        )
+    except (ActivityError, PerdureError) as problem:
+        # The run ends as cancelled all the same. The ledger has the effect as it stands.
+        workflow.logger.warning("nobody found out about a cancelled step: %s", problem, extra={"step": call.step.name})
 
 
 async def execute(

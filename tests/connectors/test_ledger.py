@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
-from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step
+from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step, undo
 
 from perdure.connectors import CannotTell, EffectCall, Target
 from perdure.connectors.contracts import Mechanism
@@ -128,6 +128,36 @@ async def test_lost_request_is_sent_again_once_absence_is_proven(any_ledger: Led
     assert (2, 1) == (result.receipt.sent, len(bank.paid))
     assert bank.attempts[0].key == bank.attempts[1].key
     assert bank.attempts[0].fence < bank.attempts[1].fence
+
+
+@pytest.mark.parametrize(
+    ("landed", "blind", "state"), [(True, False, "succeeded"), (False, False, "proposed"), (True, True, "parked")]
+)
+async def test_settling_finds_out_and_sends_nothing(
+    any_ledger: Ledger, bank: Bank, landed: bool, blind: bool, state: str
+) -> None:
+    """What became of an effect that nobody asks for any more is found out. One that is not there may still be asked for."""
+    bank.sends, bank.lands_anyway = [EffectUnknown("gone")], landed
+    bank.looks = [CannotTell("blind")] * bank.target.looks if blind else []
+    with pytest.raises(EffectUnknown):
+        await any_ledger.perform(call())
+
+    settled = await persist(lambda: any_ledger.settle(undo(call())))
+
+    assert (state, 1, int(landed)) == (settled.state, len(bank.attempts), len(bank.paid))
+    if state != "parked":
+        await any_ledger.perform(call())
+        assert 1 == len(bank.paid)
+
+
+async def test_nothing_to_settle(any_ledger: Ledger, bank: Bank) -> None:
+    """What had not begun is left alone, and what was closed before it had begun too: nobody knows its arguments."""
+    first = await any_ledger.settle(undo(call()))
+    await any_ledger.undo(undo(call()))
+
+    second = await any_ledger.settle(undo(call()))
+
+    assert (None, "failed") == (first.state, second.state)
 
 
 async def test_who_cannot_tell_asks_a_person(ledger: Ledger, bank: Bank) -> None:

@@ -32,7 +32,16 @@ from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.settings import KiB
 from perdure.storage import open_database
 
-TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice, Packs, Puts]
+TOYS = [
+    toys.Asks,
+    toys.AsksTwoAtOnce,
+    toys.Remembers,
+    toys.ReservesPlainly,
+    toys.Unwinds,
+    toys.WritesTwice,
+    Packs,
+    Puts,
+]
 WORKFLOWS = [ReturnsTriage, *TOYS]
 """The workflows of the stored histories, besides those that come with the plugin."""
 
@@ -181,6 +190,16 @@ async def _saga_cancelled(scene: Scene) -> Handle:
     return handle
 
 
+async def _act_cancelled(scene: Scene) -> Handle:
+    await scene.desk.shop.faults(next=["lose response"])
+    handle = await scene.start(toys.ReservesPlainly.run, "R-1")
+    while not (await scene.desk.shop.ask("GET", "/reservations"))[1]:  # noqa: ASYNC110  the shop only counts
+        await asyncio.sleep(0.02)
+    await handle.cancel()
+    await _failure(handle)
+    return handle
+
+
 async def _continued(scene: Scene) -> Handle:
     """Return the run before the continuation."""
     handle = await scene.start(toys.WritesTwice.run, 0)
@@ -292,6 +311,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "withdrawn": _withdrawn,
     "saga-fails": _saga_fails,
     "saga-cancelled": _saga_cancelled,
+    "act-cancelled": _act_cancelled,
     "continued": _continued,
     "continuation": _continuation,
     "remembers": _remembers,

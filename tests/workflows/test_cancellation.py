@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from box import Box
-from box_workflows import Packing, Packs
+from box_workflows import Packing, Packs, Puts
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client, WorkflowFailureError
@@ -105,6 +105,26 @@ async def test_cancel_while_undoing(governed: OpenWorker, request_: int, fault: 
 
         assert ("cancelled", []) == (how, box.texts)
         assert await desk.replays(handle, [Packs])
+
+
+@pytest.mark.parametrize(
+    ("fault", "blind", "state"),
+    [("", False, "succeeded"), ("silent", False, "succeeded"), ("lost", False, "proposed"), ("silent", True, "parked")],
+)
+async def test_cancel_outside_of_a_saga(governed: OpenWorker, fault: str, blind: bool, state: str) -> None:
+    """When a cancelled run's answer was lost, the ledger does not stay in doubt: it finds out, or asks a person."""
+    box = Box()
+    async with governed(Puts, connectors=[box]) as desk:
+        handle = await desk.start(Puts.run, 0)
+        box.wrong, box.blind = {"put": [fault]}, blind
+        box.before = cancelling(handle, "put", 1)
+        how = await outcome(handle)
+
+        async with open_database(desk.settings.database) as database:
+            (effect,) = await Ledger(database, {}).list()
+        assert ("cancelled", state) == (how, effect.state)
+        assert (0 if fault == "lost" else 1) == len(box.texts)
+        assert await desk.replays(handle, [Puts])
 
 
 class Boxes:
