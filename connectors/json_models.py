@@ -65,7 +65,11 @@ def model_of(name: str, schema: Schema) -> type[JsonModel]:
         said = _mapping(described).get("description")
         kwargs = {"alias": given, "description": said if isinstance(said, str) else None}
         field = Field(**kwargs) if given in needed else Field(default=None, **kwargs)  # type: ignore[call-overload]
-        fields[_python_name(given)] = (JsonValue, field)
+        name_here = _python_name(given)
+        # Each field is known by its own name as well as by the property's, so none may have the name of another property.
+        while name_here in fields or (name_here != given and name_here in properties):
+            name_here += "_"
+        fields[name_here] = (JsonValue, field)
     # A property that the schema does not name is a mistake, unless it names none or says what others are like.
     others = schema.get("additionalProperties", not properties)
     base = OpenJsonModel if others else JsonModel

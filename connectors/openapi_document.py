@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,13 +50,15 @@ class Document:
     def operations(self) -> Mapping[str, Part]:
         """The operations by `METHOD /path`."""
         paths = Part(self, dict(self.root), "#").get("paths")
-        return {
-            f"{method.upper()} {path}": operation
-            for path, item in (paths.items() if paths else ())
-            if path.startswith("/")
-            for method, operation in item.items()
-            if method in METHODS
-        }
+        found: dict[str, Part] = {}
+        for path in paths.value if paths else ():
+            # What leads out of the document matters to those only who want to use it.
+            with suppress(InvalidSettings):
+                item = paths.get(path) if paths and path.startswith("/") else None
+                found |= (
+                    {f"{method.upper()} {path}": each for method, each in item.items() if method in METHODS} if item else {}
+                )
+        return found
 
     def operation(self, name: str) -> tuple[str, Part]:
         """Return `METHOD /path` and the operation that NAME stands for: that, or its operationId.
@@ -76,9 +79,20 @@ class Document:
             raise InvalidSettings(
                 f"{self.source} has no operation {name!r}"
                 + (f"; near it: {', '.join(near)}" if near else "")
+                + self._lost(name)
                 + f". `python -m perdure.connectors.openapi --list {self.source}` shows all."
             )
         return ids[0]
+
+    def _lost(self, name: str) -> str:
+        path = name.partition(" ")[2]
+        paths = Part(self, dict(self.root), "#").get("paths")
+        try:
+            if paths and path:
+                paths.get(path)
+        except InvalidSettings as error:
+            return f", because {error.message}"
+        return ""
 
     def at(self, pointer: str) -> JsonValue:
         """Return what stands at POINTER, e.g. `#/components/schemas/Refund`. Raises `KeyError`."""

@@ -248,12 +248,11 @@ def _check_form(media: Part, plain: Schema | None, schemas: Schemas) -> None:
 def _answer(part: Part) -> tuple[Literal["nothing", "object", "other"], Schema]:
     schemas = Schemas("response")
     responses = part.get("responses")
-    good = {name: each for name, each in responses.items() if re.fullmatch(r"2\d\d|2XX", name)} if responses else {}
-    if not good and responses and (default := responses.get("default")):
-        good = {"default": default}
+    said = list(responses.value) if responses else []
+    good = [name for name in said if re.fullmatch(r"2\d\d|2XX", name)] or [name for name in said if name == "default"]
     found: list[Schema] = []
     nothing = not good
-    for answer in good.values():
+    for answer in filter(None, (responses.get(name) if responses else None for name in good)):
         content = answer.get("content")
         if content is None or not content.value:
             nothing = True

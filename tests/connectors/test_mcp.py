@@ -254,12 +254,13 @@ def test_wrong_options(tools: list[Tool], options: dict[str, str]) -> None:
 
 def test_names_that_python_has_another_use_for() -> None:
     """A property called like a keyword, or with a dash, has a field of another name, and goes out by its own."""
-    schema = {"type": "object", "properties": {"class": {"type": "string"}, "x-y": {"type": "integer"}, "json": {}}}
+    names = {"class": {"type": "string"}, "x-y": {"type": "integer"}, "json": {}, "x_y": {}, "_x_y": {}}
+    schema = {"type": "object", "properties": names}
     connector = McpConnector("t", [Tool.model_validate({"name": "t", "inputSchema": schema})])
-    args = connector.args("t", class_="a", x_y=1)
+    args = connector.args("t", class_="a", x_y_=1)
     through_json = type(args).model_validate(args.model_dump(mode="json"))
 
-    assert ["class_", "x_y", "json_"] == list(type(args).model_fields)
+    assert ["class_", "x_y_", "json_", "x_y", "x_y__"] == list(type(args).model_fields)
     assert {"class": "a", "x-y": 1} == args.outward() == through_json.outward()
 
 

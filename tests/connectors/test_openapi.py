@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from connectors_kit import Server, ShopProcess, call, key_of, reply, undo
+from connectors_kit import Server, ShopProcess, call, key_of, persist, reply, undo
 from pydantic import JsonValue, ValidationError
 
 from perdure.connectors import Attempt, Executed
@@ -250,9 +250,9 @@ async def test_done_and_undone(sqlite_database: Database, stock: OpenApiConnecto
     """An action happens once however often it is asked for, and its undo gets what the answer said."""
     ledger = Ledger(sqlite_database, {"stock": stock})
     reserve = call("stock.reserve", order="R-1001")
-    await ledger.perform(reserve)
-    await ledger.perform(reserve)
-    undone = await ledger.undo(undo(reserve))
+    await persist(lambda: ledger.perform(reserve))
+    await persist(lambda: ledger.perform(reserve))
+    undone = await persist(lambda: ledger.undo(undo(reserve)))
 
     [slot] = cast(list[dict[str, JsonValue]], (await shop.ask("GET", "/reservations"))[1])
     assert ("compensated", key_of(reserve)) == (undone.outcome, slot["reference"])
@@ -492,6 +492,20 @@ def test_documents_that_are_none(tmp_path: Path, content: str, said: str) -> Non
     path.write_text(content)
     with pytest.raises(InvalidSettings, match=said):
         read_document(path)
+
+
+def test_what_leads_out_and_is_not_used(tmp_path: Path) -> None:
+    """Parts of the document that nobody uses need not be understood."""
+    path = tmp_path / "shop.json"
+    document = cast(dict[str, dict[str, JsonValue]], _with("/paths/~1elsewhere", {"$ref": "other.yaml#/x"}))
+    cast(dict[str, dict[str, dict[str, JsonValue]]], document["paths"]["/refunds"])["post"]["responses"]["500"] = {
+        "$ref": "errors.yaml#/x"
+    }
+    path.write_text(json.dumps(document))
+
+    assert "shop.createRefund" in OpenApiConnector("shop", path, ["createRefund"]).actions
+    with pytest.raises(InvalidSettings, match=r"at #/paths/~1elsewhere: the reference 'other.yaml#/x' leads out"):
+        OpenApiConnector("shop", path, {"it": "GET /elsewhere"})
 
 
 def test_undo_of_its_own_undo() -> None:
