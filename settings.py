@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     `queue` the task queue that they wait in, `own` for one that is named after it.
     """
 
-    contract_age: timedelta | None = timedelta(minutes=5)
+    contract_age: timedelta | None = timedelta(seconds=10)
     """How old the last look at a target's contract may be when a high-risk write relies on it; `PT0S` looks each time."""
 
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)
