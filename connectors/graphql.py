@@ -218,8 +218,9 @@ class GraphqlConnector(HttpConnector):
 _TYPE: Final = "kind name ofType { kind name ofType { kind name ofType { kind name } } }"
 _INPUT: Final = f"name defaultValue type {{ {_TYPE} }}"
 _INTROSPECTIONS: Final = tuple(
-    "query { __schema { queryType { name } mutationType { name } types { kind name enumValues { name } possibleTypes { kind "
-    f"name }} fields(includeDeprecated: true) {{ name args{all_of} {{ {_INPUT} }} type {{ {_TYPE} }} }} "
+    "query { __schema { queryType { name } mutationType { name } types { kind name enumValues { name } "
+    "possibleTypes { kind name } fields(includeDeprecated: true) { name "
+    f"args{all_of} {{ {_INPUT} }} type {{ {_TYPE} }} }} "
     f"inputFields{all_of} {{ {_INPUT} }} }} }} }}"
     for all_of in ("(includeDeprecated: true)", "")
 )

@@ -76,7 +76,7 @@ _ORDERS: Final = (
 
 
 def _history(kind: str) -> str:
-    options = f'options: {{filter: {{type: {{eq: "{kind}"}}}}, sort: {{id: DESC}}, take: 100}}'
+    options = f'options: {{filter: {{type: {{eq: "{kind}"}}}}, sort: {{id: DESC}}, take: 1000}}'
     return f"id state history({options}) {{ totalItems items {{ id data }} }}"
 
 
