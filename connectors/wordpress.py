@@ -193,9 +193,9 @@ class WordPressConnector(HttpConnector):
             if isinstance(args, Restore):
                 spec = await self._restoring(spec, args, attempt)
             return await super().execute(spec, args, attempt)
-        except EffectRejected:
+        except EffectRejected as refusal:
             # An earlier attempt may have landed, or a person was quicker: a post cannot be put into the trash twice.
-            if spec.reads or not isinstance(there := await self._there(spec, args, attempt), Found):
+            if spec.reads or not isinstance(there := await self._there(spec, args, attempt, refusal), Found):
                 raise
             return there.executed
 
@@ -258,11 +258,11 @@ class WordPressConnector(HttpConnector):
             raise TargetUnavailable(f"{self.name} answered {response.status_code} when it was asked to describe its posts")
         return cast(JsonValue, response.json())
 
-    async def _there(self, spec: _Action, args: BaseModel, attempt: Attempt) -> Probe:
+    async def _there(self, spec: _Action, args: BaseModel, attempt: Attempt, refusal: EffectRejected) -> Probe:
         try:
             return await self.probe(spec, args, attempt)
         except TargetUnavailable as error:
-            raise EffectUnknown(f"{spec.name} was refused, and may be there all the same: {error.message}") from None
+            raise EffectUnknown(f"{refusal.message}; whether it is there all the same: {error.message}") from None
 
     async def _restoring(self, spec: _Action, asked: Restore, attempt: Attempt) -> _Action:
         """Return SPEC with the texts of the revision ASKED for. Raises `EffectRejected` if it is gone."""
