@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import Field, JsonValue
@@ -70,8 +70,12 @@ def slug_of(draft: Draft, key: str) -> str:
 def drafted(draft: Draft) -> JsonValue:
     """Return the body of the request for DRAFT."""
     body: dict[str, JsonValue] = {"status": "draft", "title": draft.title, "content": draft.content}
-    more: dict[str, Sequence[int] | str] = {"excerpt": draft.excerpt, "categories": draft.categories, "tags": draft.tags}
-    return body | {name: value if isinstance(value, str) else list(value) for name, value in more.items() if value}
+    if draft.excerpt:
+        body["excerpt"] = draft.excerpt
+    for name, ids in (("categories", draft.categories), ("tags", draft.tags)):
+        if ids:
+            body[name] = list(ids)
+    return body
 
 
 def post_of(answer: JsonValue) -> JsonValue:

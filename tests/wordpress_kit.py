@@ -46,14 +46,14 @@ class Site:
 
     def titled(self, title: str) -> list[Json]:
         """Return the posts with TITLE, in whatever state."""
-        asked = {
+        asked: dict[str, str | int] = {
             "search": title,
             "status": "publish,future,draft,pending,private,trash",
             "context": "edit",
             "per_page": 100,
         }
-        found = cast("list[dict[str, Json]]", self.client.get("/posts", params=asked).raise_for_status().json())
-        return [post for post in found if post["title"]["raw"] == title]
+        found = cast("list[Json]", self.client.get("/posts", params=asked).raise_for_status().json())
+        return [post for post in found if cast(Json, post["title"])["raw"] == title]
 
     def revisions(self, post: int) -> list[int]:
         """Return the revisions of POST, the newest first."""

@@ -200,6 +200,9 @@ def _schema(*kinds: str, fields: tuple[str, ...]) -> JsonValue:
     named: dict[str, JsonValue] = {"name": "input", "defaultValue": None, "type": text}
     send: JsonValue = {"name": "sendLetter", "args": [named], "type": {"kind": "UNION", "name": "Sending"}}
     letters: JsonValue = {"name": "letters", "args": [named], "type": {"kind": "LIST", "ofType": _of("Letter")}}
+    named_types: list[JsonValue] = [
+        {"kind": "OBJECT", "name": kind, "fields": letter if kind == "Letter" else failure} for kind in kinds
+    ]
     return {
         "queryType": {"name": "Query"},
         "mutationType": {"name": "Mutation"},
@@ -207,7 +210,7 @@ def _schema(*kinds: str, fields: tuple[str, ...]) -> JsonValue:
             {"kind": "OBJECT", "name": "Query", "fields": [letters]},
             {"kind": "OBJECT", "name": "Mutation", "fields": [send]},
             {"kind": "UNION", "name": "Sending", "possibleTypes": [_of(kind) for kind in kinds]},
-            *({"kind": "OBJECT", "name": kind, "fields": letter if kind == "Letter" else failure} for kind in kinds),
+            *named_types,
         ],
     }
 

@@ -96,7 +96,7 @@ async def test_refusal(recorded: Recorded, vendure: VendureConnector) -> None:
 
 async def test_refusal_of_what_is_there(recorded: Recorded, vendure: VendureConnector) -> None:
     """A no that comes after the refund was stored is not taken for one: the shop says so when it gets stuck half way."""
-    stuck = {"refundOrder": {"errorCode": "REFUND_STATE_TRANSITION_ERROR", "message": "stuck"}}
+    stuck: JsonValue = {"refundOrder": {"errorCode": "REFUND_STATE_TRANSITION_ERROR", "message": "stuck"}}
     recorded.next(_json({"data": stuck}), "refunds")
 
     assert "1" == (await execute(vendure, vendure.refund, REFUND)).remote_ref
@@ -201,7 +201,7 @@ async def test_stock_is_set_by_the_reading(recorded: Recorded, vendure: VendureC
     recorded.next(_json({"data": {"productVariant": sold}}), "stock set")
     done = await execute(vendure, vendure.adjust_stock, ADJUST)
 
-    stock = [{"stockLocationId": "1", "stockOnHand": 99_995}]
+    stock: JsonValue = [{"stockLocationId": "1", "stockOnHand": 99_995}]
     asked: JsonValue = {"input": [{"id": "2", "stockLevels": stock}], "adjustments": 1}
     assert asked == _variables(recorded.bodies()[1])
     assert StockLevel(variant="2", location="1", on_hand=100_005, allocated=0, adjustments=2) == done.output
@@ -287,7 +287,7 @@ async def test_permission_that_is_missing(recorded: Recorded) -> None:
 
 async def test_wrong_password(recorded: Recorded) -> None:
     """Who is not let in waits a while, and the password is in no error."""
-    wrong = {"errorCode": "INVALID_CREDENTIALS_ERROR", "message": "The provided credentials are invalid"}
+    wrong: JsonValue = {"errorCode": "INVALID_CREDENTIALS_ERROR", "message": "The provided credentials are invalid"}
     connector = VendureConnector().configured({"url": "http://shop/admin-api", "user": "desk", "password": "hunter2"})
     async with answered(connector, recorded):
         recorded.next(_json({"data": {"login": wrong}}))
