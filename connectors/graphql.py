@@ -22,7 +22,7 @@ from perdure.connectors.contracts import (
     Out,
     Probe,
 )
-from perdure.connectors.http import HttpConnector
+from perdure.connectors.http import HttpConnector, _retry_after
 from perdure.connectors.http_action import HttpAction, Request
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
@@ -166,7 +166,7 @@ class GraphqlConnector(HttpConnector):
         status = response.status_code
         answer = _answer(response)
         if status in (429, *spec.untouched):
-            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}")
+            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=_retry_after(response))
         if status in (401, 403) or _code(answer) in _NOT_LET_IN:
             if await self.let_in_anew(response.request, attempt):
                 raise TargetUnavailable(f"{spec.name}: {self.name} wants us to log in again, which the next attempt does")
@@ -174,7 +174,8 @@ class GraphqlConnector(HttpConnector):
         if 400 <= status < 500 and status != 408:
             raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {_said(answer)}")
         if status != 200 or not isinstance(answer, dict):
-            raise open_end(f"{spec.name}: {self.name} answered {status}" + ("" if answer else ", and it is not JSON"))
+            what = f"{status}" if answer else f"{status}, and it is not JSON"
+            raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=_retry_after(response))
         if answer.get("errors"):
             if _code(answer) in self.refusals:
                 raise EffectRejected(f"{spec.name}: {self.name} says no: {_said(answer)}")

@@ -40,13 +40,17 @@ class Session:
 
     async def ended(self, http: httpx.AsyncClient, used: httpx.Headers, within: timedelta) -> bool:
         """Say whether the session of the headers USED is over, so that another one may do."""
+        import httpx
+
         async with self._turn:
             if any(used.get(name) != value for name, value in self._headers.items()):
                 return True  # somebody has logged in meanwhile
-            response = await http.post(
-                self._url, json={"query": "{ me { id } }"}, headers=self._headers, timeout=_s(within)
-            )
-            lasts = '"me":{"id"' in response.text.replace(" ", "")
+            asked = {"query": "{ me { id } }"}
+            try:
+                response = await http.post(self._url, json=asked, headers=self._headers, timeout=_s(within))
+                lasts = '"me":{"id"' in response.text.replace(" ", "")
+            except httpx.HTTPError:
+                lasts = False
             if not lasts:
                 self._headers = {}
             return not lasts

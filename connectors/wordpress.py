@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, Generic, cast
 
 from pydantic import BaseModel, JsonValue
@@ -30,7 +30,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.http import HttpConnector
 from perdure.connectors.http_action import HttpAction, Request
-from perdure.connectors.http_listing import Item, Listing
+from perdure.connectors.http_listing import Item
 from perdure.connectors.wordpress_posts import (
     Draft,
     Post,
@@ -53,6 +53,7 @@ WORDPRESS: Final = Target(mechanism="natural-key", settle=timedelta(seconds=30),
 """It has no idempotency keys. PHP goes on when the connection is gone, by default for up to 30 seconds."""
 
 _STATUSES: Final = "publish,future,draft,pending,private,trash"
+_PAGE: Final = 100
 _LIVE: Final = frozenset({"publish", "future"})
 _KEY: Final = re.compile(r"(pe-[0-9a-f]{40})(?:-\d+)?(?:__trashed)?$")
 
@@ -228,12 +229,21 @@ class WordPressConnector(HttpConnector):
         me = await self._get("/wp-json/wp/v2/users/me?context=edit&_fields=id", attempt)
         if not isinstance(me, dict):
             raise EffectRejected(f"{self.name} does not say who we are there: check `user` and `password`")
-        query = f"author={me['id']}&modified_after={{since}}&status={_STATUSES}&context=edit&_fields=id,slug,status"
-        pages = Listing(f"GET {self._path}?{query}&per_page=100&orderby=id&order=asc&page={{page}}", next="Link")
-        draft = cast("HttpAction[BaseModel, BaseModel]", self.draft)
-        async for page in self._pages(draft, pages, since, until):
-            for listed in self.draft.listed(page):
+        changed = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = f"author={me['id']}&modified_after={changed}&status={_STATUSES}&context=edit&_fields=id,slug,status"
+        seen: set[str] = set()
+        while True:
+            page = await self._get(
+                f"{self._path}?{query}&per_page={_PAGE}&orderby=id&order=asc&offset={len(seen)}", attempt
+            )
+            posts = [post for post in page if isinstance(post, dict)] if isinstance(page, list) else None
+            if posts is None:
+                raise EffectRejected(f"{self.name} does not list the posts of our account")
+            for listed in self.draft.listed(post for post in posts if str(post["id"]) not in seen):
                 yield listed
+            seen |= {str(post["id"]) for post in posts}
+            if len(posts) < _PAGE:
+                return
 
     async def contract(self) -> Contract | None:
         """Return what the site says of its posts: JSON Schema, by OPTIONS."""
@@ -256,7 +266,10 @@ class WordPressConnector(HttpConnector):
         response = await self._send(spec, Request("OPTIONS", path), attempt, TargetUnavailable)
         if response.status_code != 200:
             raise TargetUnavailable(f"{self.name} answered {response.status_code} when it was asked to describe its posts")
-        return cast(JsonValue, response.json())
+        try:
+            return cast(JsonValue, response.json())
+        except ValueError:
+            raise EffectRejected(f"{self.name} describes its posts, and not in JSON: check `url`") from None
 
     async def _there(self, spec: _Action, args: BaseModel, attempt: Attempt, refusal: EffectRejected) -> Probe:
         try:
