@@ -15,7 +15,7 @@ from perdure.errors import EffectRejected
 
 Json = dict[str, JsonValue]
 
-_KEY: Final = re.compile(r"\[(pe-[0-9a-f]{40})\]")
+_KEY: Final = re.compile(r"\[(pe-[0-9a-f]{16,})\]$")
 
 
 def keyed(text: str, key: str) -> str:

@@ -55,7 +55,7 @@ WORDPRESS: Final = Target(mechanism="natural-key", settle=timedelta(seconds=30),
 _STATUSES: Final = "publish,future,draft,pending,private,trash"
 _PAGE: Final = 100
 _LIVE: Final = frozenset({"publish", "future"})
-_KEY: Final = re.compile(r"(pe-[0-9a-f]{40})(?:-\d+)?(?:__trashed)?$")
+_KEY: Final = re.compile(r"(pe-[0-9a-f]{16,})(?:-\d+)?(?:__trashed)?$")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,13 @@ from vendure_kit import Shop, a_shop
 from wordpress_kit import Site, a_site
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests time: the first to need a system waits until it has started, and a matrix waits for settle times."""
+    for item in items:
+        if item.get_closest_marker("targets"):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def localstripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of localstripe, a process of its own."""

@@ -33,7 +33,7 @@ from perdure.connectors.vendure import (
 from perdure.errors import EffectRejected, TargetUnavailable
 from perdure.storage import Database
 
-pytestmark = [pytest.mark.targets, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.targets
 
 BRISK = Target(mechanism="natural-key", settle=timedelta(seconds=1.5), deadline=timedelta(seconds=8))
 LOGIN = {"user": "superadmin", "password": "superadmin"}

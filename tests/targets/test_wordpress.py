@@ -22,7 +22,7 @@ from perdure.connectors.wordpress import Draft, WordPressConnector
 from perdure.errors import EffectRejected
 from perdure.storage import Database
 
-pytestmark = [pytest.mark.targets, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.targets
 
 BRISK = Target(mechanism="natural-key", settle=timedelta(seconds=1.5), deadline=timedelta(seconds=8))
 FAULTS: list[Fault] = ["lose request", "lose response", "land late", "500 after commit", "truncate"]
