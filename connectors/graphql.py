@@ -170,20 +170,27 @@ class GraphqlConnector(HttpConnector):
         if status in (401, 403) or _code(answer) in _NOT_LET_IN:
             if await self.let_in_anew(response.request, attempt):
                 raise TargetUnavailable(f"{spec.name}: {self.name} wants us to log in again, which the next attempt does")
-            raise EffectRejected(f"{spec.name}: {self.name} does not allow it: {_said(answer)}")
+            raise EffectRejected(f"{spec.name}: {self.name} does not allow it: {self._quoted(answer)}")
         if 400 <= status < 500 and status != 408:
-            raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {_said(answer)}")
+            raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quoted(answer)}")
         if status != 200 or not isinstance(answer, dict):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
             raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=_retry_after(response))
         if answer.get("errors"):
             if _code(answer) in self.refusals:
-                raise EffectRejected(f"{spec.name}: {self.name} says no: {_said(answer)}")
-            raise open_end(f"{spec.name}: {self.name} failed: {_said(answer)}")
+                raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quoted(answer)}")
+            raise open_end(f"{spec.name}: {self.name} failed: {self._quoted(answer)}")
         data = answer.get("data")
         if not isinstance(data, dict) or len(data) != 1:
             raise open_end(f"{spec.name}: {self.name} answered no data")
         return next(iter(data.values()))
+
+    def _quoted(self, answer: JsonValue) -> str:
+        line = " ".join(str(_error(answer).get("message", "")).split())
+        for option in self.given:
+            if option not in ("url", "user") and (secret := self.option(option)):
+                line = line.replace(secret, "***")
+        return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
     async def let_in_anew(self, request: httpx.Request, attempt: Attempt) -> bool:
         """Say whether the target refused REQUEST only because of how we had logged in, and another attempt may do."""
@@ -228,6 +235,7 @@ _INTROSPECTIONS: Final = tuple(
 """As much of the schema as a contract is made from."""
 
 _OPERATION = re.compile(r"\s*(query|mutation)[^{]*{\s*(?:\w+\s*:\s*)?(\w+)")
+_LONGEST: Final = 200
 _NOT_LET_IN = ("FORBIDDEN", "UNAUTHENTICATED")
 
 
@@ -259,11 +267,6 @@ def _code(answer: JsonValue) -> JsonValue:
     path, extensions = error.get("path"), error.get("extensions")
     below = isinstance(path, list) and len(path) > 1
     return extensions.get("code") if isinstance(extensions, dict) and not below else None
-
-
-def _said(answer: JsonValue, limit: int = 200) -> str:
-    line = " ".join(str(_error(answer).get("message", "")).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _words(actions: Sequence[_Graphql]) -> set[str]:

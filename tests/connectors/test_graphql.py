@@ -137,6 +137,19 @@ async def test_answers_become_errors(
     assert raised is type(failed.value)
 
 
+async def test_secrets_stay_in_the_request(recorded: Recorded, post: Post) -> None:
+    """A token that the target repeats is in no error, and neither is a message without an end."""
+    post = post.configured({"url": "http://post/graphql", "token": "hunter2"})
+    async with answered(post, recorded):
+        said: JsonValue = {"message": "hunter2 " + "x" * 300, "path": ["count"], "extensions": {"code": "FORBIDDEN"}}
+        recorded.next(answer({"errors": [said]}))
+        with pytest.raises(EffectRejected, match=r"\*\*\* x+…$") as refused:
+            await execute(post, post.count, SEND)
+
+    assert "hunter2" not in str(refused.value)
+    assert "Bearer hunter2" == recorded.asked[0].headers["Authorization"]
+
+
 @pytest.mark.parametrize("response", [answer({}, 500), answer({"data": None}), httpx.Response(200, text="<html>")])
 async def test_look_without_an_answer(recorded: Recorded, post: Post, response: httpx.Response) -> None:
     """A look has no effect, so one that gets no answer may be had again."""
