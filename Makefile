@@ -27,7 +27,7 @@ test: setup
 test-targets: setup .targets/.ready
 	$(BIN)/pytest -m targets
 
-.targets/.ready: requirements/install-targets requirements/targets.txt requirements/targets-npm.json
+.targets/.ready: requirements/install-targets requirements/targets.txt requirements/targets-npm.json requirements/targets-npm-lock.json
 	@requirements/install-targets
 	@touch $@
 

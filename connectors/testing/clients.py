@@ -77,10 +77,7 @@ class Ledgered:
     async def act_after_cancel(self) -> Ending:
         """Cancel it while it is on its way, then ask for it again."""
         seam, ledger = self._workers[0]
-        attempt = asyncio.create_task(_quiet(ledger, self._call("run-1")))
-        await seam.on_the_way.wait()
-        attempt.cancel()
-        await asyncio.gather(attempt, return_exceptions=True)
+        await _cancelled(asyncio.create_task(_quiet(ledger, self._call("run-1"))), seam)
         return await self.act(worker=1)
 
     def _call(self, run: str) -> EffectCall:
@@ -131,10 +128,7 @@ class Naive:
 
     async def act_after_cancel(self) -> Ending:
         """Be cancelled on the way, and be asked again."""
-        attempt = asyncio.create_task(self._send())
-        await self._seam.on_the_way.wait()
-        attempt.cancel()
-        await asyncio.gather(attempt, return_exceptions=True)
+        await _cancelled(asyncio.create_task(self._send()), self._seam)
         return await self.act()
 
     async def _send(self) -> None:
@@ -142,6 +136,15 @@ class Naive:
         attempt = Attempt(key=f"naive-{uuid.uuid4().hex}", fence=0, deadline=deadline)
         async with asyncio.timeout(deadline.total_seconds()):
             await self._seam.execute(self._action, self._args, attempt)
+
+
+async def _cancelled(attempt: asyncio.Task[None], seam: Seam) -> None:
+    # It may also end before it sends anything: a ledger that was held up for too long does not begin.
+    on_the_way = asyncio.create_task(seam.on_the_way.wait())
+    await asyncio.wait({attempt, on_the_way}, return_when=asyncio.FIRST_COMPLETED)
+    attempt.cancel()
+    on_the_way.cancel()
+    await asyncio.gather(attempt, on_the_way, return_exceptions=True)
 
 
 async def _quiet(ledger: Ledger, call: EffectCall) -> None:

@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import time
+import shutil
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
-import httpx
 import pytest
+from targets_kit import TARGETS, free_port, running, wait_for
+from vendure_kit import Shop, a_shop
+from wordpress_kit import Site, a_site
 
-import perdure
 
-TARGETS = Path(perdure.__file__).parent / ".targets"
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests time: the first to need a system waits until it has started, and a matrix waits for settle times."""
+    for item in items:
+        if item.get_closest_marker("targets"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
 def localstripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of localstripe, a process of its own."""
-    port = _free_port()
+    port = free_port()
     command = [str(TARGETS / "venv/bin/localstripe"), "--port", str(port), "--from-scratch"]
-    folder = tmp_path_factory.mktemp("localstripe")
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}
-    )
     url = f"http://127.0.0.1:{port}"
-    _wait_for(url, process)
-    yield url
-    process.terminate()
-    process.wait(10)
+    with running(command, tmp_path_factory.mktemp("localstripe")) as process:
+        wait_for(url, process)
+        yield url
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A Vendure shop."""
+    with a_shop(tmp_path_factory.mktemp("vendure"), variants=100) as shop:
+        yield shop
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    # It has no way to tell that it is ready.
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended at once"
-        try:
-            httpx.get(url, timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"nothing listens at {url}")
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A WordPress site."""
+    if not (TARGETS / "wordpress").exists() or not all(map(shutil.which, ("php", "mariadbd"))):
+        pytest.skip("WordPress was not there when the targets were installed")
+    with a_site(tmp_path_factory.mktemp("wordpress")) as site:
+        yield site

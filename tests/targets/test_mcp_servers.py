@@ -9,25 +9,21 @@ from pathlib import Path
 import pytest
 from connectors_kit import persist, step
 from pydantic import JsonValue
+from targets_kit import TARGETS
 
-import perdure
 from perdure.connectors import EffectCall
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.mcp import McpConnector, look_up_tools
+from perdure.errors import EffectRejected
 from perdure.storage import Database
 
-PROGRAMS = Path(perdure.__file__).parent / ".targets/node_modules/.bin"
-
-pytestmark = [
-    pytest.mark.targets,
-    pytest.mark.skipif(not PROGRAMS.exists(), reason="npm was not there when the targets were installed"),
-]
+pytestmark = pytest.mark.targets
 
 
 async def test_everything(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tools are actions, and the one that tells its environment finds no secret of ours there."""
     monkeypatch.setenv("SHOP_TOKEN", "top-secret")
-    options = {"command": str(PROGRAMS / "mcp-server-everything")}
+    options = {"command": _server("everything")}
     connector = McpConnector("every", await look_up_tools(options)).configured(options)
     ledger = Ledger(sqlite_database, {"every": connector})
 
@@ -51,7 +47,7 @@ async def test_everything(sqlite_database: Database, monkeypatch: pytest.MonkeyP
 async def test_memory(sqlite_database: Database, tmp_path: Path) -> None:
     """What a tool writes is written once, also when the step is asked for again."""
     options = {
-        "command": str(PROGRAMS / "mcp-server-memory"),
+        "command": _server("memory"),
         "env.MEMORY_FILE_PATH": str(tmp_path / "memory.jsonl"),
     }
     connector = McpConnector("graph", await look_up_tools(options)).configured(options)
@@ -65,6 +61,29 @@ async def test_memory(sqlite_database: Database, tmp_path: Path) -> None:
 
     lines = [json.loads(line) for line in (tmp_path / "memory.jsonl").read_text().splitlines()]
     assert ["Ada"] == [line["name"] for line in lines]
+
+
+async def test_filesystem(sqlite_database: Database, tmp_path: Path) -> None:
+    """A file is written where the server may write, and a refusal of the server is one for the step."""
+    (tmp_path / "shared").mkdir()
+    options = {"command": f"{_server('filesystem')} {tmp_path / 'shared'}"}
+    connector = McpConnector("files", await look_up_tools(options), reads=["read_text_file"]).configured(options)
+    ledger = Ledger(sqlite_database, {"files": connector})
+    inside, outside = str(tmp_path / "shared/note.txt"), str(tmp_path / "note.txt")
+    await persist(lambda: ledger.perform(_call("files.write_file", path=inside, content="hello")))
+    read = await ledger.perform(_call("files.read_text_file", path=inside))
+    with pytest.raises(EffectRejected, match="outside"):
+        await ledger.perform(_call("files.write_file", path=outside, content="hello"))
+    await connector.close()
+
+    assert "hello" in str(read.value)
+    assert not (tmp_path / "note.txt").exists()
+
+
+def _server(name: str) -> str:
+    """Return the command of the reference server called NAME, which wants no Node of the machine's."""
+    package = TARGETS / "node_modules/@modelcontextprotocol" / f"server-{name}"
+    return f"{TARGETS / 'node'} {package / 'dist/index.js'}"
 
 
 def _call(action: str, **args: JsonValue) -> EffectCall:

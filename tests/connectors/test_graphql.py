@@ -1,0 +1,235 @@
+"""What goes to a system that speaks GraphQL, and what is made of each kind of answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+from pydantic import JsonValue
+from recorded_kit import KEY, Recorded, answered, execute, probe
+
+from perdure.connectors import Absent, CannotTell, Found, Target
+from perdure.connectors.compatible import compare
+from perdure.connectors.graphql import GraphqlAction, GraphqlConnector
+from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
+from perdure.lineage import Frozen
+
+
+class Send(Frozen):
+    """What to send to whom."""
+
+    to: str
+    text: str = ""
+
+
+class Sent(Frozen):
+    """What was sent."""
+
+    id: str
+    text: str
+
+
+class Post(GraphqlConnector):
+    """A system that sends letters."""
+
+    send = GraphqlAction(
+        "post.send",
+        Send,
+        Sent,
+        document="mutation($input: SendInput!) { sendLetter(input: $input) "
+        "{ ... on Letter { id text: body } ... on Error { errorCode message } } }",
+        variables=lambda asked, key: {"input": {"to": asked.to, "text": f"{asked.text} {key}"}},
+        look="query($to: ID!) { letters(to: $to) { id text: body } }",
+        matches=lambda root, _, key: (
+            [each for each in root if isinstance(each, dict) and str(each["text"]).endswith(key)]
+            if isinstance(root, list)
+            else []
+        ),
+        target=Target(mechanism="natural-key"),
+    )
+    count = GraphqlAction(
+        "post.count", Send, Sent, document="query($to: ID!, $text: String) { count(to: $to) { id text } }", reads=True
+    )
+
+
+SEND = Send(to="Ada", text="hello")
+LETTER: dict[str, JsonValue] = {"id": "7", "text": f"hello {KEY}"}
+
+
+@pytest.fixture
+def recorded() -> Recorded:
+    """What comes next."""
+    return Recorded("graphql")
+
+
+@pytest.fixture
+async def post(recorded: Recorded) -> AsyncIterator[Post]:
+    """The connector."""
+    post = Post().configured({"url": "http://post/graphql", "token": "t"})
+    async with answered(post, recorded):
+        yield post
+
+
+def answer(body: JsonValue, status: int = 200) -> httpx.Response:
+    """Return an answer."""
+    return httpx.Response(status, json=body)
+
+
+def error(code: str, *path: str | int) -> JsonValue:
+    """Return the answer that is an error with CODE at PATH."""
+    return {"errors": [{"message": "so and so", "path": list(path), "extensions": {"code": code}}], "data": None}
+
+
+async def test_operation(recorded: Recorded, post: Post) -> None:
+    """The operation goes to the address of the connector with its variables, and one request is one attempt."""
+    recorded.next(answer({"data": {"sendLetter": LETTER}}))
+    done = await execute(post, post.send, SEND)
+
+    asked: JsonValue = {"input": {"to": "Ada", "text": f"hello {KEY}"}}
+    assert ["POST /graphql"] == recorded.paths()
+    assert [{"query": post.send.document, "variables": asked}] == recorded.bodies()
+    assert ("7", Sent(id="7", text=f"hello {KEY}")) == (done.remote_ref, done.output)
+
+
+async def test_look_up_has_the_input_as_variables(recorded: Recorded, post: Post) -> None:
+    """Of the input those fields are sent that the query asks for."""
+    recorded.next(answer({"data": {"letters": [LETTER]}}), answer({"data": {"letters": []}}))
+
+    assert isinstance(await probe(post, post.send, SEND), Found)
+    assert Absent() == await probe(post, post.send, SEND)
+    assert [{"query": post.send.look, "variables": {"to": "Ada"}}] * 2 == recorded.bodies()
+
+
+NOT_THERE = answer({"data": {"letters": []}})
+
+
+@pytest.mark.parametrize(
+    ("response", "raised"),
+    [
+        (answer({"data": {"sendLetter": {"errorCode": "NO", "message": "not to Ada"}}}), EffectRejected),
+        (answer(error("GRAPHQL_VALIDATION_FAILED"), 400), EffectRejected),
+        (answer(error("BAD_USER_INPUT", "sendLetter")), EffectRejected),
+        (answer(error("FORBIDDEN", "sendLetter")), EffectRejected),
+        (answer({}, 404), EffectRejected),
+        (answer(error("FORBIDDEN", "sendLetter", "sender")), EffectUnknown),
+        (answer(error("BAD_USER_INPUT", "sendLetter", "sender")), EffectUnknown),
+        (answer(error("INTERNAL_SERVER_ERROR", "sendLetter")), EffectUnknown),
+        (answer({"errors": ["so"]}), EffectUnknown),
+        (answer({"data": None}), EffectUnknown),
+        (answer({"data": {"sendLetter": None}}), EffectUnknown),
+        (answer({"data": {"sendLetter": {"id": "7"}}}), EffectUnknown),
+        (answer([]), EffectUnknown),
+        (answer({}, 500), EffectUnknown),
+        (answer({}, 408), EffectUnknown),
+        (httpx.Response(200, text="<html>"), EffectUnknown),
+        (answer({}, 429), TargetUnavailable),
+    ],
+)
+async def test_answers_become_errors(
+    recorded: Recorded, post: Post, response: httpx.Response, raised: type[Exception]
+) -> None:
+    """What was refused before anything was done, what nobody knows, and what was not taken are three different errors."""
+    recorded.next(response, NOT_THERE)
+
+    with pytest.raises(raised) as failed:
+        await execute(post, post.send, SEND)
+    assert raised is type(failed.value)
+
+
+async def test_secrets_stay_in_the_request(recorded: Recorded, post: Post) -> None:
+    """A token that the target repeats is in no error, and neither is a message without an end."""
+    post = post.configured({"url": "http://post/graphql", "token": "hunter2"})
+    async with answered(post, recorded):
+        said: JsonValue = {"message": "hunter2 " + "x" * 300, "path": ["count"], "extensions": {"code": "FORBIDDEN"}}
+        recorded.next(answer({"errors": [said]}))
+        with pytest.raises(EffectRejected, match=r"\*\*\* x+…$") as refused:
+            await execute(post, post.count, SEND)
+
+    assert "hunter2" not in str(refused.value)
+    assert "Bearer hunter2" == recorded.asked[0].headers["Authorization"]
+
+
+@pytest.mark.parametrize("response", [answer({}, 500), answer({"data": None}), httpx.Response(200, text="<html>")])
+async def test_look_without_an_answer(recorded: Recorded, post: Post, response: httpx.Response) -> None:
+    """A look has no effect, so one that gets no answer may be had again."""
+    recorded.next(response)
+
+    with pytest.raises(TargetUnavailable):
+        await execute(post, post.count, SEND)
+
+
+@pytest.mark.parametrize("response", [answer(error("FORBIDDEN", "letters")), answer({}, 404)])
+async def test_look_up_that_is_refused(recorded: Recorded, post: Post, response: httpx.Response) -> None:
+    """Who may not look cannot tell."""
+    recorded.next(response)
+
+    assert isinstance(await probe(post, post.send, SEND), CannotTell)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: GraphqlAction("post.x", Send, Sent, document="{ x }", reads=True),
+        lambda: GraphqlAction("post.x", Send, Sent, document="mutation { x }", target=Target(mechanism="natural-key")),
+    ],
+)
+def test_wrong_declarations_fail_at_once(declare: Callable[[], object]) -> None:
+    """A declaration that cannot work is refused when its module is imported."""
+    with pytest.raises(ValueError, match=r"post\.x"):
+        declare()
+
+
+async def test_contract(recorded: Recorded, post: Post) -> None:
+    """The contract has of each answer what its document reads; kinds of errors may come and go."""
+    recorded.next(answer(SCHEMA))
+    recorded.next(answer({"data": {"__schema": _schema("Letter", "Error", "TooLong", fields=("id", "body"))}}))
+    recorded.next(answer({"data": {"__schema": _schema("Letter", "Error", fields=("id",))}}))
+    first, same, other = [await post.contract() for _ in range(3)]
+    assert first is not None
+    assert same is not None
+    assert other is not None
+
+    assert ["mutation sendLetter", "query letters"] == sorted(first.operations)
+    assert ("post.send",) == first.operations["mutation sendLetter"].actions
+    assert [] == compare(first, same)
+    assert {"breaking"} == {change.verdict for change in compare(first, other)}
+
+
+async def test_system_that_does_not_describe_itself(recorded: Recorded, post: Post) -> None:
+    """Older servers are asked again without what they do not know; one that tells nothing has no contract to ask for."""
+    refused = answer(error("GRAPHQL_VALIDATION_FAILED"), 400)
+    recorded.next(refused, answer(SCHEMA), refused, refused)
+
+    assert await post.contract() is not None
+    assert await post.contract() is None
+    assert 4 == len(recorded.asked)
+
+
+def _schema(*kinds: str, fields: tuple[str, ...]) -> JsonValue:
+    text: JsonValue = {"kind": "SCALAR", "name": "String"}
+    letter: list[JsonValue] = [{"name": name, "args": [], "type": text} for name in (*fields, "nobody_reads_it")]
+    failure: list[JsonValue] = [{"name": name, "args": [], "type": text} for name in ("errorCode", "message")]
+    named: dict[str, JsonValue] = {"name": "input", "defaultValue": None, "type": text}
+    send: JsonValue = {"name": "sendLetter", "args": [named], "type": {"kind": "UNION", "name": "Sending"}}
+    letters: JsonValue = {"name": "letters", "args": [named], "type": {"kind": "LIST", "ofType": _of("Letter")}}
+    named_types: list[JsonValue] = [
+        {"kind": "OBJECT", "name": kind, "fields": letter if kind == "Letter" else failure} for kind in kinds
+    ]
+    return {
+        "queryType": {"name": "Query"},
+        "mutationType": {"name": "Mutation"},
+        "types": [
+            {"kind": "OBJECT", "name": "Query", "fields": [letters]},
+            {"kind": "OBJECT", "name": "Mutation", "fields": [send]},
+            {"kind": "UNION", "name": "Sending", "possibleTypes": [_of(kind) for kind in kinds]},
+            *named_types,
+        ],
+    }
+
+
+def _of(kind: str) -> JsonValue:
+    return {"kind": "OBJECT", "name": kind}
+
+
+SCHEMA: JsonValue = {"data": {"__schema": _schema("Letter", "Error", fields=("id", "body"))}}
