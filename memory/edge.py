@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Near, Point
+from perdure.memory.index import Entry, Near, Point
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
@@ -69,9 +69,9 @@ class EdgeIndex:
 
             await self._call(lambda: self._open.update(UpdateOperation.delete_points(list(version_ids))))
 
-    async def query(self, vector: Vector, *, scope: str, at: int, limit: int) -> list[Near]:
+    async def query(self, vector: Vector, *, scope: str, at: int, limit: int, ends_after: int | None = None) -> list[Near]:
         """Return up to LIMIT points in SCOPE that could be recalled AT that microsecond, nearest to VECTOR first."""
-        return await self._call(lambda: self._query(vector, scope, at, limit))
+        return await self._call(lambda: self._query(vector, scope, (at, at if ends_after is None else ends_after), limit))
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
         """Return those of VERSION_IDS that have a point."""
@@ -83,6 +83,14 @@ class EdgeIndex:
         from qdrant_edge import CountRequest
 
         return await self._call(lambda: self._open.count(CountRequest(exact=True)))
+
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Entry]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
+        return await self._call(lambda: self._scan(after, limit))
+
+    async def scrub(self) -> None:
+        """Write the files anew, so that nothing of what was deleted is left in them."""
+        await self._call(self._scrub)
 
     async def clear(self) -> None:
         """Drop every point together with its files."""
@@ -169,14 +177,50 @@ class EdgeIndex:
             self._open.flush()
             self._unflushed = 0
 
-    def _query(self, vector: Vector, scope: str, at: int, limit: int) -> list[Near]:
+    def _scan(self, after: str, limit: int) -> list[Entry]:
+        from qdrant_edge import ScrollRequest
+
+        # The offset is the first id wanted, so the last one of the page before comes again.
+        request = ScrollRequest(offset=after or None, limit=limit + 1, with_payload=True, with_vector=True)
+        found, _ = self._open.scroll(request)
+        entries = []
+        for record in found:
+            payload, vector = record.payload or {}, cast("list[float]", record.vector)
+            if str(record.id) != after:
+                entries.append(Entry(str(record.id), payload["scope"], payload["since"], payload["until"], tuple(vector)))
+        return entries[:limit]
+
+    def _scrub(self) -> None:
+        # What is deleted stays in a shard's files until they are merged, so the points that stand move to a new shard.
+        old = self._open
+        aside = self._shard_folder.with_name(self._shard_folder.name + ".old")
+        shutil.rmtree(aside, ignore_errors=True)
+        points: list[Entry] = []
+        while page := self._scan(points[-1].version_id if points else "", 1000):
+            points += page
+        old.close()
+        self._shard = None
+        # A crash from here on leaves no index or half of one: it is filled from SQL at the next start.
+        self._shard_folder.rename(aside)
+        shutil.rmtree(aside)
+        self._make_anew()
+        for start in range(0, len(points), 1000):
+            self._upsert(
+                [
+                    Point(each.version_id, each.scope, each.since, each.until, each.vector)
+                    for each in points[start : start + 1000]
+                ]
+            )
+        self._open.flush()
+
+    def _query(self, vector: Vector, scope: str, at: tuple[int, int], limit: int) -> list[Near]:
         from qdrant_edge import FieldCondition, Filter, MatchValue, Query, QueryRequest, RangeFloat
 
         visible = Filter(
             must=[
                 FieldCondition("scope", match=MatchValue(scope)),
-                FieldCondition("since", range=RangeFloat(lte=at)),
-                FieldCondition("until", range=RangeFloat(gt=at)),
+                FieldCondition("since", range=RangeFloat(lte=at[0])),
+                FieldCondition("until", range=RangeFloat(gt=at[1])),
             ]
         )
         found = self._open.query(QueryRequest(limit=limit, query=Query.Nearest(list(vector)), filter=visible))

@@ -35,6 +35,17 @@ class Near:
     score: float
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A point as it lies in the index, for a comparison with SQL."""
+
+    version_id: str
+    scope: str
+    since: int
+    until: int
+    vector: Vector
+
+
 class Index(Protocol):
     """A vector index with one point per version. Every method raises `Unreachable` when the index does not work."""
 
@@ -51,8 +62,11 @@ class Index(Protocol):
         """Take the points of VERSION_IDS out; those that are not there are no error."""
         ...
 
-    async def query(self, vector: Vector, *, scope: str, at: int, limit: int) -> list[Near]:
-        """Return up to LIMIT points in SCOPE that could be recalled AT that microsecond, nearest to VECTOR first."""
+    async def query(self, vector: Vector, *, scope: str, at: int, limit: int, ends_after: int | None = None) -> list[Near]:
+        """Return up to LIMIT points in SCOPE that could be recalled AT that microsecond, nearest to VECTOR first.
+
+        ENDS_AFTER is the earlier microsecond of a read that has two: the points then only have to end after that one.
+        """
         ...
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
@@ -61,6 +75,14 @@ class Index(Protocol):
 
     async def count(self) -> int:
         """Return how many points there are."""
+        ...
+
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Entry]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
+        ...
+
+    async def scrub(self) -> None:
+        """Write the files anew, so that nothing of what was deleted is left in them."""
         ...
 
     async def clear(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Near, Point
+from perdure.memory.index import Entry, Near, Point
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -77,7 +77,7 @@ class ServerIndex:
         async with self._reached():
             await self._client.delete(self._collection, points_selector=PointIdsList(points=list(version_ids)), wait=True)
 
-    async def query(self, vector: Vector, *, scope: str, at: int, limit: int) -> list[Near]:
+    async def query(self, vector: Vector, *, scope: str, at: int, limit: int, ends_after: int | None = None) -> list[Near]:
         """Return up to LIMIT points in SCOPE that could be recalled AT that microsecond, nearest to VECTOR first."""
         from qdrant_client.models import FieldCondition, Filter, MatchValue, Range
 
@@ -85,7 +85,7 @@ class ServerIndex:
             must=[
                 FieldCondition(key="scope", match=MatchValue(value=scope)),
                 FieldCondition(key="since", range=Range(lte=at)),
-                FieldCondition(key="until", range=Range(gt=at)),
+                FieldCondition(key="until", range=Range(gt=at if ends_after is None else ends_after)),
             ]
         )
         async with self._reached():
@@ -104,6 +104,22 @@ class ServerIndex:
         """Return how many points there are."""
         async with self._reached():
             return (await self._client.count(self._collection, exact=True)).count
+
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Entry]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
+        async with self._reached():
+            # The offset is the first id wanted, so the last one of the page before comes again.
+            found, _ = await self._client.scroll(
+                self._collection, limit=limit + 1, offset=after or None, with_payload=True, with_vectors=True
+            )
+        return [
+            Entry(str(each.id), each.payload["scope"], each.payload["since"], each.payload["until"], _vector(each.vector))
+            for each in found
+            if each.payload is not None and str(each.id) != after
+        ][:limit]
+
+    async def scrub(self) -> None:
+        """Do nothing: a server merges its segments itself, by the optimizer settings of the collection."""
 
     async def clear(self) -> None:
         """Drop the collection and make it anew."""
@@ -163,3 +179,8 @@ class ServerIndex:
             raise Unreachable(
                 f"the Qdrant server at {self._where} does not answer: {error}. Check PERDURE_INDEX_URL and that it runs"
             ) from error
+
+
+def _vector(vector: object) -> Vector:
+    assert isinstance(vector, list), "the collection has one plain vector a point"
+    return tuple(vector)
