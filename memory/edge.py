@@ -117,12 +117,12 @@ class EdgeIndex:
         count: int = await self._call("count")
         return count
 
-    async def points(self, after: str | None, limit: int) -> list[Point]:
-        """Return up to LIMIT points in the order of their ids, from the one that follows AFTER on."""
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
         return [_as_point(row) for row in await self._call("page", after, limit)]
 
-    async def purge(self) -> None:
-        """Write the index anew, so that no byte of deleted points is left in its files."""
+    async def scrub(self) -> None:
+        """Write the files anew, so that nothing of what was deleted is left in them."""
         await self._stop_copying()
         if self._follows is not None:  # it is being filled, which is cheaper to begin again than to copy
             await self.clear()
@@ -237,9 +237,10 @@ class EdgeIndex:
         self._changed = set()
         plain = self._plain
         name = self._next_name()
-        copy = await ShardProcess.start(self._folder / name, self._dimensions)
+        copy: ShardProcess | None = None
         try:
-            after: str | None = None
+            copy = await ShardProcess.start(self._folder / name, self._dimensions)
+            after = ""
             while rows := await live.call("page", after, BATCH):
                 await copy.call("upsert", rows)
                 after = rows[-1][0]
@@ -255,8 +256,9 @@ class EdgeIndex:
                 await asyncio.to_thread(self._point_to, name)
                 self._live = copy
         except BaseException:
-            await copy.kill()
-            await asyncio.to_thread(_remove, copy.folder)
+            if copy is not None:
+                await copy.kill()
+            await asyncio.to_thread(_remove, self._folder / name)
             raise
         finally:
             self._changed = None

@@ -43,6 +43,8 @@ class Where:
 
     scope: str
     at: int
+    ends_after: int | None = None
+    """The earlier microsecond of a read that has two: points only have to begin by AT and to end after this one."""
     kinds: tuple[str, ...] = ()
     valid_from: int | None = None
     """True in the world from that microsecond on or later."""
@@ -109,12 +111,12 @@ class Index(Protocol):
         """Return how many points there are."""
         ...
 
-    async def points(self, after: str | None, limit: int) -> list[Point]:
-        """Return up to LIMIT points in the order of their ids, from the one that follows AFTER on."""
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on. Their vectors have length 1."""
         ...
 
-    async def purge(self) -> None:
-        """Write the index anew from its points, so that no byte of those that were deleted is left in its files."""
+    async def scrub(self) -> None:
+        """Write the files anew, so that nothing of what was deleted is left in them."""
         ...
 
     async def clear(self) -> None:

@@ -111,9 +111,9 @@ class Shard:
         """Return the points of IDS, as far as there are any."""
         return [_row(record) for record in self._shard.retrieve(list(ids), True, True)]
 
-    def page(self, after: str | None, limit: int) -> list[Row]:
-        """Return up to LIMIT points in the order of their ids, from the one that follows AFTER on."""
-        request = ScrollRequest(offset=after, limit=limit + 1, with_payload=True, with_vector=True)
+    def page(self, after: str, limit: int) -> list[Row]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
+        request = ScrollRequest(offset=after or None, limit=limit + 1, with_payload=True, with_vector=True)
         records, _ = self._shard.scroll(request)
         return [_row(record) for record in records if str(record.id) != after][:limit]
 
@@ -201,7 +201,7 @@ def _base(where: dict[str, Any]) -> list[Any]:
     return [
         FieldCondition("scope", match=MatchValue(where["scope"])),
         FieldCondition("since", range=RangeFloat(lte=where["at"])),
-        FieldCondition("until", range=RangeFloat(gt=where["at"])),
+        FieldCondition("until", range=RangeFloat(gt=where["at"] if where["ends_after"] is None else where["ends_after"])),
     ]
 
 

@@ -1,0 +1,142 @@
+"""How the index follows SQL: from the outbox, after a crash, and from nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import cast
+
+import sqlalchemy as sa
+import structlog
+from sqlmodel import col
+
+from perdure.memory.embed import Embedder
+from perdure.memory.index import Index, Point
+from perdure.memory.reading import interval
+from perdure.memory.tables import MemoryRow, OutboxRow
+from perdure.storage import Database
+
+PAGE = 256
+log = structlog.get_logger(__name__)
+
+
+class Feed:
+    """What brings INDEX to what DATABASE says. One task at a time does; the others wait for it."""
+
+    def __init__(self, database: Database, index: Index, embedder: Embedder) -> None:
+        self._database = database
+        self._index = index
+        self._embedder = embedder
+        self._turn = asyncio.Lock()
+        self._pending: dict[str, int] = {}  # what this process wrote and the index may lack, and when, counted
+        self._count = itertools.count()
+        self._caught_up = False
+
+    def note(self, version_ids: Iterable[str]) -> None:
+        """Remember that the index has to be told of VERSION_IDS."""
+        self._pending |= {version_id: next(self._count) for version_id in version_ids}
+
+    async def waiting(self) -> bool:
+        """Return whether the index may lack something, whoever wrote it."""
+        if self._pending or not self._caught_up:
+            return True
+        async with self._database.read() as connection:
+            return (await connection.execute(sa.select(col(OutboxRow.seq)).limit(1))).first() is not None
+
+    async def catch_up(self, *, everything: bool = False) -> None:
+        """Tell the index what it lacks: what is pending here; at the first call, and with EVERYTHING, all there is."""
+        async with self._turn:
+            if everything or not self._caught_up:
+                await self._apply_outbox()
+            if not self._caught_up:
+                await self._fill_gaps()
+                self._caught_up = True
+            while self._pending:
+                batch = dict(islice(self._pending.items(), PAGE))
+                await self._apply(sa.select(OutboxRow).where(col(OutboxRow.version_id).in_(batch)))
+                for version_id, counted in batch.items():
+                    if self._pending[version_id] == counted:  # else it changed again meanwhile
+                        del self._pending[version_id]
+
+    async def rebuild(self) -> int:
+        """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
+        async with self._turn:
+            self._caught_up = False
+            await self._index.clear()
+            await self._fill_gaps()
+            await self._apply_outbox()
+            self._caught_up = True
+            return await self._index.count()
+
+    async def scrub(self) -> None:
+        """Take out of the index, and out of its files, what was erased."""
+        async with self._turn:
+            await self._apply_outbox()
+            await self._index.scrub()
+
+    async def _apply_outbox(self) -> None:
+        while await self._apply(sa.select(OutboxRow).order_by(col(OutboxRow.seq)).limit(PAGE)):
+            pass
+
+    async def _apply(self, which: sa.Select[OutboxRow]) -> int:
+        """Bring the index to what SQL says now about the versions in WHICH rows of the outbox, and drop those rows."""
+        queued = which.subquery()
+        versions = sa.outerjoin(queued, MemoryRow, queued.c.version_id == col(MemoryRow.version_id))
+        query = sa.select(queued.c.seq, queued.c.version_id.label("queued_id"), MemoryRow).select_from(versions)
+        async with self._database.read() as connection:
+            rows = cast("Sequence[sa.Row[MemoryRow]]", (await connection.execute(query)).all())
+        if not rows:
+            return 0
+        told = {row.queued_id: _state(row) for row in rows}
+        # Erases before upserts.
+        await self._index.delete([version_id for version_id, state in told.items() if state is None])
+        await self._upsert([row for row in rows if told[row.queued_id] is not None])
+        applied = {row.seq: row.queued_id for row in rows}
+        await self._database.transact(lambda connection: _drop(connection, applied, told))
+        return len(rows)
+
+    async def _fill_gaps(self) -> None:
+        living = col(MemoryRow.erased_at).is_(None)
+        async with self._database.read() as connection:
+            counted = sa.select(sa.func.count()).select_from(MemoryRow).where(living)
+            stored = (await connection.execute(counted)).scalar_one()
+        if stored == await self._index.count():
+            return
+        log.info("filling the vector index from the database", records=stored)
+        last = ""
+        while True:
+            page = sa.select(MemoryRow).where(living, col(MemoryRow.version_id) > last)
+            async with self._database.read() as connection:
+                rows = (await connection.execute(page.order_by(col(MemoryRow.version_id)).limit(PAGE))).all()
+            if not rows:
+                return
+            present = await self._index.present([row.version_id for row in rows])
+            await self._upsert([row for row in rows if row.version_id not in present])
+            last = rows[-1].version_id
+
+    async def _upsert(self, rows: Iterable[sa.Row[MemoryRow]]) -> None:
+        unique = {row.version_id: row for row in rows}
+        vectors = await self._embedder.embed([row.content for row in unique.values()])
+        points = []
+        for row, vector in zip(unique.values(), vectors, strict=True):
+            since, until = interval(row)
+            points.append(Point(row.version_id, row.scope_key, since, until, vector))
+        await self._index.upsert(points)
+
+
+def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:
+    """Return what the index holds of ROW, None if nothing."""
+    return None if row.version_id is None or row.erased_at is not None else interval(row)
+
+
+def _drop(connection: sa.Connection, applied: dict[int, str], told: dict[str, tuple[int, int] | None]) -> None:
+    """Take APPLIED rows off the outbox, but not those whose version has changed since the index was TOLD.
+
+    Another process may have erased or superseded it and told the index before we told it what we had read earlier.
+    """
+    found = connection.execute(sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(told)))
+    states = dict.fromkeys(told) | {row.version_id: _state(row) for row in found}
+    settled = [seq for seq, version_id in applied.items() if states[version_id] == told[version_id]]
+    connection.execute(sa.delete(OutboxRow).where(col(OutboxRow.seq).in_(settled)))
