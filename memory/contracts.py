@@ -198,4 +198,4 @@ _ADDED = frozenset(
     ("predicate", "confidence", "importance", "labels", "retention", "legal_hold", "pinned", "forgotten_at", "forgotten_as")
 ) | {"erased_at", "provenance"}
 """The fields that a record leaves out on the wire where they say nothing."""
-_SILENT = (None, False, [], (), "standard")
+_SILENT: tuple[object, ...] = (None, False, [], (), "standard")

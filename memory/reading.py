@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Mapped, aliased
 from sqlmodel import col
 
 from perdure.errors import InvalidInput
@@ -176,5 +176,5 @@ def _provenance(row: sa.Row[SourceRow], derived_from: tuple[str, ...]) -> Proven
     )
 
 
-def _open(end: sa.ColumnElement[datetime | None], at: datetime) -> sa.ColumnElement[bool]:
+def _open(end: sa.ColumnElement[datetime | None] | Mapped[datetime | None], at: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(end.is_(None), end > at)

@@ -63,9 +63,7 @@ def checked(call: RememberCall) -> RememberCall:
     if call.memory_id is not None and not 1 <= len(call.memory_id) <= 200:
         raise InvalidInput(f"memory_id has {len(call.memory_id)} characters; give it 1 to 200")
     if call.predicate is not None and not (call.predicate.strip() and (call.subject or "").strip()):
-        raise InvalidInput(
-            "predicate goes with a subject: a fact is named by both, e.g. subject='ada', predicate='lives in'"
-        )
+        raise InvalidInput("predicate goes with a subject: a fact is named by both, as in subject='ada', predicate='home'")
     if call.ttl is not None and not timedelta(0) < call.ttl < timedelta(days=365_000):
         raise InvalidInput(f"ttl {call.ttl} is not between nothing and 1,000 years")
     aware("valid_from", call.valid_from)

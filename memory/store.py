@@ -99,7 +99,7 @@ class Memory:
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
     ) -> MemoryRecord:
-        """Return the version of MEMORY_ID in SCOPE that held at VALID_AT as known at KNOWN_AT; both default to AS_OF, or now.
+        """Return the version of MEMORY_ID in SCOPE that held at VALID_AT as known at KNOWN_AT, by default AS_OF or now.
 
         Raises `NotFound` if there was none.
         """

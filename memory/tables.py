@@ -11,7 +11,7 @@ from perdure.storage import UtcDateTime
 
 
 class MemoryRow(SQLModel, table=True):
-    """One version of one memory. Rows are added; what was said in one never changes, only when it ends and who may drop it."""
+    """One version of one memory. What was said in a row never changes, only when it ends and who may drop it."""
 
     __tablename__ = "memory_record"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
     __table_args__ = (

@@ -190,7 +190,8 @@ def _create_erasure() -> None:
 def _fill(connection: sa.Connection) -> None:
     connection.execute(sa.text("UPDATE memory_record SET chain = 'm:' || memory_id"))
     insert = sa.text(
-        "INSERT INTO memory_source VALUES (:version_id, :namespace, :workflow_id, :first, '', '', :step, 0, '', '', '', 0, '')"
+        "INSERT INTO memory_source "
+        "VALUES (:version_id, :namespace, :workflow_id, :first, '', '', :step, 0, '', '', '', 0, '')"
     )
     rows = connection.execute(sa.text("SELECT version_id, source FROM memory_record")).all()
     sources = [{"version_id": row.version_id, **_parts(row.source)} for row in rows]
