@@ -108,11 +108,51 @@ class MemoryRecord(Frozen):
         return {name: value for name, value in plain.items() if name not in _ADDED or value not in _SILENT}
 
 
+class Why(Frozen):
+    """Why a record came where it did: what each sign gave, in sum the score. docs/recall.md says what they are."""
+
+    dense: float = 0.0
+    """The cosine with the question."""
+    dense_rank: int | None = None
+    """Its place by meaning, from 1; None if the index named it for another reason."""
+    lexical: float = 0.0
+    """For the words it shares with the question."""
+    lexical_rank: int | None = None
+    """Its place by words, from 1."""
+    previous: float = 0.0
+    """For the record that the same run remembered just before."""
+    following: float = 0.0
+    """For the one just after."""
+    thread: float = 0.0
+    """For the best records of the same run."""
+    other_subject: float = 0.0
+    """Against it, because the question names another subject."""
+    recency: float = 0.0
+    importance: float = 0.0
+    subjects: tuple[str, ...] = ()
+    """The words of the question that were taken for subjects."""
+    duplicates: tuple[str, ...] = ()
+    """The `version_id` of records that say the same and were left out."""
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        signs = self.dense, self.lexical, self.previous, self.following, self.thread, self.other_subject
+        return sum(signs) + self.recency + self.importance
+
+
 class RecallHit(Frozen):
-    """One record that a recall returned, with the score that put it there (cosine, -1 to 1, higher is nearer)."""
+    """One record that a recall returned, with the score that put it there: higher is better, within one recall."""
 
     record: MemoryRecord
     score: float
+    why: Why | None = None
+    """Where the call asked to `explain`."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        plain: dict[str, object] = serialize(self)
+        return plain if self.why is not None else {name: plain[name] for name in plain if name != "why"}
 
 
 class RecallReceipt(Frozen):
@@ -127,6 +167,8 @@ class RecallReceipt(Frozen):
     returned: tuple[tuple[str, int, float], ...] = ()
     """(memory id, version, score), best first."""
     index_version: str = ""
+    ranking: str = ""
+    """Which weights put them in this order."""
 
 
 class Recall(Frozen):
@@ -154,6 +196,30 @@ class RecallCall(Frozen):
     """When it should hold in the world; None means `as_of`. May lie in the future."""
     known_at: datetime | None = None
     """Whose knowledge is asked for; None means `as_of`."""
+    kinds: tuple[Kind, ...] = ()
+    """Only records of these kinds; empty means all."""
+    subject: str | None = None
+    """Only records of exactly this subject."""
+    since: datetime | None = None
+    """Only records whose `valid_from` is not before that."""
+    before: datetime | None = None
+    """Only records whose `valid_from` is before that."""
+    recency: float = Field(default=0.0, ge=0, le=10)
+    """What a record of now gets added to its score; one that is `half_life` old gets half of it."""
+    half_life: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))
+    importance: float = Field(default=0.0, ge=0, le=10)
+    """What a record of importance 1 gets added to its score; one without a stated importance gets half of it."""
+    duplicates: bool = False
+    """Whether also records come that say the same as one before them."""
+    explain: bool = False
+    """Whether each hit says why it came."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # It stays in the history, where what was not asked for would be most of it.
+        plain: dict[str, object] = serialize(self)
+        silent = {name for name, field in type(self).model_fields.items() if getattr(self, name) == field.default}
+        return {name: value for name, value in plain.items() if name not in silent}
 
 
 class RememberCall(Frozen):

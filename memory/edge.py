@@ -1,4 +1,4 @@
-"""The index inside this installation: a qdrant-edge shard in a folder, in a child process of the one that owns the folder."""
+"""The index inside this installation: a qdrant-edge shard in a folder, served by a child process of its owner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import structlog
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Near, Point, Where, generation
-from perdure.memory.lexical import LEXICON, Words
+from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 from perdure.memory.shard_process import ShardProcess
 
 BATCH = 128
@@ -34,7 +34,15 @@ class EdgeIndex:
     until then a search looks at every point of the scope, which takes 4 ms for 10,000 points.
     """
 
-    def __init__(self, folder: Path, lock: int | None, embedder: Embedder, *, optimize_from: int = 20_000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lock: int | None,
+        embedder: Embedder,
+        *,
+        optimize_from: int = 20_000,
+        follows: EdgeIndex | None = None,
+    ) -> None:
         self._folder = folder
         self._lock = lock
         self._generation = generation(embedder)
@@ -47,7 +55,7 @@ class EdgeIndex:
         self._optimized = 0
         self._changed: set[str] | None = None  # what changed while a copy is made
         self._copying: asyncio.Task[None] | None = None
-        self._follows: EdgeIndex | None = None
+        self._follows = follows
         self._closed = False
         self.version = f"qdrant-edge {installed('qdrant-edge-py')}, {embedder.name} {embedder.version}, {LEXICON}"
 
@@ -94,8 +102,8 @@ class EdgeIndex:
                 await self._call("delete", list(version_ids))
                 self._note(version_ids)
 
-    async def query(self, vector: Vector, *, words: Words = Words(), where: Where, limit: int) -> Found:
-        """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, among those that fit WHERE."""
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+        """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, of those that fit WHERE."""
         return _found(await self._call("query", _packed(vector), list(words.numbers), asdict(where), limit))
 
     async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
@@ -150,9 +158,8 @@ class EdgeIndex:
 
     async def successor(self, embedder: Embedder) -> Index:
         """Return an index beside this one for the vectors of EMBEDDER: empty, or as far as an earlier attempt came."""
-        index = EdgeIndex(self._folder, None, embedder, optimize_from=self._optimize_from)
-        index._follows = self
-        await index._shard()
+        index = EdgeIndex(self._folder, None, embedder, optimize_from=self._optimize_from, follows=self)
+        await index.count()  # starts its process
         return index
 
     async def succeed(self) -> None:
@@ -160,12 +167,17 @@ class EdgeIndex:
         assert self._follows is not None, "`successor` made it"
         before, self._follows = self._follows, None
         live = await self._shard()
-        await before._stop_copying()
+        self._lock = await before.hand_over()
         await asyncio.to_thread(self._point_to, live.folder.name)
-        self._lock, before._lock = before._lock, None
         await before.close()
         await asyncio.to_thread(self._drop, {live.folder.name})
         self._optimize_if_large()
+
+    async def hand_over(self) -> int | None:
+        """Return the lock on the folder, which is the successor's from now on; `close` leaves it alone then."""
+        await self._stop_copying()
+        lock, self._lock = self._lock, None
+        return lock
 
     async def close(self) -> None:
         """Write everything out and give the folder free."""
@@ -230,8 +242,8 @@ class EdgeIndex:
     async def _copy(self, *, optimize: bool) -> None:
         """Fill a new shard from the present one, if OPTIMIZE make it fast, and let it take the other's place.
 
-        Reads and writes go on meanwhile; what they changed is brought over at the end. Killed at any point, by whatever, the
-        present shard is what counts: the copy does from the moment that the file `current` names it.
+        Reads and writes go on meanwhile; what they changed is brought over at the end. Whoever is killed when: the present
+        shard is what counts, and the copy is from the moment that the file `current` names it.
         """
         live = await self._shard()
         self._changed = set()

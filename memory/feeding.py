@@ -12,8 +12,9 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.embed import Embedder
-from perdure.memory.index import Index, Point
+from perdure.memory.embed import Embedder, Vector
+from perdure.memory.index import Index, Point, microseconds
+from perdure.memory.lexical import name_numbers, words_of_record
 from perdure.memory.reading import interval
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
@@ -121,9 +122,24 @@ class Feed:
         vectors = await self._embedder.embed([row.content for row in unique.values()])
         points = []
         for row, vector in zip(unique.values(), vectors, strict=True):
-            since, until = interval(row)
-            points.append(Point(row.version_id, row.scope_key, since, until, vector))
+            points.append(point(row, vector))
         await self._index.upsert(points)
+
+
+def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
+    """Return the point of ROW, whose content has VECTOR: the same whenever and by whomever it is made."""
+    since, until = interval(row)
+    return Point(
+        version_id=row.version_id,
+        scope=row.scope_key,
+        since=since,
+        until=until,
+        vector=vector,
+        words=words_of_record(row.content, row.valid_from),
+        kind=row.kind,
+        valid=microseconds(row.valid_from),
+        names=name_numbers(row.subject, row.scope_key),
+    )
 
 
 def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.lexical import LEXICON, Words
+from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 
 FOR_EVER = 2**53 - 1
 """The end of what has no end, in microseconds: the largest integer that JSON and doubles carry exactly."""
@@ -29,7 +29,7 @@ class Point:
     until: int
     """From when it no longer can, `FOR_EVER` if that is not known."""
     vector: Vector
-    words: Words = Words()
+    words: Words = NO_WORDS
     kind: str = ""
     valid: int = 0
     """From when it is true in the world, in microseconds since 1970."""
@@ -87,7 +87,7 @@ class Index(Protocol):
         """Take the points of VERSION_IDS out; those that are not there are no error."""
         ...
 
-    async def query(self, vector: Vector, *, words: Words = Words(), where: Where, limit: int) -> Found:
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
         """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, among those that fit WHERE.
 
         How rare a word is counts among all points that WHERE's scope and moment let through, not in the whole index: so
@@ -112,7 +112,7 @@ class Index(Protocol):
         ...
 
     async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
-        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on. Their vectors have length 1."""
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
         ...
 
     async def scrub(self) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 LEXICON = "bm25-1"
 """Changes whenever the words of a text do; an index with other words is built anew."""
 
-_WORD = re.compile(r"\w+(?:[’'](?!s\b)\w+)*")
-_NEGATIONS = frozenset("no not nor none never without cannot".split())
+_WORD = re.compile(r"\w+(?:[\u2019'](?!s\b)\w+)*")
+_NEGATIONS = frozenset(["no", "not", "nor", "none", "never", "without", "cannot"])
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -30,6 +30,9 @@ class Words:
 
     numbers: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+
+
+NO_WORDS = Words()
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def number_of_name(word: str, scope_key: str) -> int:
 def without(question: str, names: Iterable[str]) -> str:
     """Return QUESTION without NAMES and their possessive endings; as it was if nothing else is left."""
     alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    rest = re.sub(rf"\b(?:{alternatives})\b(?:[’']s\b)?", " ", question) if alternatives else question
+    rest = re.sub(rf"\b(?:{alternatives})\b(?:[\u2019']s\b)?", " ", question) if alternatives else question
     return " ".join(rest.split()) if _WORD.search(rest) else question
 
 
@@ -89,7 +92,7 @@ def gist(content: str) -> tuple[object, ...]:
 
     Negations stay, so "likes tea" and "doesn't like tea" differ. A text of function words alone is its own gist.
     """
-    words = [word.lower().replace("’", "'") for word in _WORD.findall(content)]
+    words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(content)]
     kept = tuple(
         "not" if word in _NEGATIONS or word.endswith("n't") else stems[0]
         for word in words

@@ -28,6 +28,7 @@ __all__ = [
     "queue",
     "scope_key",
     "step_key",
+    "thread_key",
     "visible",
     "write",
 ]
@@ -40,6 +41,11 @@ TICK = timedelta(microseconds=1)
 def scope_key(scope: Scope) -> str:
     """Return the digest of SCOPE by which SQL and the index select exactly its records."""
     return digest([scope.tenant, scope.agent, scope.user, scope.session]).removeprefix("sha256:")[:32]
+
+
+def thread_key(scope: str, step: StepRef) -> str:
+    """Return the digest by which a recall finds what the run of STEP remembered in SCOPE, in order."""
+    return digest([scope, *_step(step)[:3]]).removeprefix("sha256:")[:32]
 
 
 def memory_key(scope: str, memory_id: str) -> str:
@@ -265,6 +271,7 @@ def _said(call: RememberCall, place: _Place) -> dict[str, object]:
         "labels": list(call.labels),
         "retention_class": call.retention,
         "source": str(call.step),
+        "thread": thread_key(place.scope, call.step),
     }
 
 

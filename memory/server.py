@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Near, Point, Where, generation
-from perdure.memory.lexical import LEXICON, Words
+from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -25,12 +25,14 @@ class ServerIndex:
     The collection is named after the embedder's version, so another embedder never finds vectors it cannot compare with.
     """
 
-    def __init__(self, client: AsyncQdrantClient, embedder: Embedder, *, where: str) -> None:
+    def __init__(
+        self, client: AsyncQdrantClient, embedder: Embedder, *, where: str, follows: ServerIndex | None = None
+    ) -> None:
         self._client = client
         self._where = where
         self._dimensions = embedder.dimensions
-        self._collection = f"perdure_memory_{generation(embedder)}"
-        self._follows: ServerIndex | None = None
+        self.collection = f"perdure_memory_{generation(embedder)}"
+        self._follows = follows
         self.version = f"qdrant-client {installed('qdrant-client')}, {embedder.name} {embedder.version}, {LEXICON}"
 
     @classmethod
@@ -50,9 +52,19 @@ class ServerIndex:
             raise
 
     @classmethod
-    async def over(cls, client: AsyncQdrantClient, embedder: Embedder, *, where: str = "the given client") -> ServerIndex:
-        """Use CLIENT, for instance `AsyncQdrantClient(":memory:")`, and make the collection if it is missing."""
-        index = cls(client, embedder, where=where)
+    async def over(
+        cls,
+        client: AsyncQdrantClient,
+        embedder: Embedder,
+        *,
+        where: str = "the given client",
+        follows: ServerIndex | None = None,
+    ) -> ServerIndex:
+        """Use CLIENT, for instance `AsyncQdrantClient(":memory:")`, and make the collection if it is missing.
+
+        With FOLLOWS it is that one's successor, see `Index.successor`.
+        """
+        index = cls(client, embedder, where=where, follows=follows)
         await index._make_if_missing()
         return index
 
@@ -61,7 +73,7 @@ class ServerIndex:
         for start in range(0, len(points), BATCH):
             made = [_struct(point) for point in points[start : start + BATCH]]
             async with self._reached():
-                await self._client.upsert(self._collection, points=made, wait=True)
+                await self._client.upsert(self.collection, points=made, wait=True)
 
     async def delete(self, version_ids: Sequence[str]) -> None:
         """Take the points of VERSION_IDS out."""
@@ -70,10 +82,10 @@ class ServerIndex:
         from qdrant_client.models import PointIdsList
 
         async with self._reached():
-            await self._client.delete(self._collection, points_selector=PointIdsList(points=list(version_ids)), wait=True)
+            await self._client.delete(self.collection, points_selector=PointIdsList(points=list(version_ids)), wait=True)
 
-    async def query(self, vector: Vector, *, words: Words = Words(), where: Where, limit: int) -> Found:
-        """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, among those that fit WHERE."""
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+        """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, of those that fit WHERE."""
         from qdrant_client.models import Filter
 
         return await self._search(vector, words, where, Filter(must=[*_base(where), *_wanted(where)]), limit)
@@ -99,26 +111,26 @@ class ServerIndex:
             one = FieldCondition(key="names", match=MatchValue(value=name))
             requests.append(QueryRequest(filter=Filter(must=[*_base(where), *_wanted(where), one]), limit=1))
         async with self._reached():
-            answers = await self._client.query_batch_points(self._collection, requests=requests)
+            answers = await self._client.query_batch_points(self.collection, requests=requests)
         return {name for name, answer in zip(asked, answers, strict=True) if answer.points}
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
         """Return those of VERSION_IDS that have a point."""
         async with self._reached():
-            found = await self._client.retrieve(self._collection, ids=list(version_ids), with_payload=False)
+            found = await self._client.retrieve(self.collection, ids=list(version_ids), with_payload=False)
         return {str(record.id) for record in found}
 
     async def count(self) -> int:
         """Return how many points there are."""
         async with self._reached():
-            return (await self._client.count(self._collection, exact=True)).count
+            return (await self._client.count(self.collection, exact=True)).count
 
     async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
         """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
         async with self._reached():
             # The offset is the first id wanted, so the last one of the page before comes again.
             found, _ = await self._client.scroll(
-                self._collection, limit=limit + 1, offset=after or None, with_payload=True, with_vectors=True
+                self.collection, limit=limit + 1, offset=after or None, with_payload=True, with_vectors=True
             )
         return [_point(record) for record in found if str(record.id) != after][:limit]
 
@@ -128,21 +140,19 @@ class ServerIndex:
     async def clear(self) -> None:
         """Drop the collection and make it anew."""
         async with self._reached():
-            await self._client.delete_collection(self._collection)
+            await self._client.delete_collection(self.collection)
         await self._make_if_missing()
 
     async def successor(self, embedder: Embedder) -> Index:
         """Return an index beside this one for the vectors of EMBEDDER: empty, or as far as an earlier attempt came."""
-        index = await ServerIndex.over(self._client, embedder, where=self._where)
-        index._follows = self
-        return index
+        return await ServerIndex.over(self._client, embedder, where=self._where, follows=self)
 
     async def succeed(self) -> None:
         """Become the index in use; the collection of the one it follows is dropped."""
         assert self._follows is not None, "`successor` made it"
         before, self._follows = self._follows, None
         async with self._reached():
-            await self._client.delete_collection(before._collection)
+            await self._client.delete_collection(before.collection)
 
     async def close(self) -> None:
         """Close the connections, also those of a client that was handed in."""
@@ -163,10 +173,10 @@ class ServerIndex:
         )
 
         async with self._reached():
-            if not await self._client.collection_exists(self._collection):
+            if not await self._client.collection_exists(self.collection):
                 try:
                     await self._client.create_collection(
-                        self._collection,
+                        self.collection,
                         vectors_config={"dense": VectorParams(size=self._dimensions, distance=Distance.COSINE)},
                         sparse_vectors_config={"words": SparseVectorParams(modifier=Modifier.IDF)},
                         # What is erased should leave the server's files soon, also when it is little.
@@ -179,10 +189,10 @@ class ServerIndex:
                 return
             # Again at every start: who made the collection may have died before this.
             tenant = KeywordIndexParams(type=KeywordIndexType.KEYWORD, is_tenant=True)
-            await self._client.create_payload_index(self._collection, "scope", field_schema=tenant, wait=True)
+            await self._client.create_payload_index(self.collection, "scope", field_schema=tenant, wait=True)
             integers = dict.fromkeys(("since", "until", "valid", "names"), PayloadSchemaType.INTEGER)
             for field, schema in {**integers, "kind": PayloadSchemaType.KEYWORD}.items():
-                await self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)
+                await self._client.create_payload_index(self.collection, field, field_schema=schema, wait=True)
 
     async def _search(self, vector: Vector, words: Words, where: Where, visible: Filter, limit: int) -> Found:
         from qdrant_client.models import Filter, IdfCorpusParams, QueryRequest, SearchParams, SparseVector
@@ -193,7 +203,7 @@ class ServerIndex:
             corpus = SearchParams(idf=IdfCorpusParams(corpus=Filter(must=_base(where))))
             requests.append(QueryRequest(query=question, using="words", filter=visible, params=corpus, limit=limit))
         async with self._reached():
-            answers = await self._client.query_batch_points(self._collection, requests=requests)
+            answers = await self._client.query_batch_points(self.collection, requests=requests)
         found = [[Near(str(point.id), point.score) for point in answer.points] for answer in answers]
         return Found(*found)
 

@@ -1,7 +1,7 @@
 """What the process does that owns a shard: the library holds Python's lock in every call, so it gets a process of its own.
 
-Started by `shard_process` as a script; imports nothing of ours, so that it is there in a moment. Reads requests from standard
-input and writes answers to standard output, in order: eight bytes of length, then `marshal`. Ends with its input.
+Started by `shard_process` as a script; imports nothing of ours, so that it is there in a moment. Reads requests from
+standard input, writes answers to standard output, in order: eight bytes of length, then `marshal`. Ends with its input.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class ShardProcess:
 
     @classmethod
     async def start(cls, folder: Path, dimensions: int) -> ShardProcess:
-        """Start the process that owns the shard in FOLDER, with vectors of DIMENSIONS numbers, and wait until it is there."""
+        """Start the process that owns the shard in FOLDER, with vectors of DIMENSIONS numbers, and wait for it."""
         process = await asyncio.create_subprocess_exec(
             # -P: our modules lie beside the script, and must not be found by their short names.
             *(sys.executable, "-P", str(SCRIPT), str(folder), str(dimensions)),
@@ -119,7 +119,9 @@ class ShardProcess:
                     waiting.exception()  # nobody may be waiting any more
 
     def _ended(self) -> Unreachable:
-        return Unreachable(f"the process that owns the vector index in {self.folder.parent} has ended; the next try starts it")
+        return Unreachable(
+            f"the process that owns the vector index in {self.folder.parent} has ended; the next try starts it"
+        )
 
     def _failed(self, why: str) -> Unreachable:
         return Unreachable(

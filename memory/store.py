@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from itertools import islice
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -19,16 +18,17 @@ from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
     RecallCall,
-    RecallHit,
     RecallReceipt,
     RememberCall,
     Remembered,
     Scope,
 )
-from perdure.memory.embed import Embedder, MiniLm, Vector
-from perdure.memory.feeding import PAGE, Feed
-from perdure.memory.index import Index, Near, microseconds
-from perdure.memory.reading import Moment, as_record, named, records_of, visible
+from perdure.memory.embed import Embedder, MiniLm
+from perdure.memory.feeding import Feed
+from perdure.memory.index import Index
+from perdure.memory.ranking import Ranking
+from perdure.memory.reading import Moment, named, records_of, visible
+from perdure.memory.recalling import nearest
 from perdure.memory.tables import MemoryRow
 from perdure.settings import Settings
 from perdure.storage import Database
@@ -47,12 +47,19 @@ class Memory:
     """
 
     def __init__(
-        self, database: Database, index: Index, embedder: Embedder, *, clock: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        index: Index,
+        embedder: Embedder,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        ranking: Ranking | None = None,
     ) -> None:
         self._database = database
         self._index = index
         self._embedder = embedder
         self._clock = clock
+        self._ranking = ranking or Ranking()
         self._feed = Feed(database, index, embedder)
         self._latest: datetime | None = None
 
@@ -76,8 +83,9 @@ class Memory:
         moment = Moment.of(call, self._now())
         if await self._feed.waiting():
             await self._feed.catch_up(everything=True)
-        [vector] = await self._embedder.embed([call.query])
-        found = await self._nearest(vector, call.scope, moment, call.limit)
+        found = await nearest(
+            call, moment, database=self._database, index=self._index, embedder=self._embedder, ranking=self._ranking
+        )
         return Recall(
             hits=tuple(found),
             receipt=RecallReceipt(
@@ -87,6 +95,7 @@ class Memory:
                 valid_at=moment.valid_at if moment.valid_at != moment.known_at else None,
                 returned=tuple((hit.record.memory_id, hit.record.version, hit.score) for hit in found),
                 index_version=self._index.version,
+                ranking=self._ranking.version,
             ),
         )
 
@@ -144,39 +153,6 @@ class Memory:
         async with self._database.read() as connection:
             return await connection.run_sync(lambda sync: records_of(sync, sync.execute(query), with_end=with_end))
 
-    async def _nearest(self, vector: Vector, scope: Scope, moment: Moment, limit: int) -> list[RecallHit]:
-        key = records.scope_key(scope)
-        later, earlier = microseconds(moment.later), microseconds(moment.earlier)
-        seen: set[str] = set()
-        hits: list[RecallHit] = []
-        fetch = limit + 8
-        while True:
-            near = await self._index.query(vector, scope=key, at=later, limit=fetch, ends_after=earlier)
-            hits += await self._confirmed([one for one in near if one.version_id not in seen], key, moment)
-            seen.update(one.version_id for one in near)
-            if len(hits) >= limit or len(near) < fetch:
-                break
-            fetch *= 4  # the index held much that SQL no longer lets through
-        hits.sort(key=lambda hit: (-hit.score, -microseconds(hit.record.recorded_at), hit.record.version_id))
-        return hits[:limit]
-
-    async def _confirmed(self, near: Sequence[Near], scope: str, moment: Moment) -> list[RecallHit]:
-        """Return the hits of NEAR that SQL confirms."""
-        hits: list[RecallHit] = []
-        async with self._database.read() as connection:
-            for page in _pages(near):
-                scores = {one.version_id: one.score for one in page}
-                query = sa.select(MemoryRow).where(
-                    col(MemoryRow.version_id).in_(scores),
-                    col(MemoryRow.scope_key) == scope,
-                    visible(moment.valid_at, moment.known_at),
-                )
-                for row in await connection.execute(query):
-                    # Six digits: what is beyond depends on the processor.
-                    score = round(scores[row.version_id], 6)
-                    hits.append(RecallHit(record=as_record(row, with_end=False), score=score))
-        return hits
-
 
 @asynccontextmanager
 async def open_memory(settings: Settings, database: Database, *, embedder: Embedder | None = None) -> AsyncIterator[Memory]:
@@ -202,9 +178,3 @@ async def _open_index(settings: Settings, embedder: Embedder) -> Index:
     from perdure.memory.edge import EdgeIndex
 
     return await EdgeIndex.open(settings.index_path, embedder)
-
-
-def _pages(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while page := list(islice(rest, PAGE)):
-        yield page

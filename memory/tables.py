@@ -22,6 +22,7 @@ class MemoryRow(SQLModel, table=True):
         sa.Index("ix_memory_record_chain", "scope_key", "chain", "recorded_at"),
         sa.Index("ix_memory_record_listed", "scope_key", "recorded_at", "version_id"),
         sa.Index("ix_memory_record_forgotten_at", "forgotten_at"),
+        sa.Index("ix_memory_record_thread", "thread", "recorded_at", "version_id"),
     )
 
     version_id: str = Field(primary_key=True)
@@ -32,6 +33,8 @@ class MemoryRow(SQLModel, table=True):
     """How often the memory of this name was erased before."""
     chain: str = ""
     """Which memory or fact it is a version of: of all versions in a chain, the last that applies is what holds."""
+    thread: str = ""
+    """Digest of the scope and the run that remembered it: a recall looks at what came just before and after."""
     write_key: str
     """Digest of the step and its argument, so that the same write happens once."""
 
