@@ -2,10 +2,10 @@
 
 Takes a file in the format of LoCoMo ("Evaluating Very Long-Term Conversational Memory of LLM Agents", Maharana et al.,
 2024): `data/locomo10.json` of the repository snap-research/LoCoMo, licence CC BY-NC 4.0, which is why none is shipped. Each
-turn is remembered through `Memory.remember`, as a step of a run per session, about who speaks, valid from the session's time;
-a photo's caption is part of what was said. Each question of the categories 1 to 4 is asked through `Memory.recall` in its
-conversation. Recall at k is the share of a question's evidence turns among the first k, averaged over the questions that have
-evidence. `bm25_recall_at_10` is what the words alone find in the same index.
+turn is remembered through `Memory.remember`, as a step of a run per session, about who speaks, valid from the session's
+time; a photo's caption is part of what was said. Each question of the categories 1 to 4 is asked through `Memory.recall` in its
+conversation. Recall at k is the share of a question's evidence turns among the first k, averaged over the questions that
+have evidence. `bm25_recall_at_10` is what the words alone find in the same index.
 
     python -m bench.recall --data locomo10.json [--embedder MODULE:NAME] [--json]
 """
@@ -102,12 +102,12 @@ async def measure(sample: dict[str, Any], memory: Memory, index: Index, embedder
         if question["category"] not in (1, 2, 3, 4) or not evidence:
             continue
         started = time.perf_counter()
-        call = RecallCall(step=step, query=question["question"], scope=scope, limit=10)
-        found = [names[memory_id] for memory_id, _, _ in (await memory.recall(call)).receipt.returned]
+        asks = RecallCall(step=step, query=question["question"], scope=scope, limit=10)
+        found = [names[memory_id] for memory_id, _, _ in (await memory.recall(asks)).receipt.returned]
         took = time.perf_counter() - started
         by_words = await _by_words(question["question"], scope, index, names, embedder.dimensions)
-        shares = [len(evidence & set(some)) / len(evidence) for some in (found[:5], found, by_words)]
-        asked.append(Asked(conversation, question["category"], *shares, took))
+        at_5, at_10, bm25 = (len(evidence & set(some)) / len(evidence) for some in (found[:5], found, by_words))
+        asked.append(Asked(conversation, question["category"], at_5, at_10, bm25, took))
     return asked
 
 

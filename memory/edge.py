@@ -191,7 +191,7 @@ class EdgeIndex:
             if self._lock is not None:
                 os.close(self._lock)
 
-    async def _call(self, name: str, *arguments: object) -> Any:
+    async def _call(self, name: str, *arguments: Any) -> Any:
         return await (await self._shard()).call(name, *arguments)
 
     async def _shard(self) -> ShardProcess:

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Index, Point, microseconds
-from perdure.memory.lexical import name_numbers, words_of_record
+from perdure.memory.building import LIVING, Generation, count
+from perdure.memory.embed import Embedder
+from perdure.memory.index import Index, generation
 from perdure.memory.reading import interval
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
@@ -28,8 +28,10 @@ class Feed:
 
     def __init__(self, database: Database, index: Index, embedder: Embedder) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
+        self.live = Generation(index, embedder)
+        """The index that recalls read."""
+        self._next: Generation | None = None
+        self._upgrading = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._pending: dict[str, int] = {}  # what this process wrote and the index may lack, and when, counted
         self._count = itertools.count()
@@ -63,19 +65,54 @@ class Feed:
 
     async def rebuild(self) -> int:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
-        async with self._turn:
+        async with self._turn, self.live.alone():
             self._caught_up = False
-            await self._index.clear()
+            await self.live.index.clear()
             await self._fill_gaps()
             await self._apply_outbox()
             self._caught_up = True
-            return await self._index.count()
+            return await self.live.index.count()
+
+    async def upgrade(self, embedder: Embedder) -> None:
+        """Fill an index by EMBEDDER beside the present one, which is read and fed meanwhile, and switch once it is complete."""
+        async with self._upgrading:
+            if generation(embedder) == generation(self.live.embedder):
+                return
+            successor = Generation(await self.live.index.successor(embedder), embedder)
+            log.info("embedding the memory anew", embedder=embedder.name, version=embedder.version)
+            try:
+                self._next = successor
+                await successor.fill(self._database, self._turn)
+            except BaseException:
+                self._next = None
+                await successor.index.close()
+                raise
+            before, self.live, self._next = self.live, successor, None
+            self._turn.release()
+            await before.idle()
+            await successor.index.succeed()
+            log.info("memory embedded anew", embedder=embedder.name, version=embedder.version)
+
+    async def prepare(self, content: str) -> None:
+        """Embed CONTENT, so that the index is fed with what is then at hand."""
+        for each in self._generations:
+            await each.embedder.embed([content])
 
     async def scrub(self) -> None:
         """Take out of the index, and out of its files, what was erased."""
         async with self._turn:
             await self._apply_outbox()
-            await self._index.scrub()
+            for each in self._generations:
+                await each.index.scrub()
+
+    async def close(self) -> None:
+        """Let go of the index."""
+        for each in self._generations[::-1]:
+            await each.index.close()
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [self.live] if self._next is None else [self.live, self._next]
 
     async def _apply_outbox(self) -> None:
         while await self._apply(sa.select(OutboxRow).order_by(col(OutboxRow.seq)).limit(PAGE)):
@@ -92,54 +129,29 @@ class Feed:
             return 0
         told = {row.queued_id: _state(row) for row in rows}
         # Erases before upserts.
-        await self._index.delete([version_id for version_id, state in told.items() if state is None])
-        await self._upsert([row for row in rows if told[row.queued_id] is not None])
+        for each in self._generations:
+            await each.index.delete([version_id for version_id, state in told.items() if state is None])
+            await each.upsert([row for row in rows if told[row.queued_id] is not None])
         applied = {row.seq: row.queued_id for row in rows}
         await self._database.transact(lambda connection: _drop(connection, applied, told))
         return len(rows)
 
     async def _fill_gaps(self) -> None:
-        living = col(MemoryRow.erased_at).is_(None)
-        async with self._database.read() as connection:
-            counted = sa.select(sa.func.count()).select_from(MemoryRow).where(living)
-            stored = (await connection.execute(counted)).scalar_one()
-        if stored == await self._index.count():
+        stored = await count(self._database)
+        if stored == await self.live.index.count():
             return
         log.info("filling the vector index from the database", records=stored)
         last = ""
         while True:
-            page = sa.select(MemoryRow).where(living, col(MemoryRow.version_id) > last)
+            page = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > last)
             async with self._database.read() as connection:
                 rows = (await connection.execute(page.order_by(col(MemoryRow.version_id)).limit(PAGE))).all()
             if not rows:
-                return
-            present = await self._index.present([row.version_id for row in rows])
-            await self._upsert([row for row in rows if row.version_id not in present])
+                break
+            present = await self.live.index.present([row.version_id for row in rows])
+            await self.live.upsert([row for row in rows if row.version_id not in present])
             last = rows[-1].version_id
-
-    async def _upsert(self, rows: Iterable[sa.Row[MemoryRow]]) -> None:
-        unique = {row.version_id: row for row in rows}
-        vectors = await self._embedder.embed([row.content for row in unique.values()])
-        points = []
-        for row, vector in zip(unique.values(), vectors, strict=True):
-            points.append(point(row, vector))
-        await self._index.upsert(points)
-
-
-def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
-    """Return the point of ROW, whose content has VECTOR: the same whenever and by whomever it is made."""
-    since, until = interval(row)
-    return Point(
-        version_id=row.version_id,
-        scope=row.scope_key,
-        since=since,
-        until=until,
-        vector=vector,
-        words=words_of_record(row.content, row.valid_from),
-        kind=row.kind,
-        valid=microseconds(row.valid_from),
-        names=name_numbers(row.subject, row.scope_key),
-    )
+        await self.live.drop_strays(self._database)
 
 
 def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:

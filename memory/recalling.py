@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from perdure.memory import lexical
+from perdure.memory.building import Generation
 from perdure.memory.contracts import RecallCall, RecallHit
 from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Near, Where, microseconds
@@ -47,9 +48,10 @@ class _Question:
 
 
 async def nearest(
-    call: RecallCall, moment: Moment, *, database: Database, index: Index, embedder: Embedder, ranking: Ranking
+    call: RecallCall, moment: Moment, *, database: Database, generation: Generation, ranking: Ranking
 ) -> list[RecallHit]:
-    """Return what CALL asks for as of MOMENT, best first. Raises `Unreachable` if INDEX does not work."""
+    """Return what CALL asks for as of MOMENT, best first. Raises `Unreachable` if the index of GENERATION does not work."""
+    index, embedder = generation.index, generation.embedder
     question = await _question(call, moment, index=index, embedder=embedder)
     preference = Preference(recency=call.recency, half_life=call.half_life, importance=call.importance)
     fetch = max(POOL, call.limit + 8)
@@ -75,7 +77,8 @@ async def _question(call: RecallCall, moment: Moment, *, index: Index, embedder:
     plain = call.query == call.query.lower()
     rest = lexical.without(call.query, [each.word for each in named if plain or not each.word.islower()])
     [vector] = await embedder.embed([rest])
-    row, conditions = MemoryRow, []
+    row = MemoryRow
+    conditions: list[sa.ColumnElement[bool]] = []
     if call.kinds:
         conditions.append(col(row.kind).in_(call.kinds))
     if call.subject is not None:
@@ -151,8 +154,8 @@ async def _read(connection: AsyncConnection, question: _Question, version_ids: C
     query = sa.select(
         *(col(row.version_id), col(row.thread), col(row.subject), col(row.valid_from), col(row.importance)),
         sa.case((col(row.subject).is_(None), col(row.content))).label("content"),
-        _first(sa.select(col(before.version_id)).where(before.thread == row.thread, was < place), was, "DESC"),
-        _first(sa.select(col(after.version_id)).where(after.thread == row.thread, comes > place), comes, "ASC"),
+        _first(sa.select(col(before.version_id)).where(col(before.thread) == col(row.thread), was < place), was, "DESC"),
+        _first(sa.select(col(after.version_id)).where(col(after.thread) == col(row.thread), comes > place), comes, "ASC"),
     )
     candidates = {}
     for page in _pages(list(version_ids)):
@@ -215,7 +218,7 @@ async def _confirmed(
 
 
 def _beside(candidates: dict[str, Candidate], of: Iterable[str]) -> dict[str, None]:
-    beside = {}
+    beside: dict[str, None] = {}
     for version_id in of:
         if (each := candidates.get(version_id)) is not None:
             beside |= {near: None for near in (each.previous, each.following) if near is not None}

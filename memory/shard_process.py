@@ -56,7 +56,7 @@ class ShardProcess:
         """Whether it has ended."""
         return self._gone
 
-    async def call(self, name: str, *arguments: object) -> Any:
+    async def call(self, name: str, *arguments: Any) -> Any:
         """Return what the shard's method NAME gives for ARGUMENTS. Raises `Unreachable` if it fails or is gone."""
         if self._gone:
             raise self._ended()

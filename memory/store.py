@@ -56,8 +56,6 @@ class Memory:
         ranking: Ranking | None = None,
     ) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
         self._clock = clock
         self._ranking = ranking or Ranking()
         self._feed = Feed(database, index, embedder)
@@ -70,7 +68,7 @@ class Memory:
         Raises `InvalidInput` for what cannot be stored.
         """
         records.checked(call)
-        await self._embedder.embed([call.content])  # ahead of the commit: the index is fed with what is then at hand
+        await self._feed.prepare(call.content)  # ahead of the commit
         written = await self._database.transact(lambda connection: records.write(connection, call, self._now()))
         await self._wrote(written.recorded_at, written.changed)
         return written.remembered
@@ -83,9 +81,9 @@ class Memory:
         moment = Moment.of(call, self._now())
         if await self._feed.waiting():
             await self._feed.catch_up(everything=True)
-        found = await nearest(
-            call, moment, database=self._database, index=self._index, embedder=self._embedder, ranking=self._ranking
-        )
+        live = self._feed.live
+        async with live.reading():
+            found = await nearest(call, moment, database=self._database, generation=live, ranking=self._ranking)
         return Recall(
             hits=tuple(found),
             receipt=RecallReceipt(
@@ -94,7 +92,7 @@ class Memory:
                 as_of=moment.known_at,
                 valid_at=moment.valid_at if moment.valid_at != moment.known_at else None,
                 returned=tuple((hit.record.memory_id, hit.record.version, hit.score) for hit in found),
-                index_version=self._index.version,
+                index_version=live.index.version,
                 ranking=self._ranking.version,
             ),
         )
@@ -132,9 +130,17 @@ class Memory:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
         return await self._feed.rebuild()
 
+    async def upgrade(self, embedder: Embedder) -> None:
+        """Embed everything anew with EMBEDDER, then use that. Recalls and writes go on as before until then.
+
+        Stopped in the middle, it leaves everything as it was. Nothing to do if EMBEDDER is the one in use.
+        """
+        await self.catch_up()
+        await self._feed.upgrade(embedder)
+
     async def close(self) -> None:
         """Let go of the index. The database and the embedder belong to the caller."""
-        await self._index.close()
+        await self._feed.close()
 
     def _now(self) -> datetime:
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.

@@ -1,4 +1,4 @@
-"""Memory: which run a record belongs to, in order, so that a recall can look at what was remembered just before and after."""
+"""Memory: which run a record belongs to, so that a recall can look at what was remembered just before and after."""
 
 import hashlib
 
@@ -16,7 +16,8 @@ def upgrade() -> None:
     connection = op.get_bind()
     runs = connection.execute(
         sa.text(
-            "SELECT record.version_id, record.scope_key, source.namespace, source.workflow_id, source.first_execution_run_id "
+            "SELECT record.version_id, record.scope_key, "
+            "source.namespace, source.workflow_id, source.first_execution_run_id "
             "FROM memory_record AS record JOIN memory_source AS source ON source.version_id = record.version_id"
         )
     ).all()
