@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import cast
 
@@ -69,6 +70,12 @@ class Feed:
             await self._apply_outbox()
             self._caught_up = True
             return await self._index.count()
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Change nothing in the index from here meanwhile."""
+        async with self._turn:
+            yield
 
     async def scrub(self) -> None:
         """Take out of the index, and out of its files, what was erased."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import digest
-from perdure.memory import records
+from perdure.memory import records, usage
 from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
@@ -27,7 +27,9 @@ from perdure.memory.contracts import (
 )
 from perdure.memory.embed import Embedder, MiniLm, Vector
 from perdure.memory.feeding import PAGE, Feed
+from perdure.memory.forgetting import Retention
 from perdure.memory.index import Index, Near, microseconds
+from perdure.memory.keeping import Keeping
 from perdure.memory.reading import Moment, as_record, named, records_of, visible
 from perdure.memory.tables import MemoryRow
 from perdure.settings import Settings
@@ -35,10 +37,11 @@ from perdure.storage import Database
 from perdure.storage import now as utc_now
 
 T = TypeVar("T")
+KEPT = {"standard": timedelta(days=30)}
 log = structlog.get_logger(__name__)
 
 
-class Memory:
+class Memory(Keeping):
     """The memory of one process: records in DATABASE, which are the truth, and INDEX, which only says where to look.
 
     A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the
@@ -47,13 +50,20 @@ class Memory:
     """
 
     def __init__(
-        self, database: Database, index: Index, embedder: Embedder, *, clock: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        index: Index,
+        embedder: Embedder,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        retention: Mapping[str, timedelta] = KEPT,
     ) -> None:
         self._database = database
         self._index = index
         self._embedder = embedder
         self._clock = clock
         self._feed = Feed(database, index, embedder)
+        self._retention = Retention(dict(retention))
         self._latest: datetime | None = None
 
     async def remember(self, call: RememberCall) -> Remembered:
@@ -65,7 +75,7 @@ class Memory:
         records.checked(call)
         await self._embedder.embed([call.content])  # ahead of the commit: the index is fed with what is then at hand
         written = await self._database.transact(lambda connection: records.write(connection, call, self._now()))
-        await self._wrote(written.recorded_at, written.changed)
+        await self._wrote(written)
         return written.remembered
 
     async def recall(self, call: RecallCall) -> Recall:
@@ -78,6 +88,7 @@ class Memory:
             await self._feed.catch_up(everything=True)
         [vector] = await self._embedder.embed([call.query])
         found = await self._nearest(vector, call.scope, moment, call.limit)
+        await self._note(call, found)
         return Recall(
             hits=tuple(found),
             receipt=RecallReceipt(
@@ -120,8 +131,8 @@ class Memory:
         await self._feed.catch_up()
 
     async def rebuild(self) -> int:
-        """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
-        return await self._feed.rebuild()
+        """Do what `reindex` does."""
+        return await self.reindex()
 
     async def close(self) -> None:
         """Let go of the index. The database and the embedder belong to the caller."""
@@ -131,7 +142,7 @@ class Memory:
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
         return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
-    async def _wrote(self, at: datetime, changed: Iterable[str]) -> None:
+    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
         """Tell the index what CHANGED, or leave it to the next call if it doesn't work."""
         self._latest = at if self._latest is None else max(self._latest, at)
         self._feed.note(changed)
@@ -139,6 +150,13 @@ class Memory:
             await self._feed.catch_up()
         except Unreachable as error:
             log.warning("memory written, index lags", error=error.message)
+
+    async def _note(self, call: RecallCall, hits: Sequence[RecallHit]) -> None:
+        now = self._now()
+        try:
+            await self._database.transact(lambda connection: usage.note(connection, call, hits, now))
+        except sa.exc.DBAPIError as error:  # a count that is lost is no reason to know nothing
+            log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
     async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
         async with self._database.read() as connection:
@@ -186,9 +204,10 @@ async def open_memory(settings: Settings, database: Database, *, embedder: Embed
     Raises `IndexOwned` if another process has the embedded index.
     """
     embedder = embedder or await MiniLm.load()
-    memory = Memory(database, await _open_index(settings, embedder), embedder)
+    memory = Memory(database, await _open_index(settings, embedder), embedder, retention=settings.retention)
     try:
         await memory.catch_up()
+        await memory.finish_erasures()
         yield memory
     finally:
         await memory.close()
