@@ -8,7 +8,8 @@ them; `migrations/` holds their history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import mmap
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from sqlalchemy.types import TypeDecorator
 from perdure.errors import InvalidSettings, Unreachable
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from sqlalchemy.engine import Dialect
 
 T = TypeVar("T")
@@ -114,6 +117,24 @@ class Database:
             self._direct.execution_options(perdure_write=True)
         with self._direct.begin():
             return work(self._direct)
+
+    async def scrub(self, traces: Sequence[bytes] | None, *, tables: Sequence[str]) -> bool:
+        """Leave no byte of what was deleted from TABLES in the database's files. Returns False if others are in the way.
+
+        TRACES are what may not be found afterwards; None means that nobody knows any more, so the file is written anew.
+        On PostgreSQL the tables are; its write-ahead log keeps what it holds until the server recycles it.
+        """
+        if not self.sqlite:
+            async with self._connected() as connection:
+                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                for table in tables:
+                    await alone.execute(sa.text(f"VACUUM (FULL) {table}"))
+            return True
+        path = sa.make_url(self.url).database
+        assert path, "a database in memory has no files"
+        assert self._writer is not None
+        async with self._writer:
+            return await asyncio.to_thread(_scrub_sqlite, Path(path), traces)
 
     async def migrate(self) -> None:
         """Bring the schema to `HEAD`. Several processes may do so at once; where nothing is to do it costs one query."""
@@ -224,6 +245,35 @@ def _set_up_sqlite(connection: sa.engine.interfaces.DBAPIConnection, _: object) 
 def _begin_sqlite(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("perdure_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _scrub_sqlite(path: Path, traces: Sequence[bytes] | None) -> bool:
+    import sqlite3
+
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete=ON")
+        if not _checkpointed(connection):
+            return False
+        # Pages that were split may hold copies of cells that moved; only a file that is written anew does not.
+        if traces is None or _holds(path, traces):
+            connection.execute("VACUUM")
+            return _checkpointed(connection)
+    except sqlite3.OperationalError:  # another process holds a lock for longer than the time-out
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _checkpointed(connection: sqlite3.Connection) -> bool:
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def _holds(path: Path, traces: Sequence[bytes]) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(trace) >= 0 for trace in traces)
 
 
 def _upgrade(connection: sa.Connection) -> None:

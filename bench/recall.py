@@ -1,11 +1,12 @@
 """How much of what answers a question a recall finds, on conversations whose questions name their evidence.
 
 Takes a file in the format of LoCoMo ("Evaluating Very Long-Term Conversational Memory of LLM Agents", Maharana et al.,
-2024): `data/locomo10.json` of the repository snap-research/LoCoMo, licence CC BY-NC 4.0, which is why none is shipped. Each
-turn is remembered through `Memory.remember`, as a step of a run per session, about who speaks, valid from the session's
-time; a photo's caption is part of what was said. Each question of the categories 1 to 4 is asked through `Memory.recall` in its
-conversation. Recall at k is the share of a question's evidence turns among the first k, averaged over the questions that
-have evidence. `bm25_recall_at_10` is what the words alone find in the same index.
+2024): `data/locomo10.json` of the repository snap-research/LoCoMo, licence CC BY-NC 4.0, which is why none is shipped.
+
+Each turn is remembered through `Memory.remember`, as a step of a run per session, about who speaks, valid from the time of
+the session; a photo's caption is part of what was said. Each question of the categories 1 to 4 is asked through
+`Memory.recall` in its conversation. Recall at k is the share of a question's evidence turns among the first k, averaged over
+the questions that have evidence. `bm25_recall_at_10` is what the words alone find in the same index.
 
     python -m bench.recall --data locomo10.json [--embedder MODULE:NAME] [--json]
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import sqlalchemy as sa
 import structlog
@@ -32,13 +32,13 @@ class Generation:
         self._readers = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self.opened = asyncio.Event()
+        """Not set while it is being rebuilt."""
+        self.opened.set()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Keep the index as it is while a recall reads it. Waits while it is being rebuilt."""
-        await self._open.wait()
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Count a recall that reads the index."""
         self._readers += 1
         self._idle.clear()
         try:
@@ -51,12 +51,12 @@ class Generation:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Wait until nobody reads, and let nobody begin to."""
-        self._open.clear()
+        self.opened.clear()
         try:
             await self._idle.wait()
             yield
         finally:
-            self._open.set()
+            self.opened.set()
 
     async def idle(self) -> None:
         """Wait until nobody reads."""

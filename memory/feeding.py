@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import cast
 
@@ -13,8 +14,9 @@ import structlog
 from sqlmodel import col
 
 from perdure.memory.building import LIVING, Generation, count
-from perdure.memory.embed import Embedder
+from perdure.memory.embed import Embedder, Forgets
 from perdure.memory.index import Index, generation
+from perdure.memory.lexical import forget_words
 from perdure.memory.reading import interval
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
@@ -74,7 +76,7 @@ class Feed:
             return await self.live.index.count()
 
     async def upgrade(self, embedder: Embedder) -> None:
-        """Fill an index by EMBEDDER beside the present one, which is read and fed meanwhile, and switch once it is complete."""
+        """Fill an index by EMBEDDER beside the present one, which is used meanwhile, and switch once it is complete."""
         async with self._upgrading:
             if generation(embedder) == generation(self.live.embedder):
                 return
@@ -93,10 +95,31 @@ class Feed:
             await successor.index.succeed()
             log.info("memory embedded anew", embedder=embedder.name, version=embedder.version)
 
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Generation]:
+        """Give the index that recalls read, and keep it as it is meanwhile. Waits while it is being rebuilt."""
+        while not (live := self.live).opened.is_set():
+            await live.opened.wait()
+        with live.read():
+            yield live
+
     async def prepare(self, content: str) -> None:
         """Embed CONTENT, so that the index is fed with what is then at hand."""
         for each in self._generations:
             await each.embedder.embed([content])
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Change nothing in the index from here meanwhile."""
+        async with self._turn:
+            yield
+
+    def forget(self, texts: Sequence[str]) -> None:
+        """Keep nothing of TEXTS in what embedders and word lists hold ready."""
+        forget_words()
+        for each in self._generations:
+            if isinstance(each.embedder, Forgets):
+                each.embedder.forget(texts)
 
     async def scrub(self) -> None:
         """Take out of the index, and out of its files, what was erased."""

@@ -101,6 +101,11 @@ def gist(content: str) -> tuple[object, ...]:
     return kept or (content,)
 
 
+def forget_words() -> None:
+    """Keep no word of any text."""
+    _stems.cache_clear()
+
+
 @lru_cache(20_000)
 def _stems(word: str) -> tuple[int, ...]:
     return tuple(_bm25().embed_query(word).indices)

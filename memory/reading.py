@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import Kind, MemoryRecord, Provenance, Scope
 from perdure.memory.index import FOR_EVER, microseconds
 from perdure.memory.tables import DerivedRow, MemoryRow, SourceRow
+from perdure.memory.verbs import ListCall
 
 
 class _AsOf(Protocol):
@@ -153,6 +155,30 @@ def provenances(connection: sa.Connection, version_ids: list[str]) -> dict[str, 
         derived.setdefault(pair.version_id, []).append(pair.from_version_id)
     found = connection.execute(sa.select(SourceRow).where(col(SourceRow.version_id).in_(version_ids)))
     return {row.version_id: _provenance(row, tuple(derived.get(row.version_id, ()))) for row in found}
+
+
+def listed(call: ListCall, moment: Moment, scope: str) -> sa.Select[MemoryRow]:
+    """Return the query for the records of SCOPE, which is a scope's key, that CALL wants and that hold at MOMENT."""
+    row = MemoryRow
+    where = [col(row.scope_key) == scope, visible(moment.valid_at, moment.known_at)]
+    if call.kinds:
+        where.append(col(row.kind).in_(call.kinds))
+    if call.subject is not None:
+        where.append(col(row.subject) == call.subject)
+    if call.predicate is not None:
+        where.append(col(row.predicate) == call.predicate)
+    if call.label is not None:
+        # The text of the list, for neither database has a condition on JSON that the other has.
+        where.append(sa.cast(col(row.labels), sa.String).contains(json.dumps(call.label), autoescape=True))
+    if call.after:
+        at, _, version_id = call.after.partition("/")
+        try:
+            recorded_at = datetime.fromisoformat(at)
+        except ValueError:
+            raise InvalidInput(f"after {call.after!r} is no `next` of a page") from None
+        later = col(row.recorded_at) > recorded_at
+        where.append(sa.or_(later, (col(row.recorded_at) == recorded_at) & (col(row.version_id) > version_id)))
+    return sa.select(row).where(*where).order_by(col(row.recorded_at), col(row.version_id))
 
 
 def named(scope: str, memory_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

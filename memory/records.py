@@ -28,7 +28,9 @@ __all__ = [
     "queue",
     "scope_key",
     "step_key",
+    "step_names",
     "thread_key",
+    "version_id_of",
     "visible",
     "write",
 ]
@@ -45,7 +47,7 @@ def scope_key(scope: Scope) -> str:
 
 def thread_key(scope: str, step: StepRef) -> str:
     """Return the digest by which a recall finds what the run of STEP remembered in SCOPE, in order."""
-    return digest([scope, *_step(step)[:3]]).removeprefix("sha256:")[:32]
+    return digest([scope, *step_names(step)[:3]]).removeprefix("sha256:")[:32]
 
 
 def memory_key(scope: str, memory_id: str) -> str:
@@ -105,14 +107,21 @@ class _Place:
     """The newest version of the chain, which may be of a memory of another name."""
 
 
-def write(connection: sa.Connection, call: RememberCall, now: datetime) -> Written:
-    """Write what CALL says at NOW and return what stands.
+def write(
+    connection: sa.Connection,
+    call: RememberCall,
+    now: datetime,
+    *,
+    key: str | None = None,
+    expires_at: datetime | None = None,
+) -> Written:
+    """Write what CALL says at NOW and return what stands. KEY names another call, EXPIRES_AT is for one without a ttl.
 
     The same step with the same argument writes once, however often and from wherever it comes. The same step with another
     argument, as after a reset of its run, writes the next version. Wants a transaction of `Database.transact`.
     """
     place = _place(connection, call)
-    write_key = _write_key(call)
+    write_key = key or _write_key(call)
     standing = sa.select(MemoryRow).where(col(MemoryRow.write_key) == write_key)
     row = connection.execute(standing).first()
     if row is not None:
@@ -136,7 +145,7 @@ def write(connection: sa.Connection, call: RememberCall, now: datetime) -> Writt
     if place.last is not None and call.valid_to is None:
         # A later version that becomes valid in the future leaves the present one in force until then.
         changed = _supersede(connection, place, from_=max(recorded_at, valid_from))
-    version_id = _version_id(place.scope, place.memory_id, epoch, version)
+    version_id = version_id_of(place.scope, place.memory_id, epoch, version)
     values = {
         **_said(call, place),
         "version_id": version_id,
@@ -146,7 +155,7 @@ def write(connection: sa.Connection, call: RememberCall, now: datetime) -> Writt
         "valid_from": valid_from,
         "valid_to": call.valid_to,
         "recorded_at": recorded_at,
-        "expires_at": None if call.ttl is None else recorded_at + call.ttl,
+        "expires_at": expires_at if call.ttl is None else recorded_at + call.ttl,
         # What holds of a memory holds of its next version: a hold is not lost by writing on.
         "legal_hold": call.legal_hold or (place.last is not None and place.last.legal_hold),
         "pinned": place.last is not None and place.last.pinned,
@@ -178,7 +187,7 @@ def _place(connection: sa.Connection, call: RememberCall) -> _Place:
     chain = _fact(call.subject, call.predicate)
     subject, predicate, memory_id = call.subject, call.predicate, call.memory_id
     if memory_id is None and chain is None:
-        memory_id = str(uuid.uuid5(NAMES, digest(_step(call.step))))
+        memory_id = str(uuid.uuid5(NAMES, digest(step_names(call.step))))
     if memory_id is not None:
         # Always before the chain's lock, so that two writers never wait for each other.
         lock(connection, scope, memory_id)
@@ -208,7 +217,7 @@ def _numbers(connection: sa.Connection, call: RememberCall, place: _Place) -> tu
     mine = col(MemoryRow.scope_key) == place.scope, col(MemoryRow.memory_id) == place.memory_id
     highest = sa.select(sa.func.max(col(MemoryRow.version)), sa.func.max(col(MemoryRow.epoch))).where(*mine)
     version, epoch = connection.execute(highest).one()
-    memory, step = memory_key(place.scope, place.memory_id), step_key(place.scope, place.chain, _step(call.step))
+    memory, step = memory_key(place.scope, place.memory_id), step_key(place.scope, place.chain, step_names(call.step))
     row = TombstoneRow
     buried = sa.select(col(row.epoch), col(row.memory_key), col(row.step_key)).where(
         sa.or_(col(row.memory_key) == memory, col(row.step_key) == step)
@@ -308,7 +317,8 @@ def _fact(subject: str | None, predicate: str | None) -> str | None:
     return "f:" + digest([" ".join(text.split()).casefold() for text in (subject or "", predicate)])
 
 
-def _step(step: StepRef) -> list[JsonValue]:
+def step_names(step: StepRef) -> list[JsonValue]:
+    """Return what names STEP for good."""
     # Not `str(step)`: workflow ids may hold slashes, so two steps could read the same.
     return [step.lineage.namespace, step.lineage.workflow_id, step.lineage.first_execution_run_id, step.name]
 
@@ -316,9 +326,10 @@ def _step(step: StepRef) -> list[JsonValue]:
 def _write_key(call: RememberCall) -> str:
     # Without defaults, so that a field that is added to the call later leaves the keys of older calls alone.
     said = call.model_dump(mode="json", exclude={"step", "origin"}, exclude_defaults=True)
-    return digest([*_step(call.step), said])
+    return digest([*step_names(call.step), said])
 
 
-def _version_id(scope: str, memory_id: str, epoch: int, version: int) -> str:
+def version_id_of(scope: str, memory_id: str, epoch: int, version: int) -> str:
+    """Return the id of that VERSION of MEMORY_ID, after the memory was erased EPOCH times."""
     # Records from before erasure existed have ids without an epoch.
     return str(uuid.uuid5(NAMES, digest([scope, memory_id, *([epoch] if epoch else []), version])))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -13,11 +13,12 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import digest
-from perdure.memory import records
+from perdure.memory import records, usage
 from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
     RecallCall,
+    RecallHit,
     RecallReceipt,
     RememberCall,
     Remembered,
@@ -25,7 +26,9 @@ from perdure.memory.contracts import (
 )
 from perdure.memory.embed import Embedder, MiniLm
 from perdure.memory.feeding import Feed
+from perdure.memory.forgetting import Retention
 from perdure.memory.index import Index
+from perdure.memory.keeping import Keeping
 from perdure.memory.ranking import Ranking
 from perdure.memory.reading import Moment, named, records_of, visible
 from perdure.memory.recalling import nearest
@@ -35,10 +38,11 @@ from perdure.storage import Database
 from perdure.storage import now as utc_now
 
 T = TypeVar("T")
+KEPT = {"standard": timedelta(days=30)}
 log = structlog.get_logger(__name__)
 
 
-class Memory:
+class Memory(Keeping):
     """The memory of one process: records in DATABASE, which are the truth, and INDEX, which only says where to look.
 
     A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the
@@ -54,11 +58,13 @@ class Memory:
         *,
         clock: Callable[[], datetime] = utc_now,
         ranking: Ranking | None = None,
+        retention: Mapping[str, timedelta] = KEPT,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ranking = ranking or Ranking()
         self._feed = Feed(database, index, embedder)
+        self._retention = Retention(dict(retention))
         self._latest: datetime | None = None
 
     async def remember(self, call: RememberCall) -> Remembered:
@@ -70,7 +76,7 @@ class Memory:
         records.checked(call)
         await self._feed.prepare(call.content)  # ahead of the commit
         written = await self._database.transact(lambda connection: records.write(connection, call, self._now()))
-        await self._wrote(written.recorded_at, written.changed)
+        await self._wrote(written)
         return written.remembered
 
     async def recall(self, call: RecallCall) -> Recall:
@@ -81,9 +87,9 @@ class Memory:
         moment = Moment.of(call, self._now())
         if await self._feed.waiting():
             await self._feed.catch_up(everything=True)
-        live = self._feed.live
-        async with live.reading():
+        async with self._feed.reading() as live:
             found = await nearest(call, moment, database=self._database, generation=live, ranking=self._ranking)
+        await self._note(call, found)
         return Recall(
             hits=tuple(found),
             receipt=RecallReceipt(
@@ -127,8 +133,8 @@ class Memory:
         await self._feed.catch_up()
 
     async def rebuild(self) -> int:
-        """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
-        return await self._feed.rebuild()
+        """Do what `reindex` does."""
+        return await self.reindex()
 
     async def upgrade(self, embedder: Embedder) -> None:
         """Embed everything anew with EMBEDDER, then use that. Recalls and writes go on as before until then.
@@ -146,7 +152,7 @@ class Memory:
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
         return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
-    async def _wrote(self, at: datetime, changed: Iterable[str]) -> None:
+    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
         """Tell the index what CHANGED, or leave it to the next call if it doesn't work."""
         self._latest = at if self._latest is None else max(self._latest, at)
         self._feed.note(changed)
@@ -154,6 +160,13 @@ class Memory:
             await self._feed.catch_up()
         except Unreachable as error:
             log.warning("memory written, index lags", error=error.message)
+
+    async def _note(self, call: RecallCall, hits: Sequence[RecallHit]) -> None:
+        now = self._now()
+        try:
+            await self._database.transact(lambda connection: usage.note(connection, call, hits, now))
+        except sa.exc.DBAPIError as error:  # a count that is lost is no reason to know nothing
+            log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
     async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
         async with self._database.read() as connection:
@@ -168,9 +181,10 @@ async def open_memory(settings: Settings, database: Database, *, embedder: Embed
     Raises `IndexOwned` if another process has the embedded index.
     """
     embedder = embedder or await MiniLm.load()
-    memory = Memory(database, await _open_index(settings, embedder), embedder)
+    memory = Memory(database, await _open_index(settings, embedder), embedder, retention=settings.retention)
     try:
         await memory.catch_up()
+        await memory.finish_erasures()
         yield memory
     finally:
         await memory.close()

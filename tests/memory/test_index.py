@@ -16,7 +16,7 @@ from qdrant_client import AsyncQdrantClient
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory import Memory, MiniLm
 from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import FOR_EVER, Index, Point
+from perdure.memory.index import FOR_EVER, Found, Index, Point, Where
 from perdure.memory.server import ServerIndex
 from perdure.storage import Database
 
@@ -42,9 +42,10 @@ async def test_nearest_first(index: Index) -> None:
         [Point(A, "s", 0, FOR_EVER, (1, 0)), Point(B, "s", 0, FOR_EVER, (3, 4)), Point(C, "s", 0, FOR_EVER, (0, 1))]
     )
 
-    found = await index.query((0.0, 2.0), scope="s", at=1, limit=2)
-    assert [C, B] == [near.version_id for near in found]
-    assert pytest.approx([1.0, 0.8]) == [near.score for near in found]
+    found = await index.query((0.0, 2.0), where=Where("s", 1), limit=2)
+    assert [C, B] == [near.version_id for near in found.dense]
+    assert pytest.approx([1.0, 0.8]) == [near.score for near in found.dense]
+    assert [] == found.lexical
 
 
 async def test_scope_and_moment_decide(index: Index) -> None:
@@ -52,8 +53,8 @@ async def test_scope_and_moment_decide(index: Index) -> None:
     since, until = 1_772_366_400_000_000, 1_772_366_400_000_001
     await index.upsert([Point(A, "s", since, until, (1, 0)), Point(B, "other", 0, FOR_EVER, (1, 0))])
 
-    seen = [await index.query((1.0, 0.0), scope="s", at=at, limit=9) for at in (since - 1, since, until)]
-    assert [[], [A], []] == [[near.version_id for near in found] for found in seen]
+    seen = [await index.query((1.0, 0.0), where=Where("s", at), limit=9) for at in (since - 1, since, until)]
+    assert [[], [A], []] == [[near.version_id for near in found.dense] for found in seen]
 
 
 async def test_upsert_replaces(index: Index) -> None:
@@ -62,7 +63,7 @@ async def test_upsert_replaces(index: Index) -> None:
     await index.upsert([Point(A, "s", 0, 5, (0, 1))])
 
     assert 1 == await index.count()
-    assert [] == await index.query((1.0, 0.0), scope="s", at=5, limit=9)
+    assert Found() == await index.query((1.0, 0.0), where=Where("s", 5), limit=9)
 
 
 async def test_delete_and_clear(index: Index) -> None:
@@ -93,9 +94,9 @@ async def test_edge_keeps_points_over_a_restart(tmp_path: Path) -> None:
     await index.close()
 
     index = await EdgeIndex.open(tmp_path, Plane())
-    found = await index.query((1.0, 0.0), scope="s", at=1, limit=9)
+    found = await index.query((1.0, 0.0), where=Where("s", 1), limit=9)
     await index.close()
-    assert [A] == [near.version_id for near in found]
+    assert [A] == [near.version_id for near in found.dense]
 
 
 async def test_edge_has_one_owner(tmp_path: Path) -> None:
