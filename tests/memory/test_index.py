@@ -36,6 +36,12 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await index.close()
 
 
+def _shard(folder: Path) -> Path:
+    """Return the one shard in FOLDER."""
+    [shard] = [path for path in folder.iterdir() if path.is_dir()]
+    return shard
+
+
 async def test_nearest_first(index: Index) -> None:
     """A query returns the ids with their cosines, nearest first, up to the limit."""
     await index.upsert(
@@ -149,7 +155,7 @@ async def test_edge_makes_a_broken_index_anew(tmp_path: Path) -> None:
     index = await EdgeIndex.open(tmp_path, Plane())
     await index.upsert([Point(A, "s", 0, FOR_EVER, (1, 0))])
     await index.close()
-    (tmp_path / "vectors-1" / "edge_config.json").write_text("{")
+    (_shard(tmp_path) / "edge_config.json").write_text("{")
 
     index = await EdgeIndex.open(tmp_path, Plane())
     assert 0 == await index.count()
@@ -165,7 +171,7 @@ async def test_edge_of_another_embedder_starts_empty(tmp_path: Path) -> None:
     index = await EdgeIndex.open(tmp_path, Plane("2"))
     assert 0 == await index.count()
     await index.close()
-    assert {"owner.lock", "vectors-2"} == {path.name for path in tmp_path.iterdir()}  # noqa: ASYNC240  # a test may block
+    assert _shard(tmp_path).name.startswith("2-")
 
 
 async def test_edge_that_is_closed_says_so(tmp_path: Path) -> None:
