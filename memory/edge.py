@@ -40,7 +40,7 @@ class EdgeIndex:
         lock: int | None,
         embedder: Embedder,
         *,
-        optimize_from: int = 20_000,
+        optimize_from: int = 10_000,
         follows: EdgeIndex | None = None,
     ) -> None:
         self._folder = folder
@@ -66,7 +66,7 @@ class EdgeIndex:
         embedder: Embedder,
         *,
         wait: timedelta = timedelta(seconds=2),
-        optimize_from: int = 20_000,
+        optimize_from: int = 10_000,
         keep: Embedder | None = None,
     ) -> EdgeIndex:
         """Open the index in FOLDER, or make it. What cannot be read is dropped: it is filled again from SQL.

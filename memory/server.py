@@ -163,11 +163,13 @@ class ServerIndex:
         from qdrant_client.http.exceptions import UnexpectedResponse
         from qdrant_client.models import (
             Distance,
+            HnswConfigDiff,
+            IntegerIndexParams,
+            IntegerIndexType,
             KeywordIndexParams,
             KeywordIndexType,
             Modifier,
             OptimizersConfigDiff,
-            PayloadSchemaType,
             SparseVectorParams,
             VectorParams,
         )
@@ -179,6 +181,7 @@ class ServerIndex:
                         self.collection,
                         vectors_config={"dense": VectorParams(size=self._dimensions, distance=Distance.COSINE)},
                         sparse_vectors_config={"words": SparseVectorParams(modifier=Modifier.IDF)},
+                        hnsw_config=HnswConfigDiff(m=0, payload_m=16),
                         # What is erased should leave the server's files soon, also when it is little.
                         optimizers_config=OptimizersConfigDiff(deleted_threshold=0.001, vacuum_min_vector_number=100),
                     )
@@ -190,8 +193,10 @@ class ServerIndex:
             # Again at every start: who made the collection may have died before this.
             tenant = KeywordIndexParams(type=KeywordIndexType.KEYWORD, is_tenant=True)
             await self._client.create_payload_index(self.collection, "scope", field_schema=tenant, wait=True)
-            integers = dict.fromkeys(("since", "until", "valid", "names"), PayloadSchemaType.INTEGER)
-            for field, schema in {**integers, "kind": PayloadSchemaType.KEYWORD}.items():
+            # No graph for these: every search has a scope, which has one.
+            number = IntegerIndexParams(type=IntegerIndexType.INTEGER, lookup=True, range=True, enable_hnsw=False)
+            kind = KeywordIndexParams(type=KeywordIndexType.KEYWORD, enable_hnsw=False)
+            for field, schema in {**dict.fromkeys(("since", "until", "valid", "names"), number), "kind": kind}.items():
                 await self._client.create_payload_index(self.collection, field, field_schema=schema, wait=True)
 
     async def _search(self, vector: Vector, words: Words, where: Where, visible: Filter, limit: int) -> Found:

@@ -27,12 +27,13 @@ from qdrant_edge import (
     FieldCondition,
     Filter,
     HasIdCondition,
+    HnswIndexConfig,
     IdfParams,
+    IntegerIndexParams,
     KeywordIndexParams,
     MatchAny,
     MatchValue,
     Modifier,
-    PayloadSchemaType,
     Point,
     Query,
     QueryBatchRequest,
@@ -55,8 +56,10 @@ INDEX_FROM = 500
 """How many points are searched faster by an index per field. Making one takes a tenth of a second, however few there are."""
 FIELDS: dict[str, Any] = {
     "scope": KeywordIndexParams(is_tenant=True),
-    **dict.fromkeys(("since", "until", "valid", "names"), PayloadSchemaType.Integer),
-    "kind": PayloadSchemaType.Keyword,
+    # No graph for these: it would take minutes to build, and every search has a scope, which has one.
+    **dict.fromkeys(("since", "until", "valid"), IntegerIndexParams(lookup=False, range=True, enable_hnsw=False)),
+    "names": IntegerIndexParams(lookup=True, range=False, enable_hnsw=False),
+    "kind": KeywordIndexParams(enable_hnsw=False),
 }
 
 
@@ -194,6 +197,8 @@ def _make(folder: Path, dimensions: int) -> EdgeShard:
     config = EdgeConfig(
         vectors={"dense": EdgeVectorParams(size=dimensions, distance=Distance.Cosine)},
         sparse_vectors={"words": EdgeSparseVectorParams(modifier=Modifier.Idf)},
+        # A graph for each large scope, none over all of them.
+        hnsw_config=HnswIndexConfig(m=0, payload_m=16, ef_construct=100, full_scan_threshold=10_000),
     )
     return EdgeShard.create(str(folder), config)
 
