@@ -5,8 +5,8 @@ Takes a file in the format of LoCoMo ("Evaluating Very Long-Term Conversational 
 
 Each turn is remembered through `Memory.remember`, as a step of a run per session, about who speaks, valid from the time of
 the session; a photo's caption is part of what was said. Each question of the categories 1 to 4 is asked through
-`Memory.recall` in its conversation. Recall at k is the share of a question's evidence turns among the first k, averaged over
-the questions that have evidence. `bm25_recall_at_10` is what the words alone find in the same index.
+`Memory.recall` in its conversation. Recall at k is the share of a question's evidence turns among the first k, averaged
+over the questions that have evidence. `bm25_recall_at_10` is what the words alone find in the same index.
 
     python -m bench.recall --data locomo10.json [--embedder MODULE:NAME] [--json]
 """

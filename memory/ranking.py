@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from perdure.lineage import Frozen, digest
 from perdure.memory.contracts import Why
@@ -60,13 +61,32 @@ class Candidate:
     importance: float | None = None
 
 
+class Signs(NamedTuple):
+    """What each sign gave a candidate; the names are those of `Why`."""
+
+    dense: float
+    lexical: float
+    previous: float
+    following: float
+    other_subject: float
+    thread: float = 0.0
+    recency: float = 0.0
+    importance: float = 0.0
+
+
 @dataclass(frozen=True)
 class Ranked:
     """A candidate in its place."""
 
-    version_id: str
+    candidate: Candidate
     score: float
-    why: Why
+    signs: Signs
+
+    @property
+    def why(self) -> Why:
+        """The reasons, for people."""
+        ranks = {"dense_rank": self.candidate.dense_rank, "lexical_rank": self.candidate.lexical_rank}
+        return Why(**{name: round(value, 6) for name, value in self.signs._asdict().items()}, **ranks)
 
 
 def rank(
@@ -75,47 +95,40 @@ def rank(
     """Return CANDIDATES, best first, as they stand AT that moment. Equal ones: the newer first."""
     preference = preference or Preference()
     full = max(ranking.lexical_full, max((each.lexical for each in candidates.values()), default=0.0))
-    reasons = {version_id: _own(each, candidates, full=full, ranking=ranking) for version_id, each in candidates.items()}
-    threads = _threads(candidates, reasons)
+    own = {version_id: _own(each, candidates, full=full, ranking=ranking) for version_id, each in candidates.items()}
+    threads = _threads(candidates, own)
     ranked = []
     for version_id, each in candidates.items():
-        why = reasons[version_id].model_copy(
-            update={
-                "thread": round(ranking.thread * threads[each.thread], 6),
-                "recency": round(_recency(each, at, preference), 6),
-                # Who was given no importance stands in the middle.
-                "importance": round(preference.importance * (0.5 if each.importance is None else each.importance), 6),
-            }
+        signs = own[version_id]._replace(
+            thread=ranking.thread * threads[each.thread],
+            recency=_recency(each, at, preference),
+            # Who was given no importance stands in the middle.
+            importance=preference.importance * (0.5 if each.importance is None else each.importance),
         )
         # Six digits: what is beyond depends on the processor.
-        ranked.append(Ranked(version_id, round(why.total, 6), why))
-    newest = datetime.min.replace(tzinfo=at.tzinfo)
-    return sorted(
-        ranked,
-        key=lambda one: (-one.score, -((candidates[one.version_id].valid_from or newest) - newest), one.version_id),
+        ranked.append(Ranked(each, round(sum(signs), 6), signs))
+    newest = sorted(ranked, key=lambda one: one.candidate.version_id)
+    newest.sort(key=lambda one: one.candidate.valid_from or at, reverse=True)
+    return sorted(newest, key=lambda one: -one.score)
+
+
+def _own(each: Candidate, candidates: Mapping[str, Candidate], *, full: float, ranking: Ranking) -> Signs:
+    before = candidates.get(each.previous) if each.previous else None
+    after = candidates.get(each.following) if each.following else None
+    lexical = ranking.lexical / full
+    return Signs(
+        dense=each.dense,
+        lexical=lexical * each.lexical,
+        previous=ranking.previous * before.dense + ranking.previous_lexical * lexical * before.lexical if before else 0.0,
+        following=ranking.following * after.dense + ranking.following_lexical * lexical * after.lexical if after else 0.0,
+        other_subject=-ranking.other_subject * each.astray if each.astray else 0.0,
     )
 
 
-def _own(each: Candidate, candidates: Mapping[str, Candidate], *, full: float, ranking: Ranking) -> Why:
-    def share(of: str | None, dense: float, lexical: float) -> float:
-        near = candidates.get(of) if of else None
-        return 0.0 if near is None else dense * near.dense + ranking.lexical * lexical * near.lexical / full
-
-    return Why(
-        dense=round(each.dense, 6),
-        dense_rank=each.dense_rank,
-        lexical=round(ranking.lexical * each.lexical / full, 6),
-        lexical_rank=each.lexical_rank,
-        previous=round(share(each.previous, ranking.previous, ranking.previous_lexical), 6),
-        following=round(share(each.following, ranking.following, ranking.following_lexical), 6),
-        other_subject=round(-ranking.other_subject * each.astray, 6) or 0.0,
-    )
-
-
-def _threads(candidates: Mapping[str, Candidate], reasons: Mapping[str, Why]) -> dict[str, float]:
+def _threads(candidates: Mapping[str, Candidate], own: Mapping[str, Signs]) -> dict[str, float]:
     best: dict[str, list[float]] = {}
     for version_id, each in candidates.items():
-        best.setdefault(each.thread, []).append(max(0.0, reasons[version_id].total))
+        best.setdefault(each.thread, []).append(max(0.0, sum(own[version_id])))
     return {thread: sum(sorted(scores, reverse=True)[:3]) / 3 for thread, scores in best.items()}
 
 

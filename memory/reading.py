@@ -19,6 +19,8 @@ from perdure.memory.index import FOR_EVER, microseconds
 from perdure.memory.tables import DerivedRow, MemoryRow, SourceRow
 from perdure.memory.verbs import ListCall
 
+_LATER = aliased(MemoryRow)  # made once: it is most of what putting a query together takes
+
 
 class _AsOf(Protocol):
     @property
@@ -77,7 +79,7 @@ def visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnEl
     by then applies to VALID_AT.
     """
     known_at = known_at or valid_at
-    row, later = MemoryRow, aliased(MemoryRow)
+    row, later = MemoryRow, _LATER
     replaced = sa.exists().where(
         col(later.scope_key) == col(row.scope_key),
         col(later.chain) == col(row.chain),

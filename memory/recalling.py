@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -147,34 +147,20 @@ async def _candidates(question: _Question, found: Found, *, database: Database, 
 
 
 async def _read(connection: AsyncConnection, question: _Question, version_ids: Collection[str]) -> dict[str, Candidate]:
-    row, before, after = MemoryRow, aliased(MemoryRow), aliased(MemoryRow)
-    place = sa.tuple_(col(row.recorded_at), col(row.version_id))
-    was = sa.tuple_(col(before.recorded_at), col(before.version_id))
-    comes = sa.tuple_(col(after.recorded_at), col(after.version_id))
-    query = sa.select(
-        *(col(row.version_id), col(row.thread), col(row.subject), col(row.valid_from), col(row.importance)),
-        sa.case((col(row.subject).is_(None), col(row.content))).label("content"),
-        _first(sa.select(col(before.version_id)).where(col(before.thread) == col(row.thread), was < place), was, "DESC"),
-        _first(sa.select(col(after.version_id)).where(col(after.thread) == col(row.thread), comes > place), comes, "ASC"),
-    )
     candidates = {}
     for page in _pages(list(version_ids)):
-        for one in await connection.execute(query.where(col(row.version_id).in_(page), *question.conditions)):
+        named = _CANDIDATES.where(col(MemoryRow.version_id).in_(page), *question.conditions)
+        for one in await connection.execute(named):
             candidates[one.version_id] = Candidate(
                 version_id=one.version_id,
-                previous=one[6] if one.thread else None,
-                following=one[7] if one.thread else None,
+                previous=one.previous if one.thread else None,
+                following=one.following if one.thread else None,
                 thread=one.thread or one.version_id,
                 astray=_astray(question, one.subject, one.content),
                 valid_from=one.valid_from,
                 importance=one.importance,
             )
     return candidates
-
-
-def _first(query: sa.Select[str], order: sa.Tuple, direction: str) -> sa.ScalarSelect[str]:
-    ordered = [part.desc() if direction == "DESC" else part.asc() for part in order.clauses]
-    return query.order_by(*ordered).limit(1).scalar_subquery()
 
 
 def _astray(question: _Question, subject: str | None, content: str | None) -> float:
@@ -194,17 +180,17 @@ async def _confirmed(
     doubles: dict[int, list[str]] = {}
     async with database.read() as connection:
         for page in _pages(ranked, 2 * call.limit):
-            query = sa.select(MemoryRow).where(
-                col(MemoryRow.version_id).in_([one.version_id for one in page]), *question.conditions
-            )
+            ids = [one.candidate.version_id for one in page]
+            query = sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(ids), *question.conditions)
             rows = {row.version_id: row for row in await connection.execute(query)}
             for one in page:
-                if one.version_id not in rows or len(hits) >= call.limit:
+                version_id = one.candidate.version_id
+                if version_id not in rows or len(hits) >= call.limit:
                     continue
-                row = rows[one.version_id]
+                row = rows[version_id]
                 said = (row.kind, row.subject, lexical.gist(row.content))
                 if not call.duplicates and said in places:
-                    doubles.setdefault(places[said], []).append(one.version_id)
+                    doubles.setdefault(places[said], []).append(version_id)
                     continue
                 places[said] = len(hits)
                 why = one.why.model_copy(update={"subjects": question.subjects}) if call.explain else None
@@ -236,3 +222,24 @@ def _places(found: list[Near]) -> dict[str, int]:
 
 def _pages(items: Sequence[T], size: int = PAGE) -> Iterable[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _candidates_query() -> sa.Select[*tuple[Any, ...]]:
+    row, before, after = MemoryRow, aliased(MemoryRow), aliased(MemoryRow)
+    place = sa.tuple_(col(row.recorded_at), col(row.version_id))
+    was = sa.tuple_(col(before.recorded_at), col(before.version_id)) < place
+    comes = sa.tuple_(col(after.recorded_at), col(after.version_id)) > place
+    previous = sa.select(col(before.version_id)).where(col(before.thread) == col(row.thread), was)
+    following = sa.select(col(after.version_id)).where(col(after.thread) == col(row.thread), comes)
+    latest = col(before.recorded_at).desc(), col(before.version_id).desc()
+    earliest = col(after.recorded_at), col(after.version_id)
+    return sa.select(
+        *(col(row.version_id), col(row.thread), col(row.subject), col(row.valid_from), col(row.importance)),
+        sa.case((col(row.subject).is_(None), col(row.content))).label("content"),
+        previous.order_by(*latest).limit(1).scalar_subquery().label("previous"),
+        following.order_by(*earliest).limit(1).scalar_subquery().label("following"),
+    )
+
+
+# Made once: SQLAlchemy takes longer to put it together than the database to answer it.
+_CANDIDATES = _candidates_query()

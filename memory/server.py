@@ -196,8 +196,9 @@ class ServerIndex:
             # No graph for these: every search has a scope, which has one.
             number = IntegerIndexParams(type=IntegerIndexType.INTEGER, lookup=True, range=True, enable_hnsw=False)
             kind = KeywordIndexParams(type=KeywordIndexType.KEYWORD, enable_hnsw=False)
-            for field, schema in {**dict.fromkeys(("since", "until", "valid", "names"), number), "kind": kind}.items():
-                await self._client.create_payload_index(self.collection, field, field_schema=schema, wait=True)
+            for field in ("since", "until", "valid", "names"):
+                await self._client.create_payload_index(self.collection, field, field_schema=number, wait=True)
+            await self._client.create_payload_index(self.collection, "kind", field_schema=kind, wait=True)
 
     async def _search(self, vector: Vector, words: Words, where: Where, visible: Filter, limit: int) -> Found:
         from qdrant_client.models import Filter, IdfCorpusParams, QueryRequest, SearchParams, SparseVector

@@ -53,7 +53,7 @@ Scores: TypeAlias = list[tuple[str, float]]
 FLUSH_EVERY = 5_000
 """The write-ahead log survives kill -9 without this, but grows until then."""
 INDEX_FROM = 500
-"""How many points are searched faster by an index per field. Making one takes a tenth of a second, however few there are."""
+"""How many points are searched faster by an index per field. Making one takes a tenth of a second, however few."""
 FIELDS: dict[str, Any] = {
     "scope": KeywordIndexParams(is_tenant=True),
     # No graph for these: it would take minutes to build, and every search has a scope, which has one.
