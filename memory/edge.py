@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import structlog
 
@@ -44,7 +44,7 @@ class EdgeIndex:
         self.version = f"qdrant-edge {installed('qdrant-edge-py')}, {embedder.name} {embedder.version}"
 
     @classmethod
-    async def open(cls, folder: Path, embedder: Embedder, *, wait: timedelta = timedelta(seconds=2)) -> EdgeIndex:
+    async def open(cls, folder: Path, embedder: Embedder, *, wait: timedelta = timedelta(seconds=2)) -> Self:
         """Open the index in FOLDER, or make it. What cannot be read is dropped: it is filled again from SQL.
 
         Raises `IndexOwned` if another process still owns it after WAIT; a killed owner needs a moment to be gone.

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from typing import cast
 
@@ -43,8 +44,8 @@ class Feed:
         """Return whether the index may lack something, whoever wrote it."""
         if self._pending or not self._caught_up:
             return True
-        async with self._database.read() as connection:
-            return (await connection.execute(sa.select(col(OutboxRow.seq)).limit(1))).first() is not None
+        first = sa.select(col(OutboxRow.seq)).limit(1)
+        return await self._database.query(lambda connection: connection.execute(first).first()) is not None
 
     async def catch_up(self, *, everything: bool = False) -> None:
         """Tell the index what it lacks: what is pending here; at the first call, and with EVERYTHING, all there is."""
@@ -92,8 +93,8 @@ class Feed:
         queued = which.subquery()
         versions = sa.outerjoin(queued, MemoryRow, queued.c.version_id == col(MemoryRow.version_id))
         query = sa.select(queued.c.seq, queued.c.version_id.label("queued_id"), MemoryRow).select_from(versions)
-        async with self._database.read() as connection:
-            rows = cast("Sequence[sa.Row[MemoryRow]]", (await connection.execute(query)).all())
+        found = await self._database.query(lambda connection: connection.execute(query).all())
+        rows = cast("Sequence[sa.Row[MemoryRow]]", found)
         if not rows:
             return 0
         told = {row.queued_id: _state(row) for row in rows}
@@ -106,17 +107,14 @@ class Feed:
 
     async def _fill_gaps(self) -> None:
         living = col(MemoryRow.erased_at).is_(None)
-        async with self._database.read() as connection:
-            counted = sa.select(sa.func.count()).select_from(MemoryRow).where(living)
-            stored = (await connection.execute(counted)).scalar_one()
+        counted = sa.select(sa.func.count()).select_from(MemoryRow).where(living)
+        stored = await self._database.query(lambda connection: connection.execute(counted).scalar_one())
         if stored == await self._index.count():
             return
         log.info("filling the vector index from the database", records=stored)
         last = ""
         while True:
-            page = sa.select(MemoryRow).where(living, col(MemoryRow.version_id) > last)
-            async with self._database.read() as connection:
-                rows = (await connection.execute(page.order_by(col(MemoryRow.version_id)).limit(PAGE))).all()
+            rows = await self._database.query(partial(_page, after=last))
             if not rows:
                 return
             present = await self._index.present([row.version_id for row in rows])
@@ -131,6 +129,12 @@ class Feed:
             since, until = interval(row)
             points.append(Point(row.version_id, row.scope_key, since, until, vector))
         await self._index.upsert(points)
+
+
+def _page(connection: sa.Connection, *, after: str) -> Sequence[sa.Row[MemoryRow]]:
+    """Return the next rows that the index should know, in the order of their ids."""
+    rows = sa.select(MemoryRow).where(col(MemoryRow.erased_at).is_(None), col(MemoryRow.version_id) > after)
+    return connection.execute(rows.order_by(col(MemoryRow.version_id)).limit(PAGE)).all()
 
 
 def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:

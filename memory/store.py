@@ -159,8 +159,9 @@ class Memory(Keeping):
             log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
     async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
-        async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: records_of(sync, sync.execute(query), with_end=with_end))
+        return await self._database.query(
+            lambda connection: records_of(connection, connection.execute(query), with_end=with_end)
+        )
 
     async def _nearest(self, vector: Vector, scope: Scope, moment: Moment, limit: int) -> list[RecallHit]:
         key = records.scope_key(scope)
@@ -180,20 +181,16 @@ class Memory(Keeping):
 
     async def _confirmed(self, near: Sequence[Near], scope: str, moment: Moment) -> list[RecallHit]:
         """Return the hits of NEAR that SQL confirms."""
-        hits: list[RecallHit] = []
-        async with self._database.read() as connection:
-            for page in _pages(near):
-                scores = {one.version_id: one.score for one in page}
-                query = sa.select(MemoryRow).where(
-                    col(MemoryRow.version_id).in_(scores),
-                    col(MemoryRow.scope_key) == scope,
-                    visible(moment.valid_at, moment.known_at),
-                )
-                for row in await connection.execute(query):
-                    # Six digits: what is beyond depends on the processor.
-                    score = round(scores[row.version_id], 6)
-                    hits.append(RecallHit(record=as_record(row, with_end=False), score=score))
-        return hits
+        scores = {one.version_id: one.score for one in near}
+        holds = col(MemoryRow.scope_key) == scope, visible(moment.valid_at, moment.known_at)
+
+        def confirm(connection: sa.Connection) -> Iterator[sa.Row[MemoryRow]]:
+            for page in _pages(scores):
+                yield from connection.execute(sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(page), *holds))
+
+        rows = await self._database.query(lambda connection: list(confirm(connection)))
+        # Six digits: what is beyond depends on the processor.
+        return [RecallHit(record=as_record(row, with_end=False), score=round(scores[row.version_id], 6)) for row in rows]
 
 
 @asynccontextmanager
