@@ -26,7 +26,7 @@ from perdure.settings import Settings
 from perdure.storage import Database, open_database
 
 Forget = Callable[..., ForgetCall]
-SECRET = "the wombat sleeps under the orangery"  # noqa: S105  not a password
+SECRET = "the wombat sleeps under the orangery"
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def test_hold_wins(
     await memory.remember(to_remember("Ada lives in Graz", memory_id="b"))
     await memory.hold(HoldCall(step=step("hold"), scope=ADA, memory_id="a"))
     await memory.remember(to_remember("the contract, signed", memory_id="a", ttl=timedelta(days=1)))
-    with pytest.raises(OnHold, match="keeps 1 of what would be erased: 'a'. Nothing was erased"):
+    with pytest.raises(OnHold, match="keeps 1 of what would be erased: 'a'"):
         await memory.forget(to_forget("erase", everything=True))
     clock.move(timedelta(days=60))
     swept = await memory.sweep(SweepCall())
@@ -187,7 +187,7 @@ async def test_hold_wins(
 async def test_sweep_takes_what_is_over_for_long_enough(
     memory: Memory, clock: Clock, *, to_remember: Say, to_forget: Forget
 ) -> None:
-    """A sweep erases what expired or was forgotten longer ago than its class says; the dry run before it lists just that."""
+    """A sweep erases what was over longer ago than its class says; the dry run before it lists just that."""
     await memory.remember(to_remember("a code", memory_id="code", ttl=timedelta(days=1)))
     await memory.remember(to_remember("a tax file", memory_id="tax", ttl=timedelta(days=1), retention="seven years"))
     await memory.remember(to_remember("Ada lives in Graz", memory_id="home"))
@@ -228,7 +228,7 @@ async def test_older_version_does_not_come_back_when_a_later_one_is_swept(
 async def test_no_byte_is_left(
     tmp_path: Path, embedder: MiniLm, *, to_remember: Say, to_forget: Forget, to_recall: Ask
 ) -> None:
-    """After an erasure no file of the home holds a byte of it: neither database, nor log, nor index, nor their leftovers."""
+    """After an erasure no file of the home holds a byte of it: not the database, its log, the index or leftovers."""
     settings = Settings(home=tmp_path)
     async with open_database(settings.database) as database, open_memory(settings, database, embedder=embedder) as memory:
         for number in range(60):
@@ -317,7 +317,7 @@ async def test_kill_while_erasing_leaves_nothing(
 async def test_says_when_files_could_not_be_cleaned(
     tmp_path: Path, embedder: MiniLm, *, to_remember: Say, to_forget: Forget
 ) -> None:
-    """While another process reads, the log cannot be emptied: the erasure says that it is not complete, and completes later."""
+    """While another process reads, the log cannot be emptied: the erasure says so, and is completed later."""
     settings = Settings(home=tmp_path)
     async with open_database(settings.database) as database, open_memory(settings, database, embedder=embedder) as memory:
         await memory.remember(to_remember(SECRET, memory_id="pet", step=_plain(1)))
