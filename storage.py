@@ -80,12 +80,26 @@ class Database:
         self._engine = _engine(url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer") if self.sqlite else None
         self._direct: sa.Connection | None = None
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="perdure-reader") if self.sqlite else None
+        self._reading: sa.Engine | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading."""
         async with self._connected() as connection:
             yield connection
+
+    async def query(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what WORK reads. WORK must not write, nor wait for anything but the database.
+
+        On SQLite all of it runs in one of four threads at once, where `read` crosses to a thread and back for every call.
+        """
+        if self._readers is None:
+            async with self.read() as connection:
+                return await connection.run_sync(work)
+        if self._reading is None:
+            self._reading = _listening(sa.create_engine(_plain_sqlite(self.url), pool_size=4, max_overflow=0))
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _read_with, self._reading, work)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -113,7 +127,7 @@ class Database:
 
     def _at_once(self, work: Callable[[sa.Connection], T]) -> T:
         if self._direct is None:
-            self._direct = _listening(sa.create_engine(sa.make_url(self.url).set(drivername="sqlite"))).connect()
+            self._direct = _listening(sa.create_engine(_plain_sqlite(self.url))).connect()
             self._direct.execution_options(perdure_write=True)
         with self._direct.begin():
             return work(self._direct)
@@ -159,6 +173,11 @@ class Database:
         if self._thread is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close_direct)
             self._thread.shutdown()
+        if self._readers is not None:
+            self._readers.shutdown()
+            if self._reading is not None:
+                self._reading.dispose()
+                self._reading = None
         await self._engine.dispose()
 
     def _close_direct(self) -> None:
@@ -219,6 +238,15 @@ def _engine(url: str) -> AsyncEngine:
     engine = create_async_engine(parsed, pool_size=8, max_overflow=24)
     _listening(engine.sync_engine)
     return engine
+
+
+def _plain_sqlite(url: str) -> sa.URL:
+    return sa.make_url(url).set(drivername="sqlite")
+
+
+def _read_with(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.connect() as connection:
+        return work(connection)
 
 
 def _listening(engine: sa.Engine) -> sa.Engine:

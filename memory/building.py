@@ -75,7 +75,7 @@ class Generation:
         """
         while True:
             last = ""
-            while rows := await _page(database, last):
+            while rows := await page(database, last):
                 last = rows[-1].version_id
                 present = await self.index.present([row.version_id for row in rows])
                 missing = [row for row in rows if row.version_id not in present]
@@ -124,18 +124,16 @@ def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
 
 async def count(database: Database) -> int:
     """Return how many versions SQL holds that an index should hold too."""
-    async with database.read() as connection:
-        counted = sa.select(sa.func.count()).select_from(MemoryRow).where(LIVING)
-        return (await connection.execute(counted)).scalar_one()
+    counted = sa.select(sa.func.count()).select_from(MemoryRow).where(LIVING)
+    return await database.query(lambda connection: connection.execute(counted).scalar_one())
 
 
-async def _page(database: Database, after: str) -> Sequence[sa.Row[MemoryRow]]:
-    page = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > after)
-    async with database.read() as connection:
-        return (await connection.execute(page.order_by(col(MemoryRow.version_id)).limit(PAGE))).all()
+async def page(database: Database, after: str) -> Sequence[sa.Row[MemoryRow]]:
+    """Return the next versions that an index should hold, in the order of their ids, from the first beyond AFTER on."""
+    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > after).order_by(col(MemoryRow.version_id))
+    return await database.query(lambda connection: connection.execute(rows.limit(PAGE)).all())
 
 
 async def _named(database: Database, version_ids: Iterable[str]) -> Sequence[sa.Row[MemoryRow]]:
-    named = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id).in_(list(version_ids)))
-    async with database.read() as connection:
-        return (await connection.execute(named)).all()
+    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id).in_(list(version_ids)))
+    return await database.query(lambda connection: connection.execute(rows).all())

@@ -71,8 +71,8 @@ async def verify(database: Database, index: Index, embedder: Embedder, call: Ver
 async def _check_points(database: Database, embedder: Embedder | None, page: Sequence[Point], found: _Found) -> None:
     wanted = [entry.version_id for entry in page]
     query = sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(wanted), col(MemoryRow.erased_at).is_(None))
-    async with database.read() as connection:
-        rows = {row.version_id: row for row in (await connection.execute(query)).all()}
+    stored = await database.query(lambda connection: connection.execute(query).all())
+    rows = {row.version_id: row for row in stored}
     found.points += len(page)
     found.seen.update(rows)
     found.extra += [version_id for version_id in wanted if version_id not in rows]

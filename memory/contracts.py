@@ -36,7 +36,17 @@ def customer(name: str, *, tenant: str = "default") -> Scope:
     return Scope(tenant=tenant, user=name)
 
 
-class Origin(Frozen):
+class Terse(Frozen):
+    """A model that leaves out on the wire what was left at its default: a history keeps every byte of every call."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        plain: dict[str, object] = serialize(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in plain.items() if getattr(self, name) != fields[name].default}
+
+
+class Origin(Terse):
     """What a memory was made from, besides the step that wrote it."""
 
     actor: str = ""
@@ -183,7 +193,7 @@ class Recall(Frozen):
         return [hit.record.content for hit in self.hits]
 
 
-class RecallCall(Frozen):
+class RecallCall(Terse):
     """The argument of the activity `perdure.recall`."""
 
     step: StepRef
@@ -222,7 +232,7 @@ class RecallCall(Frozen):
         return {name: value for name, value in plain.items() if name not in silent}
 
 
-class RememberCall(Frozen):
+class RememberCall(Terse):
     """The argument of the activity `perdure.remember`."""
 
     step: StepRef

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
@@ -68,7 +68,7 @@ class EdgeIndex:
         wait: timedelta = timedelta(seconds=2),
         optimize_from: int = 10_000,
         keep: Embedder | None = None,
-    ) -> EdgeIndex:
+    ) -> Self:
         """Open the index in FOLDER, or make it. What cannot be read is dropped: it is filled again from SQL.
 
         What other embedders left is dropped too, except what is being built for KEEP.
@@ -84,6 +84,12 @@ class EdgeIndex:
             await index.close()
             raise
         return index
+
+    @staticmethod
+    async def holds(folder: Path, embedder: Embedder) -> bool:
+        """Return whether the index in FOLDER is that of EMBEDDER."""
+        name, _ = await asyncio.to_thread(_current, folder)
+        return name.startswith(f"{generation(embedder)}.")
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Put POINTS in, in place of older ones of the same versions."""
@@ -318,11 +324,6 @@ class EdgeIndex:
         for path in self._folder.iterdir():
             if path.is_dir() and path.name not in kept:
                 _remove(path)
-
-
-def current_generation(folder: Path) -> str:
-    """Return the name of the generation that is in use in FOLDER, empty if there is none."""
-    return _current(folder)[0].rpartition(".")[0]
 
 
 def _current(folder: Path) -> tuple[str, int]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.building import LIVING, Generation, count
+from perdure.memory.building import Generation, count, page
 from perdure.memory.embed import Embedder, Forgets
 from perdure.memory.index import Index, generation
 from perdure.memory.lexical import forget_words
@@ -47,8 +47,8 @@ class Feed:
         """Return whether the index may lack something, whoever wrote it."""
         if self._pending or not self._caught_up:
             return True
-        async with self._database.read() as connection:
-            return (await connection.execute(sa.select(col(OutboxRow.seq)).limit(1))).first() is not None
+        first = sa.select(col(OutboxRow.seq)).limit(1)
+        return await self._database.query(lambda connection: connection.execute(first).first()) is not None
 
     async def catch_up(self, *, everything: bool = False) -> None:
         """Tell the index what it lacks: what is pending here; at the first call, and with EVERYTHING, all there is."""
@@ -146,8 +146,8 @@ class Feed:
         queued = which.subquery()
         versions = sa.outerjoin(queued, MemoryRow, queued.c.version_id == col(MemoryRow.version_id))
         query = sa.select(queued.c.seq, queued.c.version_id.label("queued_id"), MemoryRow).select_from(versions)
-        async with self._database.read() as connection:
-            rows = cast("Sequence[sa.Row[MemoryRow]]", (await connection.execute(query)).all())
+        found = await self._database.query(lambda connection: connection.execute(query).all())
+        rows = cast("Sequence[sa.Row[MemoryRow]]", found)
         if not rows:
             return 0
         told = {row.queued_id: _state(row) for row in rows}
@@ -166,9 +166,7 @@ class Feed:
         log.info("filling the vector index from the database", records=stored)
         last = ""
         while True:
-            page = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > last)
-            async with self._database.read() as connection:
-                rows = (await connection.execute(page.order_by(col(MemoryRow.version_id)).limit(PAGE))).all()
+            rows = await page(self._database, last)
             if not rows:
                 break
             present = await self.live.index.present([row.version_id for row in rows])

@@ -56,8 +56,9 @@ class Keeping(ABC):
         """Return a page of the records that hold at the two times of CALL, in the order in which they were recorded."""
         moment = Moment.of(call, self._now())
         query = listed(call, moment, scope_key(call.scope)).limit(call.limit + 1)
-        async with self._database.read() as connection:
-            found = await connection.run_sync(lambda sync: records_of(sync, sync.execute(query), with_end=False))
+        found = await self._database.query(
+            lambda connection: records_of(connection, connection.execute(query), with_end=False)
+        )
         page = found[: call.limit]
         more = len(found) > call.limit
         return Listed(records=tuple(page), next=f"{page[-1].recorded_at.isoformat()}/{page[-1].version_id}" if more else "")
@@ -183,8 +184,7 @@ class Keeping(ABC):
     async def stats(self, call: StatsCall | None = None) -> MemoryStats:
         """Return how much is known and how it was used, in a scope, in a tenant or in all."""
         wanted = call or StatsCall()
-        async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: usage.stats(sync, wanted, self._now()))
+        return await self._database.query(lambda connection: usage.stats(connection, wanted, self._now()))
 
     @abstractmethod
     def _now(self) -> datetime:
@@ -205,8 +205,7 @@ class Keeping(ABC):
 
     async def _scrub(self, texts: Iterable[str] | None) -> bool:
         """Take what was erased out of the index, the caches and the files; TEXTS is what it said, None if nobody knows."""
-        async with self._database.read() as connection:
-            receipts = await connection.run_sync(erasing.unfinished)
+        receipts = await self._database.query(erasing.unfinished)
         if not receipts:
             return True
         if texts is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
@@ -59,7 +59,7 @@ async def nearest(
         found = await _search(question, index, fetch)
         candidates = await _candidates(question, found, database=database, index=index)
         ranked = rank(candidates, moment.valid_at, ranking=ranking, preference=preference)
-        hits = await _confirmed(question, ranked, call, database)
+        hits = await database.query(partial(_confirmed, question=question, ranked=ranked, call=call))
         # Fewer than there might be: the index held much that SQL no longer lets through.
         if len(hits) >= call.limit or max(len(found.dense), len(found.lexical)) < fetch:
             return hits
@@ -119,11 +119,14 @@ async def _search(question: _Question, index: Index, fetch: int) -> Found:
 async def _candidates(question: _Question, found: Found, *, database: Database, index: Index) -> dict[str, Candidate]:
     """Return what FOUND names and SQL confirms, with the neighbours of the best, and everybody's scores."""
     ids = dict.fromkeys(near.version_id for near in (*found.dense, *found.lexical))
-    async with database.read() as connection:
-        candidates = await _read(connection, question, ids)
-        best = [near.version_id for near in (*found.dense[:NEIGHBOURS_OF], *found.lexical[:NEIGHBOURS_OF])]
-        beside = _beside(candidates, best)
-        candidates |= await _read(connection, question, [each for each in beside if each not in ids])
+    best = [near.version_id for near in (*found.dense[:NEIGHBOURS_OF], *found.lexical[:NEIGHBOURS_OF])]
+
+    def read(connection: sa.Connection) -> tuple[dict[str, Candidate], dict[str, None]]:
+        named = _read(connection, question, ids)
+        beside = _beside(named, best)
+        return named | _read(connection, question, [each for each in beside if each not in ids]), beside
+
+    candidates, beside = await database.query(read)
     dense = {near.version_id: near.score for near in found.dense}
     words = {near.version_id: near.score for near in found.lexical}
     unknown = [each for each in (*candidates, *beside) if each not in dense or each not in words]
@@ -146,11 +149,11 @@ async def _candidates(question: _Question, found: Found, *, database: Database, 
     }
 
 
-async def _read(connection: AsyncConnection, question: _Question, version_ids: Collection[str]) -> dict[str, Candidate]:
+def _read(connection: sa.Connection, question: _Question, version_ids: Collection[str]) -> dict[str, Candidate]:
     candidates = {}
     for page in _pages(list(version_ids)):
         named = _CANDIDATES.where(col(MemoryRow.version_id).in_(page), *question.conditions)
-        for one in await connection.execute(named):
+        for one in connection.execute(named):
             candidates[one.version_id] = Candidate(
                 version_id=one.version_id,
                 previous=one.previous if one.thread else None,
@@ -171,32 +174,30 @@ def _astray(question: _Question, subject: str | None, content: str | None) -> fl
     return 0.0 if lexical.mentions(content or "", question.names, question.scope) else 0.5
 
 
-async def _confirmed(
-    question: _Question, ranked: Sequence[Ranked], call: RecallCall, database: Database
+def _confirmed(
+    connection: sa.Connection, question: _Question, ranked: Sequence[Ranked], call: RecallCall
 ) -> list[RecallHit]:
     """Return the first of RANKED that SQL still confirms, each once: a record may have gone since the index was asked."""
     hits: list[RecallHit] = []
     places: dict[object, int] = {}
     doubles: dict[int, list[str]] = {}
-    async with database.read() as connection:
-        for page in _pages(ranked, 2 * call.limit):
-            ids = [one.candidate.version_id for one in page]
-            query = sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(ids), *question.conditions)
-            rows = {row.version_id: row for row in await connection.execute(query)}
-            for one in page:
-                version_id = one.candidate.version_id
-                if version_id not in rows or len(hits) >= call.limit:
-                    continue
-                row = rows[version_id]
-                said = (row.kind, row.subject, lexical.gist(row.content))
-                if not call.duplicates and said in places:
-                    doubles.setdefault(places[said], []).append(version_id)
-                    continue
-                places[said] = len(hits)
-                why = one.why.model_copy(update={"subjects": question.subjects}) if call.explain else None
-                hits.append(RecallHit(record=as_record(row, with_end=False), score=one.score, why=why))
-            if len(hits) >= call.limit:
-                break
+    for some in _pages(ranked, 2 * call.limit):
+        ids = [one.candidate.version_id for one in some]
+        query = sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(ids), *question.conditions)
+        rows = {row.version_id: row for row in connection.execute(query)}
+        for one, version_id in zip(some, ids, strict=True):
+            if version_id not in rows or len(hits) >= call.limit:
+                continue
+            row = rows[version_id]
+            said = (row.kind, row.subject, lexical.gist(row.content))
+            if not call.duplicates and said in places:
+                doubles.setdefault(places[said], []).append(version_id)
+                continue
+            places[said] = len(hits)
+            why = one.why.model_copy(update={"subjects": question.subjects}) if call.explain else None
+            hits.append(RecallHit(record=as_record(row, with_end=False), score=one.score, why=why))
+        if len(hits) >= call.limit:
+            break
     for place, left_out in doubles.items():
         if (why := hits[place].why) is not None:
             hits[place] = hits[place].model_copy(update={"why": why.model_copy(update={"duplicates": tuple(left_out)})})

@@ -37,19 +37,24 @@ class ServerIndex:
 
     @classmethod
     async def open(cls, url: str, embedder: Embedder) -> ServerIndex:
-        """Connect to the Qdrant server at URL and make the collection if it is missing."""
-        from qdrant_client import AsyncQdrantClient
-
-        try:
-            # The check of versions would be a blocking request here, and only warns.
-            client = AsyncQdrantClient(url=url, timeout=10, check_compatibility=False)
-        except ValueError as error:
-            raise InvalidSettings(f"PERDURE_INDEX_URL is not the URL of a Qdrant server: {error}") from error
+        """Connect to the Qdrant server at URL and make the collection if it is missing. `:memory:` is for tests."""
+        client = _client(url)
         try:
             return await cls.over(client, embedder, where=url)
         except BaseException:
             await client.close()
             raise
+
+    @classmethod
+    async def holds(cls, url: str, embedder: Embedder) -> bool:
+        """Return whether the Qdrant server at URL has a collection of EMBEDDER."""
+        client = _client(url)
+        try:
+            index = cls(client, embedder, where=url)
+            async with index.reached():
+                return await client.collection_exists(index.collection)
+        finally:
+            await client.close()
 
     @classmethod
     async def over(
@@ -72,7 +77,7 @@ class ServerIndex:
         """Put POINTS in, in place of older ones of the same versions, and wait until they are found."""
         for start in range(0, len(points), BATCH):
             made = [_struct(point) for point in points[start : start + BATCH]]
-            async with self._reached():
+            async with self.reached():
                 await self._client.upsert(self.collection, points=made, wait=True)
 
     async def delete(self, version_ids: Sequence[str]) -> None:
@@ -81,7 +86,7 @@ class ServerIndex:
             return
         from qdrant_client.models import PointIdsList
 
-        async with self._reached():
+        async with self.reached():
             await self._client.delete(self.collection, points_selector=PointIdsList(points=list(version_ids)), wait=True)
 
     async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
@@ -110,24 +115,24 @@ class ServerIndex:
         for name in asked:
             one = FieldCondition(key="names", match=MatchValue(value=name))
             requests.append(QueryRequest(filter=Filter(must=[*_base(where), *_wanted(where), one]), limit=1))
-        async with self._reached():
+        async with self.reached():
             answers = await self._client.query_batch_points(self.collection, requests=requests)
         return {name for name, answer in zip(asked, answers, strict=True) if answer.points}
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
         """Return those of VERSION_IDS that have a point."""
-        async with self._reached():
+        async with self.reached():
             found = await self._client.retrieve(self.collection, ids=list(version_ids), with_payload=False)
         return {str(record.id) for record in found}
 
     async def count(self) -> int:
         """Return how many points there are."""
-        async with self._reached():
+        async with self.reached():
             return (await self._client.count(self.collection, exact=True)).count
 
     async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
         """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
-        async with self._reached():
+        async with self.reached():
             # The offset is the first id wanted, so the last one of the page before comes again.
             found, _ = await self._client.scroll(
                 self.collection, limit=limit + 1, offset=after or None, with_payload=True, with_vectors=True
@@ -139,7 +144,7 @@ class ServerIndex:
 
     async def clear(self) -> None:
         """Drop the collection and make it anew."""
-        async with self._reached():
+        async with self.reached():
             await self._client.delete_collection(self.collection)
         await self._make_if_missing()
 
@@ -151,7 +156,7 @@ class ServerIndex:
         """Become the index in use; the collection of the one it follows is dropped."""
         assert self._follows is not None, "`successor` made it"
         before, self._follows = self._follows, None
-        async with self._reached():
+        async with self.reached():
             await self._client.delete_collection(before.collection)
 
     async def close(self) -> None:
@@ -174,7 +179,7 @@ class ServerIndex:
             VectorParams,
         )
 
-        async with self._reached():
+        async with self.reached():
             if not await self._client.collection_exists(self.collection):
                 try:
                     await self._client.create_collection(
@@ -208,7 +213,7 @@ class ServerIndex:
             question = SparseVector(indices=list(words.numbers), values=[1.0] * len(words.numbers))
             corpus = SearchParams(idf=IdfCorpusParams(corpus=Filter(must=_base(where))))
             requests.append(QueryRequest(query=question, using="words", filter=visible, params=corpus, limit=limit))
-        async with self._reached():
+        async with self.reached():
             answers = await self._client.query_batch_points(self.collection, requests=requests)
         found = [[Near(str(point.id), point.score) for point in answer.points] for answer in answers]
         return Found(*found)
@@ -220,7 +225,8 @@ class ServerIndex:
         return options.get("location") == ":memory:" or bool(options.get("path"))
 
     @asynccontextmanager
-    async def _reached(self) -> AsyncIterator[None]:
+    async def reached(self) -> AsyncIterator[None]:
+        """Turn what goes wrong between us and the server into our errors."""
         from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
         try:
@@ -238,6 +244,18 @@ class ServerIndex:
             raise Unreachable(
                 f"the Qdrant server at {self._where} does not answer: {error}. Check PERDURE_INDEX_URL and that it runs"
             ) from error
+
+
+def _client(url: str) -> AsyncQdrantClient:
+    from qdrant_client import AsyncQdrantClient
+
+    if url == ":memory:":
+        return AsyncQdrantClient(":memory:")
+    try:
+        # The check of versions would be a blocking request here, and only warns.
+        return AsyncQdrantClient(url=url, timeout=10, check_compatibility=False)
+    except ValueError as error:
+        raise InvalidSettings(f"PERDURE_INDEX_URL is not the URL of a Qdrant server: {error}") from error
 
 
 def _base(where: Where) -> list[Condition]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -169,32 +170,55 @@ class Memory(Keeping):
             log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
     async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
-        async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: records_of(sync, sync.execute(query), with_end=with_end))
+        return await self._database.query(
+            lambda connection: records_of(connection, connection.execute(query), with_end=with_end)
+        )
 
 
 @asynccontextmanager
-async def open_memory(settings: Settings, database: Database, *, embedder: Embedder | None = None) -> AsyncIterator[Memory]:
+async def open_memory(
+    settings: Settings, database: Database, *, embedder: Embedder | None = None, previous: Embedder | None = None
+) -> AsyncIterator[Memory]:
     """Open the memory that SETTINGS describe: on the Qdrant server of `index_url`, else in this process under `home`.
 
-    Brings the index up to date first. EMBEDDER spares loading the model a second time; default is `MiniLm`.
-    Raises `IndexOwned` if another process has the embedded index.
+    Brings the index up to date first. EMBEDDER spares loading the model a second time; default is `MiniLm`. If the index
+    is still that of PREVIOUS, another embedder, recalls go on with it while EMBEDDER embeds everything in the background;
+    without PREVIOUS they wait. Raises `IndexOwned` if another process has the embedded index.
     """
     embedder = embedder or await MiniLm.load()
-    memory = Memory(database, await _open_index(settings, embedder), embedder, retention=settings.retention)
+    index, present = await _open_index(settings, embedder, previous)
+    memory = Memory(database, index, present, retention=settings.retention)
+    upgrading: asyncio.Task[None] | None = None
     try:
         await memory.catch_up()
         await memory.finish_erasures()
+        if present is not embedder:
+            upgrading = asyncio.create_task(_upgrade(memory, embedder), name="embed the memory anew")
         yield memory
     finally:
+        if upgrading is not None:
+            upgrading.cancel()
+            await asyncio.wait([upgrading])
         await memory.close()
 
 
-async def _open_index(settings: Settings, embedder: Embedder) -> Index:
+async def _upgrade(memory: Memory, embedder: Embedder) -> None:
+    try:
+        await memory.upgrade(embedder)
+    except Unreachable as error:
+        log.warning("the memory was not embedded anew, the next start tries again", error=error.message)
+
+
+async def _open_index(settings: Settings, embedder: Embedder, previous: Embedder | None) -> tuple[Index, Embedder]:
+    """Return the index and the embedder whose vectors it holds."""
     if settings.index_url:
         from perdure.memory.server import ServerIndex
 
-        return await ServerIndex.open(settings.index_url, embedder)
+        if previous is not None and await ServerIndex.holds(settings.index_url, previous):
+            return await ServerIndex.open(settings.index_url, previous), previous
+        return await ServerIndex.open(settings.index_url, embedder), embedder
     from perdure.memory.edge import EdgeIndex
 
-    return await EdgeIndex.open(settings.index_path, embedder)
+    if previous is not None and await EdgeIndex.holds(settings.index_path, previous):
+        return await EdgeIndex.open(settings.index_path, previous, keep=embedder), previous
+    return await EdgeIndex.open(settings.index_path, embedder), embedder

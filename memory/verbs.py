@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope
 
 How = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""
@@ -301,3 +301,27 @@ class MemoryStats(Frozen):
     def hit_rate(self) -> float:
         """The share of recalls that found something."""
         return self.with_hits / self.recalls if self.recalls else 0.0
+
+
+class MemoryRequest(Frozen):
+    """The argument of the workflow `perdure.memory_request`: one thing that only the owner of the index can do."""
+
+    find: RecallCall | None = None
+    forget: ForgetCall | None = None
+    verify: VerifyCall | None = None
+    reindex: ReindexCall | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> MemoryRequest:
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError("ask for one thing: find, forget, verify or reindex")
+        return self
+
+
+class MemoryAnswer(Frozen):
+    """What came of a `MemoryRequest`."""
+
+    found: RecallReceipt | None = None
+    forgotten: Forgotten | None = None
+    verified: Verified | None = None
+    reindexed: Changed | None = None
