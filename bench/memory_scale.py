@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import heapq
 import json
 import os
@@ -192,12 +193,10 @@ def lines_of(made: dict[str, dict[str, Any]], first: int, some: Sequence[str]) -
     return [json.dumps(line) for line in (*lines, *sources)]
 
 
-async def write(memory: Memory, embedder: Made, folder: Path, records: int) -> float:
-    """Write RECORDS through `import_`, index and all. Returns how many seconds that took, without making them up."""
-    made = await pattern(embedder, folder)
-    every = list(texts(records))
+async def write(memory: Memory, made: dict[str, dict[str, Any]], every: Sequence[str]) -> float:
+    """Write records with the texts of EVERY through `import_`, index and all. Returns how many seconds that took."""
     seconds = 0.0
-    for first in range(0, records, CHUNK):
+    for first in range(0, len(every), CHUNK):
         lines = await asyncio.to_thread(lines_of, made, first, every[first : first + CHUNK])
         started = time.perf_counter()
         await memory.import_(lines)
@@ -314,13 +313,17 @@ async def run(records: int, asking: int, folder: Path) -> dict[str, float]:
     embedder = Made(await MiniLm.load())
     await embedder.learn()
     asked = questions(asking)
+    every = list(texts(records))
+    made = await pattern(embedder, folder)
     async with open_database(f"sqlite+aiosqlite:///{folder}/memory.sqlite") as database:
         index = await EdgeIndex.open(folder / "index", embedder)
         memory = Memory(database, index, embedder)
         await memory.catch_up()
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: looking through it again and again would be most of the waiting
         waits = Waits()
         async with waits.watched():
-            seconds = await write(memory, embedder, folder, records)
+            seconds = await write(memory, made, every)
             one_by_one = await remember(memory, records, 200)
             started = time.perf_counter()
             await index.optimized()
@@ -330,7 +333,6 @@ async def run(records: int, asking: int, folder: Path) -> dict[str, float]:
         await recall(memory, embedder, asked[:10])
         recalls = await recall(memory, embedder, asked)
         rss = _rss_mb()
-        every = list(texts(records))
         agreed = await agreement(index, embedder, asked[:20], every)
         await memory.close()
     with warnings.catch_warnings():

@@ -19,7 +19,7 @@ import structlog
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Near, Point, Where, generation
-from perdure.memory.lexical import LEXICON, NO_WORDS, Words
+from perdure.memory.lexical import LEXICON, NO_WORDS, Words, load_words
 from perdure.memory.shard_process import ShardProcess
 
 BATCH = 128
@@ -77,6 +77,7 @@ class EdgeIndex:
         index = cls(folder, await _own(folder, wait), embedder, optimize_from=optimize_from)
         try:
             await asyncio.to_thread(index._tidy, keep)
+            await asyncio.to_thread(load_words)  # the library would else be imported amid the first record
             await index._shard()
             index._plain = await index.count() - index._optimized
             index._optimize_if_large()

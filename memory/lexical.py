@@ -101,6 +101,11 @@ def gist(content: str) -> tuple[object, ...]:
     return kept or (content,)
 
 
+def load_words() -> None:
+    """Load what tells words apart, which blocks for a moment; the first use does so else."""
+    _bm25()
+
+
 def forget_words() -> None:
     """Keep no word of any text."""
     _stems.cache_clear()
