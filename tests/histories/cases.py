@@ -24,10 +24,11 @@ from perdure.connectors.null import NullConnector
 from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
+from perdure.memory.verbs import MemoryRequest, SweepCall, VerifyCall
 from perdure.settings import KiB
 from perdure.storage import open_database
 
-TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice]
+TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Keeps, toys.Remembers, toys.Unwinds, toys.WritesTwice]
 WORKFLOWS = [ReturnsTriage, *TOYS]
 """The workflows of the stored histories, besides those that come with the plugin."""
 
@@ -194,6 +195,24 @@ async def _remembers(scene: Scene) -> Handle:
     return handle
 
 
+async def _keeps(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Keeps.run, "c-2")
+    await handle.result()
+    return handle
+
+
+async def _swept(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.sweep_memory", SweepCall())
+    await handle.result()
+    return handle
+
+
+async def _requested(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.memory_request", MemoryRequest(verify=VerifyCall()))
+    await handle.result()
+    return handle
+
+
 # What runs on schedules
 
 
@@ -253,6 +272,9 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "continued": _continued,
     "continuation": _continuation,
     "remembers": _remembers,
+    "keeps": _keeps,
+    "swept": _swept,
+    "memory-requested": _requested,
     "compared": _compared,
     "checked": _checked,
     "repaired": _repaired("approve", "remove"),
