@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     """The routing file; default: `models.toml` in the working directory, else the keyless one that is shipped."""
 
     index_url: str = ""
-    """A Qdrant server; empty means an index inside the worker process."""
+    """A Qdrant server; empty means an index beside the worker, and `:memory:` one that is gone at the end, for tests."""
 
     retention: dict[str, timedelta] = Field(default_factory=lambda: {"standard": timedelta(days=30)})
     """How long memories of each retention class stay readable as of then once they have expired or were forgotten; then
