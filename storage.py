@@ -8,7 +8,8 @@ them; `migrations/` holds their history.
 from __future__ import annotations
 
 import asyncio
-import mmap
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -299,9 +300,25 @@ def _checkpointed(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
+_LOOK = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    found = any(content.find(bytes.fromhex(trace)) >= 0 for trace in sys.stdin.read().split())
+sys.exit(3 if found else 0)
+"""
+
+
 def _holds(path: Path, traces: Sequence[bytes]) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(trace) >= 0 for trace in traces)
+    if not traces:
+        return False
+    # In a process of its own: closing the file here would drop the locks that SQLite holds on it in this process, and
+    # another process would then take the write-ahead log away from under us (sqlite.org/howtocorrupt.html, 2.2).
+    looking = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LOOK, str(path)],
+        input="\n".join(trace.hex() for trace in traces).encode(),
+        check=False,
+    )
+    return looking.returncode != 0  # also when it could not look
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from cli_kit import Perdure
+from cli_kit import Perdure, until
 
 from perdure.commands.exits import Exit
 from perdure.lineage import Lineage, StepRef
@@ -16,6 +16,13 @@ from perdure.memory import customer
 from perdure.memory.contracts import RememberCall
 from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
+
+
+@pytest.fixture
+def desk(desk: Perdure) -> Perdure:
+    """Run `perdure` while a worker owns the index and polls."""
+    until(lambda: desk("memory", "sweep", "--dry-run").code == Exit.OK)
+    return desk
 
 
 @pytest.fixture
