@@ -7,12 +7,13 @@ STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # What a person's shell has set for other projects must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help demo test test-targets check bench setup clean
+.PHONY: help demo test test-targets test-long check bench setup clean
 
 help:
 	@echo 'make demo    watch sixty return requests survive a kill -9'
 	@echo 'make test    run the tests'
 	@echo 'make test-targets  run the tests against other systems, which it installs'
+	@echo 'make test-long  run the tests that try the same for longer: memory against its oracle, 10,000 operations each'
 	@echo 'make check   run the linters and type checkers'
 	@echo 'make bench   measure what perdure adds to Temporal'
 	@echo 'make setup   only make .venv'
@@ -26,6 +27,9 @@ test: setup
 
 test-targets: setup .targets/.ready
 	$(BIN)/pytest -m targets
+
+test-long: setup
+	$(BIN)/pytest -m long --timeout=1200
 
 .targets/.ready: requirements/install-targets requirements/targets.txt requirements/targets-npm.json requirements/targets-npm-lock.json
 	@requirements/install-targets

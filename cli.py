@@ -20,6 +20,7 @@ from perdure.commands import (
     effect_events,
     effects,
     list_runs,
+    memory,
     messages,
     replay,
     run,
@@ -73,6 +74,7 @@ app.add_typer(connectors.app, name="connectors")
 effects.app.command()(effect_events.events)
 effects.app.command()(effect_events.publish)
 app.add_typer(effects.app, name="effects")
+app.add_typer(memory.app, name="memory")
 app.command()(messages.signal)
 app.command()(messages.query)
 app.command()(messages.cancel)

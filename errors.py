@@ -12,6 +12,7 @@
     ├── ModelRefused            the provider said no for good
     ├── InvalidAnswer           the model's answer does not fit the output model, after repair
     ├── IndexOwned              another process owns the vector index
+    ├── OnHold                  a legal hold keeps what was to be erased
     ├── UnknownAction           no connector on this worker has this action
     ├── EffectError
     │   ├── EffectBusy          another attempt holds the effect's claim (retryable)
@@ -95,6 +96,10 @@ class InvalidAnswer(PerdureError):
 
 class IndexOwned(PerdureError):
     """Another process owns the vector index on disk."""
+
+
+class OnHold(PerdureError):
+    """A legal hold keeps what was to be erased; nothing was."""
 
 
 class UnknownAction(PerdureError):

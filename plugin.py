@@ -21,6 +21,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
 from perdure.activities.maintenance import MaintenanceActivities
+from perdure.activities.memories import MemoryActivities
 from perdure.activities.queues import serving
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
@@ -81,6 +82,7 @@ class PerdurePlugin(SimplePlugin):
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
         self._maintenance = MaintenanceActivities()
+        self._memories = MemoryActivities()
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -90,7 +92,7 @@ class PerdurePlugin(SimplePlugin):
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
-            activities=[*self._activities.all(), *self._maintenance.all()],
+            activities=[*self._activities.all(), *self._maintenance.all(), *self._memories.all()],
             workflows=[PlanWorkflow, *MAINTENANCE],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
@@ -175,6 +177,7 @@ class PerdurePlugin(SimplePlugin):
             watch = Watch.over(database, connectors, fresh=settings.contract_age)
             await watch.drift.register()
             self._maintenance.open(watch)
+            self._memories.open(memory)
             self._activities.open(
                 Rooms(
                     memory=memory,
@@ -189,6 +192,7 @@ class PerdurePlugin(SimplePlugin):
             finally:
                 self._activities.open(None)
                 self._maintenance.open(None)
+                self._memories.open(None)
                 self._database.use(None)
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:

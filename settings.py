@@ -57,7 +57,11 @@ class Settings(BaseSettings):
     """The routing file; default: `models.toml` in the working directory, else the keyless one that is shipped."""
 
     index_url: str = ""
-    """A Qdrant server; empty means an index inside the worker process."""
+    """A Qdrant server; empty means an index beside the worker, and `:memory:` one that is gone at the end, for tests."""
+
+    retention: dict[str, timedelta] = Field(default_factory=lambda: {"standard": timedelta(days=30)})
+    """How long memories of each retention class stay readable as of then once they have expired or were forgotten; then
+    a sweep erases them. A class that is not named here is kept for ever."""
 
     connectors: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Options per connector, e.g. `[connectors.shop] url = "http://127.0.0.1:8100"`; `env:NAME` is read when it is used.

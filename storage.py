@@ -8,7 +8,9 @@ them; `migrations/` holds their history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,11 +26,13 @@ from sqlalchemy.types import TypeDecorator
 from perdure.errors import InvalidSettings, Unreachable
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from sqlalchemy.engine import Dialect
 
 T = TypeVar("T")
 
-HEAD = "0009"
+HEAD = "0013"
 """The newest migration. A test holds it to what migrations/ says; here it saves importing Alembic on every start."""
 
 
@@ -77,12 +81,26 @@ class Database:
         self._engine = _engine(url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer") if self.sqlite else None
         self._direct: sa.Connection | None = None
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="perdure-reader") if self.sqlite else None
+        self._reading: sa.Engine | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading."""
         async with self._connected() as connection:
             yield connection
+
+    async def query(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what WORK reads. WORK must not write, nor wait for anything but the database.
+
+        On SQLite all of it runs in one of four threads at once, where `read` crosses to a thread and back for every call.
+        """
+        if self._readers is None:
+            async with self.read() as connection:
+                return await connection.run_sync(work)
+        if self._reading is None:
+            self._reading = _listening(sa.create_engine(_plain_sqlite(self.url), pool_size=4, max_overflow=0))
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _read_with, self._reading, work)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -110,10 +128,28 @@ class Database:
 
     def _at_once(self, work: Callable[[sa.Connection], T]) -> T:
         if self._direct is None:
-            self._direct = _listening(sa.create_engine(sa.make_url(self.url).set(drivername="sqlite"))).connect()
+            self._direct = _listening(sa.create_engine(_plain_sqlite(self.url))).connect()
             self._direct.execution_options(perdure_write=True)
         with self._direct.begin():
             return work(self._direct)
+
+    async def scrub(self, traces: Sequence[bytes] | None, *, tables: Sequence[str]) -> bool:
+        """Leave no byte of what was deleted from TABLES in the database's files. Returns False if others are in the way.
+
+        TRACES are what may not be found afterwards; None means that nobody knows any more, so the file is written anew.
+        On PostgreSQL the tables are; its write-ahead log keeps what it holds until the server recycles it.
+        """
+        if not self.sqlite:
+            async with self._connected() as connection:
+                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                for table in tables:
+                    await alone.execute(sa.text(f"VACUUM (FULL) {table}"))
+            return True
+        path = sa.make_url(self.url).database
+        assert path, "a database in memory has no files"
+        assert self._writer is not None
+        async with self._writer:
+            return await asyncio.to_thread(_scrub_sqlite, Path(path), traces)
 
     async def migrate(self) -> None:
         """Bring the schema to `HEAD`. Several processes may do so at once; where nothing is to do it costs one query."""
@@ -138,6 +174,11 @@ class Database:
         if self._thread is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close_direct)
             self._thread.shutdown()
+        if self._readers is not None:
+            self._readers.shutdown()
+            if self._reading is not None:
+                self._reading.dispose()
+                self._reading = None
         await self._engine.dispose()
 
     def _close_direct(self) -> None:
@@ -200,6 +241,15 @@ def _engine(url: str) -> AsyncEngine:
     return engine
 
 
+def _plain_sqlite(url: str) -> sa.URL:
+    return sa.make_url(url).set(drivername="sqlite")
+
+
+def _read_with(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.connect() as connection:
+        return work(connection)
+
+
 def _listening(engine: sa.Engine) -> sa.Engine:
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -224,6 +274,51 @@ def _set_up_sqlite(connection: sa.engine.interfaces.DBAPIConnection, _: object) 
 def _begin_sqlite(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("perdure_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _scrub_sqlite(path: Path, traces: Sequence[bytes] | None) -> bool:
+    import sqlite3
+
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete=ON")
+        if not _checkpointed(connection):
+            return False
+        # Pages that were split may hold copies of cells that moved; only a file that is written anew does not.
+        if traces is None or _holds(path, traces):
+            connection.execute("VACUUM")
+            return _checkpointed(connection)
+    except sqlite3.OperationalError:  # another process holds a lock for longer than the time-out
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _checkpointed(connection: sqlite3.Connection) -> bool:
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+_LOOK = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    found = any(content.find(bytes.fromhex(trace)) >= 0 for trace in sys.stdin.read().split())
+sys.exit(3 if found else 0)
+"""
+
+
+def _holds(path: Path, traces: Sequence[bytes]) -> bool:
+    if not traces:
+        return False
+    # In a process of its own: closing the file here would drop the locks that SQLite holds on it in this process, and
+    # another process would then take the write-ahead log away from under us (sqlite.org/howtocorrupt.html, 2.2).
+    looking = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LOOK, str(path)],
+        input="\n".join(trace.hex() for trace in traces).encode(),
+        check=False,
+    )
+    return looking.returncode != 0  # also when it could not look
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -102,10 +102,12 @@ async def check_contracts(
         say("no worker on this database has served a connector yet")
     if every is not None or stop:
         for each in names:
-            await _schedule(session, "perdure.check_contract", each, CheckContractCall(connector=each), every, stop=stop)
+            await schedule_on_worker(
+                session, "perdure.check_contract", each, CheckContractCall(connector=each), every, stop=stop
+            )
         return
     states = [
-        await _run(session, "perdure.check_contract", each, CheckContractCall(connector=each), ContractState)
+        await run_on_worker(session, "perdure.check_contract", each, CheckContractCall(connector=each), ContractState)
         for each in names
     ]
     if options.format is not Format.text:
@@ -130,9 +132,9 @@ async def compare(
     """Have a worker compare the ledger with the target of NAME, or have it done EVERY so often."""
     call = ReconcileCall(connector=name, since=since and since.replace(tzinfo=UTC), look_back=look_back)
     if every is not None or stop:
-        await _schedule(session, "perdure.reconcile", name, call, every, stop=stop)
+        await schedule_on_worker(session, "perdure.reconcile", name, call, every, stop=stop)
         return
-    done = await _run(session, "perdure.reconcile", name, call, Reconciled)
+    done = await run_on_worker(session, "perdure.reconcile", name, call, Reconciled)
     async with watched(session.settings) as watch:
         report = await watch.reconciler.findings.report(done.report)
     if options.format is not Format.text:
@@ -248,7 +250,8 @@ def print_reports(options: Options, reports: Sequence[Report]) -> None:
     _table(("REPORT", "CONNECTOR", "MADE", "EFFECTS", "LISTED", "FOUND"), rows)
 
 
-async def _run(session: Session, workflow: str, name: str, call: BaseModel, result: type[T]) -> T:
+async def run_on_worker(session: Session, workflow: str, name: str, call: BaseModel, result: type[T]) -> T:
+    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there."""
     from temporalio.client import WorkflowFailureError
     from temporalio.exceptions import ApplicationError
 
@@ -297,9 +300,10 @@ async def _asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
         ended.cancel()
 
 
-async def _schedule(
+async def schedule_on_worker(
     session: Session, workflow: str, name: str, call: BaseModel, every: timedelta | None, *, stop: bool
 ) -> None:
+    """Have the worker run WORKFLOW with CALL from now on so often, or, with STOP, no more."""
     from temporalio.client import (
         Schedule,
         ScheduleActionStartWorkflow,

@@ -7,7 +7,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from perdure.errors import InvalidSettings
 
@@ -40,6 +40,15 @@ class Embedder(Protocol):
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Return one vector of length 1 for each of TEXTS, in their order, without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """An embedder that keeps texts for a while, and lets go of them when told."""
+
+    def forget(self, texts: Sequence[str]) -> None:
+        """Keep nothing of TEXTS."""
         ...
 
 
@@ -91,6 +100,11 @@ class MiniLm:
         while len(self._recent) > self._remembered:
             self._recent.popitem(last=False)
         return [found[text] for text in texts]
+
+    def forget(self, texts: Sequence[str]) -> None:
+        """Keep nothing of TEXTS."""
+        for text in texts:
+            self._recent.pop(text, None)
 
     def _run(self, texts: list[str]) -> list[Vector]:
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch([text[:READ] for text in texts])]

@@ -1,16 +1,20 @@
-"""What memory asks of a vector index, whichever it is. SQL holds the truth; an index only says where to look."""
+"""What memory asks of an index, whichever it is. SQL holds the truth; an index only says where to look."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from perdure.memory.embed import Vector
+from perdure.memory.embed import Embedder, Vector
+from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 
 FOR_EVER = 2**53 - 1
 """The end of what has no end, in microseconds: the largest integer that JSON and doubles carry exactly."""
+LAYOUT = 2
+"""Changes whenever points are laid out differently; an index of another layout is built anew."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,46 @@ class Point:
     until: int
     """From when it no longer can, `FOR_EVER` if that is not known."""
     vector: Vector
+    words: Words = NO_WORDS
+    kind: str = ""
+    valid: int = 0
+    """From when it is true in the world, in microseconds since 1970."""
+    names: tuple[int, ...] = ()
+    """The numbers of the words of its subject, see `lexical.name_numbers`."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a point must be to be found: in SCOPE, recallable AT that microsecond, and what else is asked for."""
+
+    scope: str
+    at: int
+    ends_after: int | None = None
+    """The earlier microsecond of a read that has two: points only have to begin by AT and to end after this one."""
+    kinds: tuple[str, ...] = ()
+    valid_from: int | None = None
+    """True in the world from that microsecond on or later."""
+    valid_before: int | None = None
+    names: tuple[int, ...] = ()
+    """The subject has all of these words."""
+    any_names: tuple[int, ...] = ()
+    """The subject has at least one of these words."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """A version that the index holds to be near, with the cosine."""
+    """A version that the index holds to be near, with its score: the cosine, or what BM25 gives."""
 
     version_id: str
     score: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an index found for a question, best first: by meaning and by words."""
+
+    dense: list[Near] = field(default_factory=list)
+    lexical: list[Near] = field(default_factory=list)
 
 
 class Index(Protocol):
@@ -51,8 +87,20 @@ class Index(Protocol):
         """Take the points of VERSION_IDS out; those that are not there are no error."""
         ...
 
-    async def query(self, vector: Vector, *, scope: str, at: int, limit: int) -> list[Near]:
-        """Return up to LIMIT points in SCOPE that could be recalled AT that microsecond, nearest to VECTOR first."""
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+        """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, among those that fit WHERE.
+
+        How rare a word is counts among all points that WHERE's scope and moment let through, not in the whole index: so
+        a score tells nothing about other scopes, and a recall as of then scores as it did then.
+        """
+        ...
+
+    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
+        """Return the scores of those versions AMONG the given that fit WHERE; who shares no word has no lexical one."""
+        ...
+
+    async def named(self, names: Collection[int], *, where: Where) -> set[int]:
+        """Return those of NAMES that stand in the subject of a point that fits WHERE."""
         ...
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
@@ -63,13 +111,34 @@ class Index(Protocol):
         """Return how many points there are."""
         ...
 
+    async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
+        """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
+        ...
+
+    async def scrub(self) -> None:
+        """Write the files anew, so that nothing of what was deleted is left in them."""
+        ...
+
     async def clear(self) -> None:
         """Drop every point and whatever the index keeps on disk about them."""
+        ...
+
+    async def successor(self, embedder: Embedder) -> Index:
+        """Return an index beside this one for the vectors of EMBEDDER: empty, or as far as an earlier attempt came."""
+        ...
+
+    async def succeed(self) -> None:
+        """Become, once complete, the index that is opened from now on; the one it follows is dropped."""
         ...
 
     async def close(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+def generation(embedder: Embedder) -> str:
+    """Return the name of an index by EMBEDDER: what it holds can be compared with nothing of another name."""
+    return re.sub(r"[^\w.-]", "_", f"{embedder.version}-{LEXICON}-{LAYOUT}")
 
 
 def microseconds(moment: datetime) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-from itertools import islice
-from typing import TypeVar, cast
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -16,7 +14,7 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import digest
-from perdure.memory import records
+from perdure.memory import records, usage
 from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
@@ -27,19 +25,25 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.embed import Embedder, MiniLm, Vector
-from perdure.memory.index import Index, Near, Point, microseconds
-from perdure.memory.tables import MemoryRow, OutboxRow
+from perdure.memory.embed import Embedder, MiniLm
+from perdure.memory.feeding import Feed
+from perdure.memory.forgetting import Retention
+from perdure.memory.index import Index
+from perdure.memory.keeping import Keeping
+from perdure.memory.ranking import Ranking
+from perdure.memory.reading import Moment, named, records_of, visible
+from perdure.memory.recalling import nearest
+from perdure.memory.tables import MemoryRow
 from perdure.settings import Settings
 from perdure.storage import Database
 from perdure.storage import now as utc_now
 
 T = TypeVar("T")
-PAGE = 256
+KEPT = {"standard": timedelta(days=30)}
 log = structlog.get_logger(__name__)
 
 
-class Memory:
+class Memory(Keeping):
     """The memory of one process: records in DATABASE, which are the truth, and INDEX, which only says where to look.
 
     A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the
@@ -48,16 +52,20 @@ class Memory:
     """
 
     def __init__(
-        self, database: Database, index: Index, embedder: Embedder, *, clock: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        index: Index,
+        embedder: Embedder,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        ranking: Ranking | None = None,
+        retention: Mapping[str, timedelta] = KEPT,
     ) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
         self._clock = clock
-        self._feeding = asyncio.Lock()
-        self._pending: dict[str, int] = {}  # what this process wrote and the index may lack, and when, counted
-        self._count = itertools.count()
-        self._caught_up = False
+        self._ranking = ranking or Ranking()
+        self._feed = Feed(database, index, embedder)
+        self._retention = Retention(dict(retention))
         self._latest: datetime | None = None
 
     async def remember(self, call: RememberCall) -> Remembered:
@@ -67,205 +75,150 @@ class Memory:
         Raises `InvalidInput` for what cannot be stored.
         """
         records.checked(call)
-        await self._embedder.embed([call.content])  # ahead of the commit: the index is fed with what is then at hand
-        async with self._database.write() as connection:
-            written = await records.write(connection, call, self._now())
-        self._latest = written.recorded_at if self._latest is None else max(self._latest, written.recorded_at)
-        self._pending |= {version_id: next(self._count) for version_id in written.changed}
-        remembered = written.remembered
-        try:
-            await self.catch_up()
-        except Unreachable as error:
-            log.warning(
-                "memory written, index lags",
-                memory_id=remembered.memory_id,
-                version=remembered.version,
-                error=error.message,
-            )
-        return remembered
+        await self._feed.prepare(call.content)  # ahead of the commit
+        written = await self._database.transact(lambda connection: records.write(connection, call, self._now()))
+        await self._wrote(written)
+        return written.remembered
 
     async def recall(self, call: RecallCall) -> Recall:
-        """Return the records of exactly the scope that bear on the query, best first, as they were known at `as_of`.
+        """Return the records of exactly the scope that bear on the query, best first, as of the two times of the call.
 
         Raises `Unreachable` if the index does not work: no answer is better than one with holes.
         """
-        records.aware("as_of", call.as_of)
-        now = self._now()
-        moment = min(call.as_of or now, now)  # nobody knows yet what will have been written
-        if self._pending or not self._caught_up:
-            await self.catch_up()
-        [vector] = await self._embedder.embed([call.query])
-        found = await self._nearest(vector, call.scope, moment, call.limit)
+        moment = Moment.of(call, self._now())
+        if await self._feed.waiting():
+            await self._feed.catch_up(everything=True)
+        async with self._feed.reading() as live:
+            found = await nearest(call, moment, database=self._database, generation=live, ranking=self._ranking)
+        await self._note(call, found)
         return Recall(
             hits=tuple(found),
             receipt=RecallReceipt(
                 query_digest=digest(call.query),
                 scope=call.scope,
-                as_of=moment,
+                as_of=moment.known_at,
+                valid_at=moment.valid_at if moment.valid_at != moment.known_at else None,
                 returned=tuple((hit.record.memory_id, hit.record.version, hit.score) for hit in found),
-                index_version=self._index.version,
+                index_version=live.index.version,
+                ranking=self._ranking.version,
             ),
         )
 
-    async def get(self, memory_id: str, scope: Scope, *, as_of: datetime | None = None) -> MemoryRecord:
-        """Return the version of MEMORY_ID in SCOPE that was in force at AS_OF. Raises `NotFound` if there was none."""
-        records.aware("as_of", as_of)
-        now = self._now()
-        query = sa.select(MemoryRow).where(*_named(memory_id, scope), records.visible(min(as_of or now, now)))
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        if row is None:
+    async def get(
+        self,
+        memory_id: str,
+        scope: Scope,
+        *,
+        as_of: datetime | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
+    ) -> MemoryRecord:
+        """Return the version of MEMORY_ID in SCOPE that held at VALID_AT as known at KNOWN_AT, by default AS_OF or now.
+
+        Raises `NotFound` if there was none.
+        """
+        moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
+        where = *named(records.scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
+        found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
+        if not found:
             raise NotFound(f"no memory {memory_id!r} in scope {scope}, or it has expired; `history` shows every version")
-        return records.as_record(row, with_end=False)
+        return found[0]
 
     async def history(self, memory_id: str, scope: Scope) -> list[MemoryRecord]:
-        """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded and expired ones."""
-        query = sa.select(MemoryRow).where(*_named(memory_id, scope)).order_by(col(MemoryRow.version))
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return [records.as_record(row, with_end=True) for row in rows]
+        """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
+        query = sa.select(MemoryRow).where(*named(records.scope_key(scope), memory_id))
+        return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
 
     async def catch_up(self) -> None:
         """Tell the index what it lacks: what is pending here and, at the first call, all that SQL holds and it doesn't."""
-        async with self._feeding:
-            if not self._caught_up:
-                await self._apply_outbox()
-                await self._fill_gaps()
-                self._caught_up = True
-            while self._pending:
-                batch = dict(islice(self._pending.items(), PAGE))
-                await self._apply(sa.select(OutboxRow).where(col(OutboxRow.version_id).in_(batch)))
-                for version_id, counted in batch.items():
-                    if self._pending[version_id] == counted:  # else it changed again meanwhile
-                        del self._pending[version_id]
+        await self._feed.catch_up()
 
     async def rebuild(self) -> int:
-        """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
-        async with self._feeding:
-            self._caught_up = False
-            await self._index.clear()
-            await self._fill_gaps()
-            self._caught_up = True
-            return await self._index.count()
+        """Do what `reindex` does."""
+        return await self.reindex()
+
+    async def upgrade(self, embedder: Embedder) -> None:
+        """Embed everything anew with EMBEDDER, then use that. Recalls and writes go on as before until then.
+
+        Stopped in the middle, it leaves everything as it was. Nothing to do if EMBEDDER is the one in use.
+        """
+        await self.catch_up()
+        await self._feed.upgrade(embedder)
 
     async def close(self) -> None:
         """Let go of the index. The database and the embedder belong to the caller."""
-        await self._index.close()
+        await self._feed.close()
 
     def _now(self) -> datetime:
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
         return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
-    async def _nearest(self, vector: Vector, scope: Scope, moment: datetime, limit: int) -> list[RecallHit]:
-        key = records.scope_key(scope)
-        seen: set[str] = set()
-        hits: list[RecallHit] = []
-        fetch = limit + 8
-        while True:
-            near = await self._index.query(vector, scope=key, at=microseconds(moment), limit=fetch)
-            hits += await self._confirmed([one for one in near if one.version_id not in seen], key, moment)
-            seen.update(one.version_id for one in near)
-            if len(hits) >= limit or len(near) < fetch:
-                break
-            fetch *= 4  # the index held much that SQL no longer lets through
-        hits.sort(key=lambda hit: (-hit.score, -microseconds(hit.record.recorded_at), hit.record.version_id))
-        return hits[:limit]
+    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
+        """Tell the index what CHANGED, or leave it to the next call if it doesn't work."""
+        self._latest = at if self._latest is None else max(self._latest, at)
+        self._feed.note(changed)
+        try:
+            await self._feed.catch_up()
+        except Unreachable as error:
+            log.warning("memory written, index lags", error=error.message)
 
-    async def _confirmed(self, near: Sequence[Near], scope: str, moment: datetime) -> list[RecallHit]:
-        """Return the hits of NEAR that SQL confirms."""
-        hits: list[RecallHit] = []
-        async with self._database.read() as connection:
-            for page in _pages(near):
-                scores = {one.version_id: one.score for one in page}
-                query = sa.select(MemoryRow).where(
-                    col(MemoryRow.version_id).in_(scores), col(MemoryRow.scope_key) == scope, records.visible(moment)
-                )
-                for row in await connection.execute(query):
-                    # Six digits: what is beyond depends on the processor.
-                    score = round(scores[row.version_id], 6)
-                    hits.append(RecallHit(record=records.as_record(row, with_end=False), score=score))
-        return hits
+    async def _note(self, call: RecallCall, hits: Sequence[RecallHit]) -> None:
+        now = self._now()
+        try:
+            await self._database.transact(lambda connection: usage.note(connection, call, hits, now))
+        except sa.exc.DBAPIError as error:  # a count that is lost is no reason to know nothing
+            log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
-    async def _apply_outbox(self) -> None:
-        while await self._apply(sa.select(OutboxRow).order_by(col(OutboxRow.seq)).limit(PAGE)):
-            pass
-
-    async def _apply(self, which: sa.Select[OutboxRow]) -> int:
-        """Bring the index to what SQL says now about the versions in WHICH rows of the outbox, and drop those rows."""
-        queued = which.subquery()
-        versions = sa.outerjoin(queued, MemoryRow, queued.c.version_id == col(MemoryRow.version_id))
-        query = sa.select(queued.c.seq, queued.c.version_id.label("queued_id"), MemoryRow).select_from(versions)
-        async with self._database.read() as connection:
-            rows = cast("Sequence[sa.Row[MemoryRow]]", (await connection.execute(query)).all())
-        if not rows:
-            return 0
-        # Erases before upserts.
-        await self._index.delete([row.queued_id for row in rows if row.version_id is None])
-        await self._upsert([row for row in rows if row.version_id is not None])
-        async with self._database.write() as connection:
-            await connection.execute(sa.delete(OutboxRow).where(col(OutboxRow.seq).in_([row.seq for row in rows])))
-        return len(rows)
-
-    async def _fill_gaps(self) -> None:
-        async with self._database.read() as connection:
-            stored = (await connection.execute(sa.select(sa.func.count()).select_from(MemoryRow))).scalar_one()
-        if stored == await self._index.count():
-            return
-        log.info("filling the vector index from the database", records=stored)
-        last = ""
-        while True:
-            page = (
-                sa.select(MemoryRow).where(col(MemoryRow.version_id) > last).order_by(col(MemoryRow.version_id)).limit(PAGE)
-            )
-            async with self._database.read() as connection:
-                rows = (await connection.execute(page)).all()
-            if not rows:
-                return
-            present = await self._index.present([row.version_id for row in rows])
-            await self._upsert([row for row in rows if row.version_id not in present])
-            last = rows[-1].version_id
-
-    async def _upsert(self, rows: Iterable[sa.Row[MemoryRow]]) -> None:
-        unique = {row.version_id: row for row in rows}
-        vectors = await self._embedder.embed([row.content for row in unique.values()])
-        points = []
-        for row, vector in zip(unique.values(), vectors, strict=True):
-            since, until = records.interval(row)
-            points.append(Point(row.version_id, row.scope_key, since, until, vector))
-        await self._index.upsert(points)
+    async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
+        return await self._database.query(
+            lambda connection: records_of(connection, connection.execute(query), with_end=with_end)
+        )
 
 
 @asynccontextmanager
-async def open_memory(settings: Settings, database: Database, *, embedder: Embedder | None = None) -> AsyncIterator[Memory]:
+async def open_memory(
+    settings: Settings, database: Database, *, embedder: Embedder | None = None, previous: Embedder | None = None
+) -> AsyncIterator[Memory]:
     """Open the memory that SETTINGS describe: on the Qdrant server of `index_url`, else in this process under `home`.
 
-    Brings the index up to date first. EMBEDDER spares loading the model a second time; default is `MiniLm`.
-    Raises `IndexOwned` if another process has the embedded index.
+    Brings the index up to date first. EMBEDDER spares loading the model a second time; default is `MiniLm`. If the index
+    is still that of PREVIOUS, another embedder, recalls go on with it while EMBEDDER embeds everything in the background;
+    without PREVIOUS they wait. Raises `IndexOwned` if another process has the embedded index.
     """
     embedder = embedder or await MiniLm.load()
-    memory = Memory(database, await _open_index(settings, embedder), embedder)
+    index, present = await _open_index(settings, embedder, previous)
+    memory = Memory(database, index, present, retention=settings.retention)
+    upgrading: asyncio.Task[None] | None = None
     try:
         await memory.catch_up()
+        await memory.finish_erasures()
+        if present is not embedder:
+            upgrading = asyncio.create_task(_upgrade(memory, embedder), name="embed the memory anew")
         yield memory
     finally:
+        if upgrading is not None:
+            upgrading.cancel()
+            await asyncio.wait([upgrading])
         await memory.close()
 
 
-async def _open_index(settings: Settings, embedder: Embedder) -> Index:
+async def _upgrade(memory: Memory, embedder: Embedder) -> None:
+    try:
+        await memory.upgrade(embedder)
+    except Unreachable as error:
+        log.warning("the memory was not embedded anew, the next start tries again", error=error.message)
+
+
+async def _open_index(settings: Settings, embedder: Embedder, previous: Embedder | None) -> tuple[Index, Embedder]:
+    """Return the index and the embedder whose vectors it holds."""
     if settings.index_url:
         from perdure.memory.server import ServerIndex
 
-        return await ServerIndex.open(settings.index_url, embedder)
+        if previous is not None and await ServerIndex.holds(settings.index_url, previous):
+            return await ServerIndex.open(settings.index_url, previous), previous
+        return await ServerIndex.open(settings.index_url, embedder), embedder
     from perdure.memory.edge import EdgeIndex
 
-    return await EdgeIndex.open(settings.index_path, embedder)
-
-
-def _named(memory_id: str, scope: Scope) -> tuple[sa.ColumnElement[bool], ...]:
-    return col(MemoryRow.scope_key) == records.scope_key(scope), col(MemoryRow.memory_id) == memory_id
-
-
-def _pages(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while page := list(islice(rest, PAGE)):
-        yield page
+    if previous is not None and await EdgeIndex.holds(settings.index_path, previous):
+        return await EdgeIndex.open(settings.index_path, previous, keep=embedder), previous
+    return await EdgeIndex.open(settings.index_path, embedder), embedder

@@ -12,7 +12,22 @@ from perdure.connectors.null import Entry, null
 from perdure.errors import InvalidInput
 from perdure.examples.returns_desk.desk_connectors import Reserve, inventory
 from perdure.lineage import Frozen
-from perdure.workflows import Saga, act, approval, customer, recall, remember
+from perdure.workflows import (
+    Saga,
+    act,
+    approval,
+    consolidate,
+    customer,
+    feedback,
+    forget,
+    get_memory,
+    list_memories,
+    memory_history,
+    pin,
+    recall,
+    remember,
+    update_memory,
+)
 
 
 class Big(Frozen):
@@ -30,6 +45,31 @@ class Remembers:
         await remember(customer("c-1"), what)
         found = await recall("parcel", scope=customer("c-1"))
         return found.texts
+
+
+@workflow.defn
+class Keeps:
+    """Says a fact, contradicts it, uses what it knows, and forgets it again."""
+
+    @workflow.run
+    async def run(self, user: str) -> list[str]:
+        scope = customer(user)
+        home = await remember(scope, "Graz", subject=user, predicate="lives in", labels=["crm"])
+        await remember(scope, "Wien", subject=user, predicate="lives in", ttl=timedelta(days=9))
+        await remember(scope, "likes tea", memory_id="taste")
+        found = await recall("home", scope=scope)
+        await feedback(found, cited=[found.hits[0].record.version_id], useful=1)
+        listed = await list_memories(scope, label="crm")
+        await pin(scope, "taste")
+        await update_memory(scope, "taste", content="likes coffee", expected=1)
+        taste = await get_memory(scope, "taste")
+        one = await consolidate(scope, [hit.record for hit in found.hits if hit.record.memory_id == "taste"], "drinks")
+        await forget(scope, home.memory_id, how="retract")
+        versions = await memory_history(scope, home.memory_id)
+        gone = await forget(scope, everything=True, how="erase", why="test")
+        known = [hit.record.content for hit in found.hits]
+        said = [*sorted(known), *(each.content for each in (*listed.records, *versions))]
+        return [*said, taste.content if taste else "", str(one.version), str(gone.versions)]
 
 
 @workflow.defn

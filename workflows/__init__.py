@@ -6,6 +6,16 @@ from perdure.workflows import Saga, act, approval, generate, recall, remember
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Scope, customer
 from perdure.workflows.approvals import approval
+from perdure.workflows.memories import (
+    consolidate,
+    feedback,
+    forget,
+    get_memory,
+    list_memories,
+    memory_history,
+    pin,
+    update_memory,
+)
 from perdure.workflows.plan import PlanRun, PlanWorkflow
 from perdure.workflows.plan_model import Plan
 from perdure.workflows.saga import Saga
@@ -20,8 +30,16 @@ __all__ = [
     "Scope",
     "act",
     "approval",
+    "consolidate",
     "customer",
+    "feedback",
+    "forget",
     "generate",
+    "get_memory",
+    "list_memories",
+    "memory_history",
+    "pin",
     "recall",
     "remember",
+    "update_memory",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
+from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
@@ -21,9 +23,21 @@ from perdure.connectors.watched import (
     Swept,
 )
 from perdure.errors import InvalidInput
+from perdure.memory import verbs
+from perdure.memory.contracts import RecallReceipt
+from perdure.memory.verbs import (
+    Changed,
+    Forgotten,
+    MemoryAnswer,
+    MemoryRequest,
+    ReindexCall,
+    Verified,
+)
 from perdure.workflows.approvals import approval
 from perdure.workflows.run import current_run
 from perdure.workflows.steps import execute, perform
+
+R = TypeVar("R", bound=BaseModel)
 
 _RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
 # A schedule comes again. Until then a target that is down for longer than this need not be asked.
@@ -132,5 +146,57 @@ class Repair:
         )
 
 
-WORKFLOWS = [Reconcile, Sweep, CheckContract, Repair]
+@workflow.defn(name="perdure.sweep_memory")
+class SweepMemory:
+    """Erases the memories whose time has been over for longer than their retention class keeps them."""
+
+    @workflow.run
+    async def run(self, call: verbs.SweepCall) -> verbs.Swept:
+        """Return what was erased, or would be."""
+        step = current_run().step("sweep")
+        return await execute(
+            "perdure.sweep_memory",
+            call.model_copy(update={"step": step}),
+            verbs.Swept,
+            id=step.name,
+            summary="List what a sweep would erase" if call.dry_run else "Erase memories whose time is over",
+            timeout=timedelta(hours=1),
+            retries=_PATIENT,
+        )
+
+
+@workflow.defn(name="perdure.memory_request")
+class RequestMemory:
+    """Has the worker do what only the owner of the vector index can do, for a command in another process."""
+
+    @workflow.run
+    async def run(self, request: MemoryRequest) -> MemoryAnswer:
+        """Return what came of it. What records say never comes back this way, for a history would keep it."""
+        step = current_run().step("request")
+        if request.find is not None:
+            call = request.find.model_copy(update={"step": step})
+            return MemoryAnswer(found=await self._do("perdure.find_memories", call, RecallReceipt, "Find memories"))
+        if request.forget is not None:
+            forget = request.forget.model_copy(update={"step": step})
+            done = await self._do("perdure.forget", forget, Forgotten, f"Forget ({forget.how}) memories")
+            return MemoryAnswer(forgotten=done)
+        if request.verify is not None:
+            verified = await self._do("perdure.verify_memory", request.verify, Verified, "Compare the index with SQL")
+            return MemoryAnswer(verified=verified)
+        reindexed = await self._do("perdure.reindex_memory", ReindexCall(), Changed, "Fill the index anew")
+        return MemoryAnswer(reindexed=reindexed)
+
+    async def _do(self, activity: str, call: BaseModel, result: type[R], summary: str) -> R:
+        return await execute(
+            activity,
+            call,
+            result,
+            id="request",
+            summary=summary,
+            timeout=timedelta(hours=1),
+            retries=_PATIENT,
+        )
+
+
+WORKFLOWS = [Reconcile, Sweep, CheckContract, Repair, SweepMemory, RequestMemory]
 """What every worker serves besides its own."""

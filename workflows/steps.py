@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
@@ -23,8 +23,8 @@ from perdure.connectors.contracts import (
     effect_key,
 )
 from perdure.errors import EffectError, InvalidInput, PerdureError, by_name
-from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
-from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
+from perdure.memory.contracts import Kind, Origin, Recall, RecallCall, RememberCall, Remembered, Scope
+from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef
 from perdure.workflows.ending import ended
 from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run, upsert
@@ -40,7 +40,7 @@ Value = BaseModel | JsonValue | Sequence[BaseModel] | Mapping[str, BaseModel | J
 HEARTBEAT = timedelta(seconds=4)
 """How long a worker may be silent before its running steps are given to another: what a kill -9 costs."""
 
-_LOOKUP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+LOOKUP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 _MODEL_RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=8
 )
@@ -104,11 +104,13 @@ async def recall(
     *,
     scope: Scope,
     limit: int = 5,
+    as_of: datetime | None = None,
     name: str | None = None,
     summary: str | None = None,
 ) -> Recall:
     """Return up to LIMIT live memory records in SCOPE that bear on QUERY, best first, with the recall receipt.
 
+    AS_OF asks what was known and held then.
     A look-up without effect, so it runs as a local activity: one event instead of six.
     """
     step = current_run().step(name or "recall")
@@ -116,15 +118,15 @@ async def recall(
         found: Recall = await workflow.execute_local_activity(
             "perdure.recall",
             activity_id=step.name,
-            arg=RecallCall(step=step, query=query, scope=scope, limit=limit),
+            arg=RecallCall(step=step, query=query, scope=scope, limit=limit, as_of=as_of),
             result_type=Recall,
-            summary=summary or f"Recall what is known of {_named(scope)}",
+            summary=summary or f"Recall what is known of {named_scope(scope)}",
             start_to_close_timeout=timedelta(seconds=30),
-            retry_policy=_LOOKUP_RETRIES,
+            retry_policy=LOOKUP_RETRIES,
         )
     except ActivityError as error:
         raise_translated(error)
-    current_run().did(f"{_short(summary or f'Recall what is known of {_named(scope)}')}: {len(found.hits)} found")
+    current_run().did(f"{_short(summary or f'Recall what is known of {named_scope(scope)}')}: {len(found.hits)} found")
     return found
 
 
@@ -134,12 +136,24 @@ async def remember(
     *,
     kind: Kind = "episodic",
     subject: str | None = None,
+    predicate: str | None = None,
     memory_id: str | None = None,
     ttl: timedelta | None = None,
+    valid_from: datetime | None = None,
+    valid_to: datetime | None = None,
+    confidence: float | None = None,
+    labels: Sequence[str] = (),
+    retention: str = "standard",
+    origin: Origin | None = None,
+    made_by: ModelRecord | None = None,
     name: str | None = None,
     summary: str | None = None,
 ) -> Remembered:
-    """Write CONTENT to the memory of SCOPE; it expires after TTL. With MEMORY_ID it becomes that memory's next version."""
+    """Write CONTENT to the memory of SCOPE; it expires after TTL. With MEMORY_ID it becomes that memory's next version.
+
+    SUBJECT and PREDICATE name a fact that has one value at a time: what is written supersedes what was known of it. ORIGIN
+    says where it comes from besides this step; MADE_BY is the `record` of the model's answer that it is.
+    """
     step = current_run().step(name or "remember")
     call = RememberCall(
         step=step,
@@ -147,18 +161,32 @@ async def remember(
         content=content,
         kind=kind,
         subject=subject,
+        predicate=predicate,
         memory_id=memory_id,
         ttl=ttl,
+        valid_from=valid_from,
+        valid_to=valid_to,
+        confidence=confidence,
+        labels=tuple(labels),
+        retention=retention,
+        origin=_origin(origin or Origin(), made_by),
     )
     return await execute(
         "perdure.remember",
         call,
         Remembered,
         id=step.name,
-        summary=summary or f"Remember something of {_named(scope)}",
+        summary=summary or f"Remember something of {named_scope(scope)}",
         timeout=timedelta(seconds=60),
-        retries=_LOOKUP_RETRIES,
+        retries=LOOKUP_RETRIES,
     )
+
+
+def _origin(origin: Origin, made_by: ModelRecord | None) -> Origin:
+    known: dict[str, object] = {"event": workflow.info().get_current_history_length()}
+    if made_by is not None:
+        known |= {"model": made_by.model, "cost_nano_usd": made_by.usage.cost_nano_usd}
+    return origin.model_copy(update=known)
 
 
 async def act(
@@ -324,7 +352,8 @@ def raise_translated(error: ActivityError) -> NoReturn:
     raise error
 
 
-def _named(scope: Scope) -> str:
+def named_scope(scope: Scope) -> str:
+    """Return SCOPE as a summary names it."""
     parts = scope.model_dump(exclude={"tenant"}, exclude_none=True)
     return ", ".join(f"{name} {value}" for name, value in parts.items())
 

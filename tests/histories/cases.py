@@ -29,12 +29,15 @@ from perdure.connectors.null import NullConnector
 from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall, SweepCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
+from perdure.memory import verbs
+from perdure.memory.verbs import MemoryRequest, VerifyCall
 from perdure.settings import KiB
 from perdure.storage import open_database
 
 TOYS = [
     toys.Asks,
     toys.AsksTwoAtOnce,
+    toys.Keeps,
     toys.Remembers,
     toys.ReservesPlainly,
     toys.Unwinds,
@@ -219,6 +222,24 @@ async def _remembers(scene: Scene) -> Handle:
     return handle
 
 
+async def _keeps(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Keeps.run, "c-2")
+    await handle.result()
+    return handle
+
+
+async def _memories_swept(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.sweep_memory", verbs.SweepCall())
+    await handle.result()
+    return handle
+
+
+async def _requested(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.memory_request", MemoryRequest(verify=VerifyCall()))
+    await handle.result()
+    return handle
+
+
 # What people resolve
 
 
@@ -317,6 +338,9 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "remembers": _remembers,
     "parked": _parked,
     "partially-compensated": _partially_compensated,
+    "keeps": _keeps,
+    "memories-swept": _memories_swept,
+    "memory-requested": _requested,
     "compared": _compared,
     "swept": _swept,
     "checked": _checked,

@@ -84,8 +84,7 @@ async def test_writer_that_is_stopped_is_made_up_for(
 ) -> None:
     """A record whose writer was stopped before it told the index is told once the step is tried again."""
     await sqlite_memory.catch_up()
-    async with sqlite_database.write() as connection:
-        await records.write(connection, to_remember("Ada moved to Graz"), now())
+    await sqlite_database.transact(lambda connection: records.write(connection, to_remember("Ada moved to Graz"), now()))
     await sqlite_memory.remember(to_remember("Ada moved to Graz"))
 
     assert (1, 0) == (await index.count(), await _queued(sqlite_database))

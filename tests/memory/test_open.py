@@ -8,15 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from memory_kit import Ask, Say
 
 from perdure.errors import Unreachable
 from perdure.memory import MiniLm, open_memory
-from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.settings import Settings
 from perdure.storage import Database
 
@@ -61,27 +56,3 @@ def test_every_name_is_there() -> None:
     assert all(getattr(room, name) is not None for name in room.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = room.nothing
-
-
-async def test_migration_makes_the_tables(blank_url: str) -> None:
-    """The migration creates what the table classes say, on both databases."""
-    ours = [
-        table
-        for model in (MemoryRow, OutboxRow)
-        for table in model.metadata.tables.values()
-        if table.name == model.__tablename__
-    ]
-    metadata = sa.MetaData()
-    for table in ours:
-        table.to_metadata(metadata)
-
-    def differences(connection: sa.Connection) -> list[object]:
-        context = MigrationContext.configure(connection)
-        with Operations.context(context):
-            importlib.import_module("perdure.migrations.versions.0002_memory").upgrade()
-        return list(compare_metadata(context, metadata))
-
-    database = Database(blank_url)
-    async with database.write() as connection:
-        assert [] == await connection.run_sync(differences)
-    await database.close()

@@ -1,0 +1,329 @@
+"""What `perdure memory` does: read SQL, and ask the worker, or open the index here, for what needs the index."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from perdure.commands.exits import Exit
+from perdure.commands.options import Format, Options
+from perdure.commands.output import at, dollars, emit, emit_line, one_line, out, plain, say
+from perdure.commands.run_start import user
+from perdure.commands.session import client_settings, connected
+from perdure.commands.watching import run_on_worker, schedule_on_worker
+from perdure.errors import IndexOwned, NotFound
+from perdure.lineage import Lineage, StepRef
+from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, Scope
+from perdure.memory.verbs import (
+    ForgetCall,
+    HoldCall,
+    ListCall,
+    MemoryAnswer,
+    MemoryRequest,
+    ReindexCall,
+    StatsCall,
+    SweepCall,
+    Swept,
+    Verified,
+    VerifyCall,
+)
+
+if TYPE_CHECKING:
+    from perdure.commands.session import Session
+    from perdure.memory.store import Memory
+    from perdure.settings import Settings
+
+
+async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None) -> None:
+    """Print what bears on QUERY. What the records say is read here, so that no history holds it."""
+    call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of)
+    answer = await _ask(options, MemoryRequest(find=call))
+    assert answer.found is not None
+    found = answer.found
+    async with _records(client_settings()) as memory:
+        times = {"valid_at": found.valid_at or found.as_of, "known_at": found.as_of}
+        hits = []
+        for memory_id, _, score in found.returned:
+            try:
+                hits.append((await memory.get(memory_id, scope, **times), score))
+            except NotFound:  # erased since
+                continue
+    if options.format is Format.text and hits:
+        _table(("SCORE", "MEMORY", "RECORDED", "SAYS"), [(f"{score:.3f}", *_row(each)) for each, score in hits])
+        return
+    _print(
+        options, [{"score": score, "record": each.model_dump(mode="json")} for each, score in hits], "nothing bears on it"
+    )
+
+
+async def list_records(
+    options: Options, scope: Scope, *, kinds: Sequence[str], subject: str | None, limit: int, as_of: datetime | None
+) -> None:
+    """Print the records of SCOPE that hold."""
+    call = ListCall.model_validate(
+        {
+            "step": cli_step("list"),
+            "scope": scope,
+            "kinds": tuple(cast("Sequence[Kind]", kinds)),
+            "subject": subject,
+            "as_of": as_of,
+            "limit": min(limit, 1000),
+        }
+    )
+    async with _records(client_settings()) as memory:
+        listed = await memory.list(call)
+    _print_records(options, listed.records, "nothing is known")
+
+
+async def show(options: Options, scope: Scope, memory_id: str, *, as_of: datetime | None) -> None:
+    """Print one memory with its provenance."""
+    async with _records(client_settings()) as memory:
+        record = await memory.get(memory_id, scope, as_of=as_of)
+    if options.format is not Format.text:
+        emit(record.model_dump(mode="json"))
+        return
+    typer.echo(plain(record.content))
+    facts = [
+        ("memory", f"{record.memory_id} v{record.version}, {record.kind}, of {record.scope}"),
+        ("fact", f"{record.subject}: {record.predicate}" if record.predicate else record.subject or ""),
+        ("recorded", at(record.recorded_at)),
+        ("valid", f"{at(record.valid_from)} - {at(record.valid_to) or 'open'}"),
+        ("expires", at(record.expires_at)),
+        ("labels", ", ".join(record.labels)),
+        ("confidence", "" if record.confidence is None else f"{record.confidence:.2f}"),
+        ("retention", record.retention),
+        ("source", record.source),
+    ]
+    if record.provenance is not None:
+        origin = record.provenance
+        facts += [
+            ("by", ", ".join(filter(None, (origin.actor, origin.step.workflow_type)))),
+            ("model", f"{origin.model} {dollars(origin.cost_nano_usd)}" if origin.model else ""),
+            ("document", origin.uri),
+            ("made from", ", ".join(origin.derived_from)),
+        ]
+    for name, fact in facts:
+        if fact:
+            typer.echo(plain(f"  {name:11}{one_line(fact)}"))
+
+
+async def history(options: Options, scope: Scope, memory_id: str) -> None:
+    """Print every version of a memory. Raises `NotFound` if there is none."""
+    async with _records(client_settings()) as memory:
+        records = await memory.history(memory_id, scope)
+    if not records:
+        raise NotFound(f"no memory {memory_id!r} in scope {scope}; `perdure memory list` shows what there is")
+    _print_records(options, records, "")
+
+
+async def forget(options: Options, call: ForgetCall) -> None:
+    """Forget, and print what was."""
+    answer = await _ask(options, MemoryRequest(forget=call))
+    done = answer.forgotten
+    assert done is not None
+    if options.format is not Format.text:
+        emit(done.model_dump(mode="json"))
+    for memory_id in done.memories if options.format is Format.text else ():
+        typer.echo(plain(memory_id))
+    verb = {"expire": "expired", "retract": "retracted", "erase": "erased"}[done.how]
+    would = "would be " if done.dry_run else ""
+    say(f"{done.versions} versions {would}{verb}" + (f", receipt {done.receipt}" if done.receipt else ""))
+    if not done.complete:
+        say("files may still hold bytes of it, for another process reads the database; the worker goes on trying")
+
+
+async def hold(options: Options, scope: Scope, memory_id: str | None, *, held: bool) -> None:
+    """Hold or release, and say how much."""
+    async with _records(client_settings()) as memory:
+        call = HoldCall(step=cli_step("hold"), scope=scope, memory_id=memory_id, held=held)
+        changed = await memory.hold(call)
+    if options.format is not Format.text:
+        emit(changed.model_dump(mode="json"))
+    say(f"{changed.count} versions {'held' if held else 'released'}")
+
+
+async def verify(options: Options, *, vectors: bool) -> None:
+    """Compare index and SQL, print how they differ, and end with 1 if they do."""
+    answer = await _ask(options, MemoryRequest(verify=VerifyCall(vectors=vectors)))
+    assert answer.verified is not None
+    verified = answer.verified
+    if options.format is Format.text:
+        _print_verified(verified)
+    else:
+        emit(verified.model_dump(mode="json") | {"sound": verified.sound})
+    if not verified.sound:
+        raise typer.Exit(Exit.ERROR)
+
+
+async def reindex(options: Options) -> None:
+    """Fill the index anew and say how much it holds."""
+    answer = await _ask(options, MemoryRequest(reindex=ReindexCall()))
+    assert answer.reindexed is not None
+    if options.format is not Format.text:
+        emit(answer.reindexed.model_dump(mode="json"))
+    say(f"the index holds {answer.reindexed.count} versions")
+
+
+async def stats(options: Options, scope: Scope | None, tenant: str | None) -> None:
+    """Print how much is known and used."""
+    async with _records(client_settings()) as memory:
+        counted = await memory.stats(StatsCall(scope=scope, tenant=tenant))
+    if options.format is not Format.text:
+        emit(counted.model_dump(mode="json") | {"hit_rate": counted.hit_rate})
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counted.by_kind.items())
+    typer.echo(f"memories   {counted.memories}, {counted.versions} versions, {counted.live} hold now: {kinds or 'none'}")
+    typer.echo(f"held       {counted.held}; erased, times left: {counted.erased}; waiting for the index: {counted.waiting}")
+    typer.echo(f"recalls    {counted.recalls}, {counted.hit_rate:.0%} found something, {counted.returned} records returned")
+    typer.echo(f"cited      {counted.cited} of {counted.judged} that somebody judged")
+    typer.echo(f"cost       {dollars(counted.cost_nano_usd)} to come to know it")
+    if counted.most_used:
+        rows = [
+            (each.memory_id, str(each.recalls), str(each.runs), str(each.cited), dollars(round(each.cost_per_recall)))
+            for each in counted.most_used
+        ]
+        _table(("MOST USED", "RECALLS", "RUNS", "CITED", "COST A RECALL"), rows)
+
+
+async def export(scope: Scope | None, tenant: str | None) -> None:
+    """Print an export."""
+    async with _records(client_settings()) as memory:
+        async for line in memory.export(scope=scope, tenant=tenant):
+            typer.echo(line)
+
+
+async def import_(options: Options, file: Path) -> None:
+    """Write the export in FILE, and say how many versions were new."""
+    async with _records(client_settings()) as memory:
+        with file.open(encoding="utf-8") as lines:
+            added = await memory.import_(lines)
+    if options.format is not Format.text:
+        emit({"added": added})
+    say(f"{added} versions added; the worker's next recall puts them in the index")
+
+
+async def sweep(session: Session, options: Options, *, dry_run: bool, every: timedelta | None, stop: bool) -> None:
+    """Sweep once, or on a schedule."""
+    if every is not None or stop:
+        await schedule_on_worker(session, "perdure.sweep_memory", "memory", SweepCall(), every, stop=stop)
+        return
+    swept = await run_on_worker(session, "perdure.sweep_memory", "memory", SweepCall(dry_run=dry_run), Swept)
+    if options.format is not Format.text:
+        emit(swept.model_dump(mode="json"))
+    elif swept.due:
+        rows = [(each.memory_id, f"v{each.version}", each.retention, at(each.ended_at)) for each in swept.due]
+        _table(("MEMORY", "VERSION", "RETENTION", "OVER SINCE"), rows)
+    say(f"{swept.versions} versions {'would be erased' if dry_run else 'erased'}, {swept.held} held")
+
+
+def cli_step(verb: str) -> StepRef:
+    """Return who asks: this command, now, as the user of this terminal."""
+    moment = datetime.now(UTC).isoformat()
+    lineage = Lineage(namespace="cli", workflow_id=f"perdure memory {verb}", first_execution_run_id=moment)
+    return StepRef(lineage=lineage, name=user())
+
+
+async def _ask(options: Options, request: MemoryRequest) -> MemoryAnswer:
+    """Return what the owner of the index answers to REQUEST: this process if nobody else is, else the worker."""
+    settings = client_settings()
+    if settings.index_url or settings.index_path.is_dir():
+        try:
+            async with _opened(settings) as memory:
+                return await _answer(memory, request)
+        except IndexOwned:
+            pass
+    async with connected(options) as session:
+        return await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
+
+
+async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
+    from perdure.memory.verbs import Changed
+
+    if request.find is not None:
+        return MemoryAnswer(found=(await memory.recall(request.find)).receipt)
+    if request.forget is not None:
+        return MemoryAnswer(forgotten=await memory.forget(request.forget))
+    if request.verify is not None:
+        return MemoryAnswer(verified=await memory.verify(request.verify))
+    return MemoryAnswer(reindexed=Changed(count=await memory.reindex()))
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Memory]:
+    from perdure.memory.store import open_memory
+    from perdure.storage import open_database
+
+    async with open_database(settings.database) as database, open_memory(settings, database) as memory:
+        yield memory
+
+
+@asynccontextmanager
+async def _records(settings: Settings) -> AsyncIterator[Memory]:
+    from perdure.memory.unindexed import records_only
+    from perdure.storage import open_database
+
+    async with open_database(settings.database) as database:
+        yield records_only(database)
+
+
+def _print_verified(verified: Verified) -> None:
+    typer.echo(f"{verified.records} records, {verified.points} points, {verified.waiting} changes on their way")
+    named = {
+        "missing in the index": verified.missing,
+        "in the index only": verified.extra,
+        "in the index for another scope or time": verified.misplaced,
+        "in the index with another vector": verified.misread,
+        "changed in the database": verified.damaged,
+    }
+    for what, ids in named.items():
+        for version_id in ids:
+            typer.echo(plain(f"  {version_id}  {what}"))
+    if verified.unfinished:
+        say(f"{verified.unfinished} erasures may have left bytes in files; the worker goes on at its next start or sweep")
+    say("they agree" if verified.sound else f"{verified.divergent} differ; `perdure memory reindex` fills the index anew")
+
+
+def _print_records(options: Options, records: Sequence[MemoryRecord], nothing: str) -> None:
+    if options.format is Format.text and records:
+        rows = [(*_row(each)[:-1], _ended(each), _row(each)[-1]) for each in records]
+        _table(("MEMORY", "RECORDED", "ENDED", "SAYS"), rows)
+        return
+    _print(options, [each.model_dump(mode="json") for each in records], nothing)
+
+
+def _print(options: Options, found: Sequence[object], nothing: str) -> None:
+    if options.format is Format.json:
+        emit(list(found))
+    elif options.format is Format.jsonl:
+        for each in found:
+            emit_line(each)
+    else:
+        say(nothing)
+
+
+def _row(record: MemoryRecord) -> tuple[str, str, str]:
+    return f"{record.memory_id} v{record.version}", at(record.recorded_at), one_line(record.content, 80) or "(erased)"
+
+
+def _ended(record: MemoryRecord) -> str:
+    ends = {
+        "erased": record.erased_at,
+        record.forgotten_as or "forgotten": record.forgotten_at,
+        "superseded": record.superseded_at,
+        "expires": record.expires_at,
+    }
+    return next((f"{name} {at(end)}" for name, end in ends.items() if end is not None), "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(plain, row))
+    out().print(table)

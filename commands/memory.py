@@ -1,0 +1,329 @@
+"""`perdure memory`: what the agents know, since when, from where; and how it is forgotten, moved and checked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.commands.options import Options, takes_options
+from perdure.commands.output import say
+from perdure.commands.session import client_settings, perform
+from perdure.commands.spans import moment, span
+from perdure.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from perdure.commands.session import Session
+    from perdure.memory.contracts import Scope
+
+app = typer.Typer(
+    help="See what agents know, and since when; forget, move and check it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+UserOption = Annotated[str | None, typer.Option("--user", help="Whose memory: this user's.", metavar="NAME")]
+AgentOption = Annotated[str | None, typer.Option("--agent", help="Whose memory: this agent's.", metavar="NAME")]
+SessionOption = Annotated[str | None, typer.Option("--session", help="Whose memory: this session's.", metavar="ID")]
+TenantOption = Annotated[str, typer.Option("--tenant", help="Of which tenant.", metavar="NAME")]
+AsOfOption = Annotated[
+    datetime | None,
+    typer.Option("--as-of", help="What was known then, e.g. 2026-11-17T09:00Z.", metavar="TIME", parser=moment),
+]
+IdArgument = Annotated[str, typer.Argument(help="The memory's id.", metavar="ID", show_default=False)]
+
+
+class How(StrEnum):
+    """How a memory is forgotten."""
+
+    expire = "expire"
+    retract = "retract"
+    erase = "erase"
+
+
+@app.command()
+@takes_options
+def search(
+    options: Options,
+    query: Annotated[str, typer.Argument(help="What it should bear on.", metavar="QUERY", show_default=False)],
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=100, metavar="NUMBER")] = 5,
+    as_of: AsOfOption = None,
+) -> None:
+    """Search memory, best first, now or as of then.
+
+    The worker that owns the index is asked; where none does, the index is opened here.
+    """
+    from perdure.commands.memories import search as work
+
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of))
+
+
+@app.command("list")
+@takes_options
+def list_memories(
+    options: Options,
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    kind: Annotated[list[str] | None, typer.Option(help="Only of this kind; may be given again.", metavar="KIND")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only of this subject.", metavar="TEXT")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, metavar="NUMBER")] = 100,
+    as_of: AsOfOption = None,
+) -> None:
+    """List what holds, in the order in which it was recorded."""
+    from perdure.commands.memories import list_records as work
+
+    scope = scope_of(tenant, agent, user, session)
+    asyncio.run(work(options, scope, kinds=kind or [], subject=subject, limit=limit, as_of=as_of))
+
+
+@app.command()
+@takes_options
+def show(
+    options: Options,
+    memory: IdArgument,
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    as_of: AsOfOption = None,
+) -> None:
+    """Show a memory: what it says, since when, and which step said so."""
+    from perdure.commands.memories import show as work
+
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, as_of=as_of))
+
+
+@app.command()
+@takes_options
+def history(
+    options: Options,
+    memory: IdArgument,
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+) -> None:
+    """Show every version of a memory, also those that are over."""
+    from perdure.commands.memories import history as work
+
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory))
+
+
+@app.command()
+@takes_options
+def forget(
+    options: Options,
+    memory: Annotated[str | None, typer.Argument(help="The memory's id.", metavar="[ID]", show_default=False)] = None,
+    *,
+    how: Annotated[
+        How, typer.Option("--how", help="Its time is over, it was wrong, or every byte of it goes.", show_default=False)
+    ],
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    subject: Annotated[str | None, typer.Option(help="Everything of this subject.", metavar="TEXT")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="Everything in the scope.")] = False,
+    narrower: Annotated[
+        bool, typer.Option("--narrower", help="Also in scopes that name more: of a user, each session and agent.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="Why; it goes into the receipt.", metavar="TEXT")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
+) -> None:
+    """Forget memories: say that they are over or wrong, or erase them with all that was derived from them.
+
+    What was expired or retracted can still be read as of then. What was erased is gone; a receipt without content stays.
+    """
+    from perdure.commands.memories import forget as work
+    from perdure.memory.verbs import ForgetCall
+
+    if (memory is not None) + (subject is not None) + everything != 1:
+        raise InvalidInput("say which: give the memory's ID, --subject or --everything")
+    from perdure.commands.memories import cli_step
+    from perdure.commands.run_start import user as person
+
+    call = ForgetCall(
+        step=cli_step("forget"),
+        scope=scope_of(tenant, agent, user, session),
+        how=how.value,
+        memory_id=memory,
+        subject=subject,
+        everything=everything,
+        narrower=narrower,
+        why=why,
+        by=person(),
+        dry_run=dry_run,
+    )
+    asyncio.run(work(options, call))
+
+
+@app.command()
+@takes_options
+def hold(
+    options: Options,
+    memory: Annotated[
+        str | None, typer.Argument(help="The memory's id; none means all of the scope.", metavar="[ID]", show_default=False)
+    ] = None,
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    release: Annotated[bool, typer.Option("--release", help="Lift the hold.")] = False,
+) -> None:
+    """Keep memories from being erased, by people and by sweeps, until the hold is lifted."""
+    from perdure.commands.memories import hold as work
+
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, held=not release))
+
+
+@app.command()
+@takes_options
+def verify(
+    options: Options,
+    vectors: Annotated[
+        bool, typer.Option("--vectors/--no-vectors", help="Also embed every text again and compare.")
+    ] = True,
+) -> None:
+    """Compare the index with the database. Exit code 1 if anything differs."""
+    from perdure.commands.memories import verify as work
+
+    asyncio.run(work(options, vectors=vectors))
+
+
+@app.command()
+@takes_options
+def reindex(options: Options) -> None:
+    """Drop the index and fill it from the database; recalls wait meanwhile."""
+    from perdure.commands.memories import reindex as work
+
+    asyncio.run(work(options))
+
+
+@app.command()
+@takes_options
+def stats(
+    options: Options,
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of which tenant. Default: all.", metavar="NAME")] = None,
+) -> None:
+    """Count what is known and how it is used: hit rates, what was cited, what it cost."""
+    from perdure.commands.memories import stats as work
+
+    scope = scope_of(tenant or "default", agent, user, session) if user or agent or session else None
+    asyncio.run(work(options, scope, tenant))
+
+
+@app.command("export")
+@takes_options
+def export(
+    options: Options,  # noqa: ARG001  an export is lines of JSON whatever is asked for
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of which tenant. Default: all.", metavar="NAME")] = None,
+) -> None:
+    """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
+    from perdure.commands.memories import export as work
+
+    scope = scope_of(tenant or "default", agent, user, session) if user or agent or session else None
+    asyncio.run(work(scope, tenant))
+
+
+@app.command("import")
+@takes_options
+def import_(
+    options: Options,
+    file: Annotated[Path, typer.Argument(help="What `export` printed.", exists=True, dir_okay=False, show_default=False)],
+) -> None:
+    """Write an export into this database: the same reads, also as of then. What was erased here stays erased."""
+    from perdure.commands.memories import import_ as work
+
+    asyncio.run(work(options, file))
+
+
+@app.command()
+@takes_options
+def sweep(
+    options: Options,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    every: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--schedule",
+            help="Do it from now on so often, on the worker, e.g. 1d; the first time at once.",
+            metavar="EVERY",
+            parser=span,
+            show_default=False,
+        ),
+    ] = None,
+    stop: Annotated[bool, typer.Option("--unschedule", help="Do it no more on a schedule.")] = False,
+) -> None:
+    """Erase what has been over for longer than its retention class keeps it. A legal hold wins.
+
+    `retention` in perdure.toml says how long each class keeps what is over; a class that is not named keeps it for ever.
+    """
+
+    async def work(session: Session) -> None:
+        from perdure.commands.memories import sweep as sweep_on
+
+        await sweep_on(session, options, dry_run=dry_run, every=every, stop=stop)
+
+    perform(work, options)
+
+
+@app.command("serve-mcp")
+@takes_options
+def serve_mcp(
+    options: Options,  # noqa: ARG001  the protocol says what is printed
+    *,
+    user: UserOption = None,
+    agent: AgentOption = None,
+    session: SessionOption = None,
+    tenant: TenantOption = "default",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", help="recall, remember or forget; may be given again. Default: recall.", metavar="VERB"),
+    ] = None,
+) -> None:
+    """Serve this one scope's memory over MCP on stdin and stdout, for an agent outside of perdure.
+
+    The index has to be free, or on a Qdrant server: stop the worker, or set PERDURE_INDEX_URL.
+    """
+    from perdure.memory.mcp_server import VERBS, serve
+
+    verbs = frozenset(allow or ["recall"])
+    if strange := verbs - VERBS:
+        raise InvalidInput(f"--allow {min(strange)}: choose from {', '.join(sorted(VERBS))}")
+    scope = scope_of(tenant, agent, user, session)
+    say(f"serving {scope} on stdin and stdout: {', '.join(sorted(verbs))}")
+    asyncio.run(serve(client_settings(), scope, verbs))
+
+
+def scope_of(tenant: str, agent: str | None, user: str | None, session: str | None) -> Scope:
+    """Return the scope that the options name. Raises `InvalidInput` if they name nobody."""
+    from perdure.memory.contracts import Scope
+
+    if not (agent or user or session):
+        raise InvalidInput("say whose memory: --user, --agent or --session; a tenant alone would be everyone in it")
+    return Scope(tenant=tenant, agent=agent, user=user, session=session)

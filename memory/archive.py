@@ -1,0 +1,190 @@
+"""How memories leave as lines of JSON and come back: every version with its times and source, and what was erased."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlmodel import SQLModel, col
+
+from perdure.errors import InvalidInput
+from perdure.lineage import digest
+from perdure.memory.contracts import Scope
+from perdure.memory.records import aware, queue, scope_key, version_id_of
+from perdure.memory.tables import AccessRow, DerivedRow, MemoryRow, ReceiptRow, SourceRow, TombstoneRow
+from perdure.storage import Database, UtcDateTime
+
+FORMAT = "perdure memory"
+VERSION = 1
+PAGE = 500
+_TABLES: dict[str, type[SQLModel]] = {
+    "record": MemoryRow,
+    "source": SourceRow,
+    "derived": DerivedRow,
+    "receipt": ReceiptRow,
+    "tombstone": TombstoneRow,
+    "access": AccessRow,
+}
+"""In the order in which they have to come back."""
+
+
+async def export(database: Database, *, scope: Scope | None = None, tenant: str | None = None) -> AsyncIterator[str]:
+    """Yield the memories of SCOPE or TENANT, or all, as lines of JSON, from one moment's view of the database."""
+    yield _line("export", {"format": FORMAT, "version": VERSION})
+    async with database.read() as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        for kind, table in _TABLES.items():
+            rows = await connection.stream(sa.select(table).where(_chosen(table, scope, tenant)).order_by(*_key(table)))
+            async for row in rows:
+                yield _line(kind, dict(row._mapping))  # noqa: SLF001  how SQLAlchemy calls a row as a dict
+
+
+def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> list[str]:
+    """Write LINES that `export` gave, and return the versions that the index has to be told of.
+
+    What stands already stays as it is, and what was erased here is left out. Raises `InvalidInput`, before anything is
+    kept, for a line that is not of an export, a record that was changed, or one of which another text stands here.
+    """
+    counted = enumerate(lines, start=1)
+    _check_head(*next(counted, (1, "")))
+    added: list[str] = []
+    skipped: set[str] = set()
+    page: list[dict[str, object]] = []
+    kind = ""
+    for number, line in counted:
+        if not line.strip():
+            continue
+        now_kind, values = _read(number, line)
+        if now_kind != kind or len(page) >= PAGE:
+            added += _insert(connection, kind, page, skipped)
+            page, kind = [], now_kind
+        page.append(values)
+    added += _insert(connection, kind, page, skipped)
+    queue(connection, added, now)
+    return added
+
+
+def _insert(connection: sa.Connection, kind: str, page: Sequence[dict[str, object]], skipped: set[str]) -> list[str]:
+    if not page:
+        return []
+    table = _TABLES[kind]
+    fresh = [row for row in page if row.get("version_id") not in skipped] if kind in ("source", "derived") else page
+    if kind == "record":
+        fresh = _new_records(connection, page, skipped)
+    else:
+        keys = [column.name for column in _key(table)]
+        known = _known(connection, table, fresh)
+        fresh = [row for row in fresh if tuple(row[key] for key in keys) not in known]
+    if fresh:
+        connection.execute(sa.insert(table), fresh)
+    return [str(row["version_id"]) for row in fresh if row["erased_at"] is None] if kind == "record" else []
+
+
+def _new_records(
+    connection: sa.Connection, page: Sequence[dict[str, object]], skipped: set[str]
+) -> list[dict[str, object]]:
+    ids = [str(row["version_id"]) for row in page]
+    stands = sa.select(col(MemoryRow.version_id), col(MemoryRow.content_hash)).where(col(MemoryRow.version_id).in_(ids))
+    hashes = {row.version_id: row.content_hash for row in connection.execute(stands)}
+    buried = sa.select(col(TombstoneRow.version_id)).where(col(TombstoneRow.version_id).in_(ids))
+    erased = set(connection.execute(buried).scalars())
+    fresh = []
+    for row in page:
+        version_id = str(row["version_id"])
+        if version_id in hashes and version_id not in erased and hashes[version_id] != row["content_hash"]:
+            raise InvalidInput(
+                f"memory {row['memory_id']!r} version {row['version']} says something else here than in the export; "
+                "import into an empty home, or export again"
+            )
+        if version_id in hashes or version_id in erased:
+            skipped.add(version_id)
+        else:
+            fresh.append(row)
+    return fresh
+
+
+def _known(connection: sa.Connection, table: type[SQLModel], rows: Sequence[dict[str, object]]) -> set[tuple[object, ...]]:
+    first, *_ = columns = _key(table)
+    found = sa.select(*columns).where(first.in_([row[first.name] for row in rows]))
+    return {tuple(row) for row in connection.execute(found)}
+
+
+def _check_head(number: int, line: str) -> None:
+    kind, values = _parse(number, line)
+    if kind != "export" or values.get("format") != FORMAT:
+        raise InvalidInput(
+            f"line {number} is not the head of an export of memories; give what `perdure memory export` wrote"
+        )
+    if values.get("version") != VERSION:
+        raise InvalidInput(f"the export has version {values.get('version')}, and this perdure reads {VERSION}; upgrade it")
+
+
+def _read(number: int, line: str) -> tuple[str, dict[str, object]]:
+    """Return the kind of LINE and its values as SQL wants them."""
+    kind, values = _parse(number, line)
+    if kind not in _TABLES:
+        raise InvalidInput(f"line {number}: {kind!r} is none of {', '.join(_TABLES)}")
+    columns = {column.name: column for column in _columns(_TABLES[kind])}
+    if strange := values.keys() ^ columns.keys():
+        raise InvalidInput(f"line {number}: a {kind} with or without {min(strange)!r} is not of this version of perdure")
+    try:
+        for name, column in columns.items():
+            if isinstance(column.type, UtcDateTime) and values[name] is not None:
+                moment = values[name] = datetime.fromisoformat(str(values[name]))
+                aware(name, moment)
+    except ValueError as error:
+        raise InvalidInput(f"line {number}: {error}") from None
+    if kind == "record":
+        _check_record(number, values)
+    return kind, values
+
+
+def _check_record(number: int, values: dict[str, object]) -> None:
+    scope = Scope(**{name: values[f"scope_{name}"] for name in ("tenant", "agent", "user", "session")})
+    named = version_id_of(
+        scope_key(scope), str(values["memory_id"]), int(str(values["epoch"])), int(str(values["version"]))
+    )
+    whole = values["erased_at"] is not None or digest(str(values["content"])) == values["content_hash"]
+    if values["scope_key"] != scope_key(scope) or values["version_id"] != named or not whole:
+        raise InvalidInput(f"line {number}: memory {values['memory_id']!r} was changed after it was exported")
+
+
+def _parse(number: int, line: str) -> tuple[str, dict[str, object]]:
+    try:
+        read = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"line {number} is not JSON: {error.msg}") from None
+    if not isinstance(read, dict) or len(read) != 1 or not isinstance(next(iter(read.values())), dict):
+        raise InvalidInput(f'line {number} is not of the form {{"record": {{...}}}}')
+    [(kind, values)] = read.items()
+    return kind, values
+
+
+def _line(kind: str, values: dict[str, Any]) -> str:
+    return json.dumps({kind: values}, ensure_ascii=False, default=lambda moment: moment.isoformat())
+
+
+def _chosen(table: type[SQLModel], scope: Scope | None, tenant: str | None) -> sa.ColumnElement[bool]:
+    if table in (SourceRow, DerivedRow):
+        records = sa.select(col(MemoryRow.version_id)).where(_chosen(MemoryRow, scope, tenant))
+        return cast("sa.ColumnElement[str]", _columns(table)["version_id"]).in_(records)
+    if table is TombstoneRow:
+        receipts = sa.select(col(ReceiptRow.receipt_id)).where(_chosen(ReceiptRow, scope, tenant))
+        return col(TombstoneRow.receipt_id).in_(receipts)
+    columns = _columns(table)
+    if scope is not None:
+        return columns["scope_key"] == scope_key(scope)
+    return columns["scope_tenant"] == tenant if tenant is not None else sa.true()
+
+
+def _columns(table: type[SQLModel]) -> sa.sql.base.ReadOnlyColumnCollection[str, sa.ColumnElement[Any]]:
+    columns: sa.sql.base.ReadOnlyColumnCollection[str, sa.ColumnElement[Any]] = sa.inspect(table).local_table.c
+    return columns
+
+
+def _key(table: type[SQLModel]) -> list[sa.Column[Any]]:
+    return list(sa.inspect(table).local_table.primary_key.columns)

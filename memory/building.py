@@ -1,0 +1,139 @@
+"""How a new embedder, or a rebuilt index, takes the place of the present one while recalls go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import sqlalchemy as sa
+import structlog
+from sqlmodel import col
+
+from perdure.memory.embed import Embedder, Vector
+from perdure.memory.index import Index, Point, microseconds
+from perdure.memory.lexical import name_numbers, words_of_record
+from perdure.memory.reading import interval
+from perdure.memory.tables import MemoryRow
+from perdure.storage import Database
+
+PAGE = 64
+"""How many records are read and embedded at a time while a generation is filled."""
+LIVING = col(MemoryRow.erased_at).is_(None)
+log = structlog.get_logger(__name__)
+
+
+class Generation:
+    """An index together with the embedder whose vectors it holds, and how many recalls are reading it just now."""
+
+    def __init__(self, index: Index, embedder: Embedder) -> None:
+        self.index = index
+        self.embedder = embedder
+        self._readers = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.opened = asyncio.Event()
+        """Not set while it is being rebuilt."""
+        self.opened.set()
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Count a recall that reads the index."""
+        self._readers += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until nobody reads, and let nobody begin to."""
+        self.opened.clear()
+        try:
+            await self._idle.wait()
+            yield
+        finally:
+            self.opened.set()
+
+    async def idle(self) -> None:
+        """Wait until nobody reads."""
+        await self._idle.wait()
+
+    async def upsert(self, rows: Iterable[sa.Row[MemoryRow]]) -> None:
+        """Put the points of ROWS in."""
+        unique = list({row.version_id: row for row in rows}.values())
+        vectors = await self.embedder.embed([row.content for row in unique])
+        await self.index.upsert([point(row, vector) for row, vector in zip(unique, vectors, strict=True)])
+
+    async def fill(self, database: Database, turn: asyncio.Lock) -> None:
+        """Put in what SQL holds and the index lacks, until it lacks nothing; takes TURN for short moments only.
+
+        Returns while holding TURN: nothing is fed to any index until the caller lets go of it.
+        """
+        while True:
+            last = ""
+            while rows := await page(database, last):
+                last = rows[-1].version_id
+                present = await self.index.present([row.version_id for row in rows])
+                missing = [row for row in rows if row.version_id not in present]
+                vectors = await self.embedder.embed([row.content for row in missing])
+                made = {row.version_id: vector for row, vector in zip(missing, vectors, strict=True)}
+                async with turn:
+                    # Read again: it may have been erased or superseded while it was embedded.
+                    fresh = await _named(database, made)
+                    await self.index.upsert([point(row, made[row.version_id]) for row in fresh])
+            await turn.acquire()
+            try:
+                await self.drop_strays(database)
+                complete = await self.index.count() == await count(database)
+            except BaseException:
+                turn.release()
+                raise
+            if complete:
+                return
+            turn.release()
+
+    async def drop_strays(self, database: Database) -> None:
+        """Take out what SQL does not hold any more, as another process may have erased it."""
+        after = ""
+        while points := await self.index.scan(after=after):
+            ids = [each.version_id for each in points]
+            after = ids[-1]
+            living = {row.version_id for row in await _named(database, ids)}
+            await self.index.delete([each for each in ids if each not in living])
+
+
+def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
+    """Return the point of ROW, whose content has VECTOR: the same whenever and by whomever it is made."""
+    since, until = interval(row)
+    return Point(
+        version_id=row.version_id,
+        scope=row.scope_key,
+        since=since,
+        until=until,
+        vector=vector,
+        words=words_of_record(row.content, row.valid_from),
+        kind=row.kind,
+        valid=microseconds(row.valid_from),
+        names=name_numbers(row.subject, row.scope_key),
+    )
+
+
+async def count(database: Database) -> int:
+    """Return how many versions SQL holds that an index should hold too."""
+    counted = sa.select(sa.func.count()).select_from(MemoryRow).where(LIVING)
+    return await database.query(lambda connection: connection.execute(counted).scalar_one())
+
+
+async def page(database: Database, after: str) -> Sequence[sa.Row[MemoryRow]]:
+    """Return the next versions that an index should hold, in the order of their ids, from the first beyond AFTER on."""
+    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > after).order_by(col(MemoryRow.version_id))
+    return await database.query(lambda connection: connection.execute(rows.limit(PAGE)).all())
+
+
+async def _named(database: Database, version_ids: Iterable[str]) -> Sequence[sa.Row[MemoryRow]]:
+    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id).in_(list(version_ids)))
+    return await database.query(lambda connection: connection.execute(rows).all())

@@ -1,0 +1,224 @@
+"""The steps that read, change and forget memories, besides `recall` and `remember`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from pydantic import BaseModel
+from temporalio import workflow
+
+from perdure.memory.contracts import Kind, MemoryRecord, Origin, Recall, Remembered, Scope
+from perdure.memory.verbs import (
+    Changed,
+    ConsolidateCall,
+    FeedbackCall,
+    ForgetCall,
+    Forgotten,
+    GetCall,
+    Got,
+    History,
+    HistoryCall,
+    How,
+    ListCall,
+    Listed,
+    PinCall,
+    UpdateCall,
+)
+from perdure.workflows.run import current_run
+from perdure.workflows.steps import LOOKUP_RETRIES, execute, named_scope
+
+R = TypeVar("R", bound=BaseModel)
+
+
+async def get_memory(
+    scope: Scope, memory_id: str, *, as_of: datetime | None = None, name: str | None = None, summary: str | None = None
+) -> MemoryRecord | None:
+    """Return what MEMORY_ID of SCOPE says now, or said AS_OF then; None if nothing holds."""
+    step = current_run().step(name or "get memory")
+    call = GetCall(step=step, scope=scope, memory_id=memory_id, as_of=as_of)
+    summary = summary or f"Read a memory of {named_scope(scope)}"
+    return (await _execute("perdure.get_memory", call, Got, step.name, summary)).record
+
+
+async def list_memories(
+    scope: Scope,
+    *,
+    kinds: Sequence[Kind] = (),
+    subject: str | None = None,
+    predicate: str | None = None,
+    label: str | None = None,
+    as_of: datetime | None = None,
+    limit: int = 100,
+    after: str = "",
+    name: str | None = None,
+    summary: str | None = None,
+) -> Listed:
+    """Return a page of the records of SCOPE that hold, in the order they were recorded; AFTER is the `next` of the last."""
+    step = current_run().step(name or "list memories")
+    call = ListCall(
+        step=step,
+        scope=scope,
+        kinds=tuple(kinds),
+        subject=subject,
+        predicate=predicate,
+        label=label,
+        as_of=as_of,
+        limit=limit,
+        after=after,
+    )
+    summary = summary or f"List memories of {named_scope(scope)}"
+    return await _execute("perdure.list_memories", call, Listed, step.name, summary)
+
+
+async def memory_history(
+    scope: Scope, memory_id: str, *, name: str | None = None, summary: str | None = None
+) -> Sequence[MemoryRecord]:
+    """Return every stored version of MEMORY_ID of SCOPE, oldest first, also those that are over."""
+    step = current_run().step(name or "memory history")
+    call = HistoryCall(step=step, scope=scope, memory_id=memory_id)
+    summary = summary or f"Read the history of a memory of {named_scope(scope)}"
+    return (await _execute("perdure.memory_history", call, History, step.name, summary)).records
+
+
+async def update_memory(
+    scope: Scope,
+    memory_id: str,
+    *,
+    content: str | None = None,
+    labels: Sequence[str] | None = None,
+    confidence: float | None = None,
+    importance: float | None = None,
+    ttl: timedelta | None = None,
+    expected: int | None = None,
+    origin: Origin | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Remembered:
+    """Write the next version of MEMORY_ID with what is given; the rest stays. EXPECTED is the version you read."""
+    step = current_run().step(name or "update memory")
+    call = UpdateCall(
+        step=step,
+        scope=scope,
+        memory_id=memory_id,
+        content=content,
+        labels=None if labels is None else tuple(labels),
+        confidence=confidence,
+        importance=importance,
+        ttl=ttl,
+        expected=expected,
+        origin=said_now(origin),
+    )
+    summary = summary or f"Update a memory of {named_scope(scope)}"
+    return await _execute("perdure.update_memory", call, Remembered, step.name, summary)
+
+
+async def forget(
+    scope: Scope,
+    memory_id: str | None = None,
+    *,
+    how: How,
+    subject: str | None = None,
+    everything: bool = False,
+    narrower: bool = False,
+    why: str = "",
+    name: str | None = None,
+    summary: str | None = None,
+) -> Forgotten:
+    """Say that MEMORY_ID, what is known of SUBJECT, or EVERYTHING in SCOPE is over or wrong, or erase it to the last byte.
+
+    Raises `OnHold` if a legal hold keeps what would be erased.
+    """
+    step = current_run().step(name or "forget")
+    call = ForgetCall(
+        step=step,
+        scope=scope,
+        how=how,
+        memory_id=memory_id,
+        subject=subject,
+        everything=everything,
+        narrower=narrower,
+        why=why,
+        by=step.workflow_type,
+    )
+    summary = summary or f"Forget ({how}) something of {named_scope(scope)}"
+    return await _execute("perdure.forget", call, Forgotten, step.name, summary, timeout=timedelta(minutes=10))
+
+
+async def feedback(
+    recalled: Recall,
+    *,
+    cited: Sequence[str] | None = None,
+    useful: int | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Changed:
+    """Say of RECALLED which `version_id` were CITED, the others were not, and how USEFUL it was: 1, 0 or -1."""
+    versions = [hit.record.version_id for hit in recalled.hits]
+    relied_on = set(cited or ())
+    chosen = [("cited", True, [each for each in versions if each in relied_on])]
+    chosen += [("not cited", False, [each for each in versions if each not in relied_on])]
+    count = 0
+    for suffix, was_cited, ids in chosen if cited is not None else [("", None, versions)]:
+        if ids:
+            step = current_run().step(" ".join(filter(None, (name or "feedback", suffix))))
+            call = FeedbackCall(
+                step=step, scope=recalled.receipt.scope, version_ids=tuple(ids), cited=was_cited, useful=useful
+            )
+            done = await _execute(
+                "perdure.feedback", call, Changed, step.name, summary or "Say what memories were good for"
+            )
+            count += done.count
+    return Changed(count=count)
+
+
+async def pin(
+    scope: Scope, memory_id: str, *, pinned: bool = True, name: str | None = None, summary: str | None = None
+) -> Changed:
+    """Keep MEMORY_ID of SCOPE from being retired by a consolidation, or let it go again."""
+    step = current_run().step(name or "pin")
+    call = PinCall(step=step, scope=scope, memory_id=memory_id, pinned=pinned)
+    summary = summary or f"{'Pin' if pinned else 'Unpin'} a memory of {named_scope(scope)}"
+    return await _execute("perdure.pin", call, Changed, step.name, summary)
+
+
+async def consolidate(
+    scope: Scope,
+    records: Sequence[MemoryRecord],
+    content: str,
+    *,
+    kind: Kind = "semantic",
+    subject: str | None = None,
+    predicate: str | None = None,
+    retire: bool = True,
+    origin: Origin | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Remembered:
+    """Write CONTENT, which says what RECORDS say together, as one record derived from them; with RETIRE they expire."""
+    step = current_run().step(name or "consolidate")
+    call = ConsolidateCall(
+        step=step,
+        scope=scope,
+        version_ids=tuple(record.version_id for record in records),
+        content=content,
+        kind=kind,
+        subject=subject,
+        predicate=predicate,
+        retire=retire,
+        origin=said_now(origin),
+    )
+    summary = summary or f"Make one memory of {len(records)} of {named_scope(scope)}"
+    return await _execute("perdure.consolidate", call, Remembered, step.name, summary)
+
+
+def said_now(origin: Origin | None) -> Origin:
+    """Return ORIGIN with the event of this run's history after which it was said."""
+    return (origin or Origin()).model_copy(update={"event": workflow.info().get_current_history_length()})
+
+
+async def _execute(
+    activity: str, call: BaseModel, result: type[R], id: str, summary: str, *, timeout: timedelta = timedelta(seconds=60)
+) -> R:
+    return await execute(activity, call, result, id=id, summary=summary, timeout=timeout, retries=LOOKUP_RETRIES)
