@@ -20,6 +20,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.conversation import ConversationActivities
 from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.queues import serving
 from perdure.errors import PerdureError
@@ -80,6 +81,7 @@ class PerdurePlugin(SimplePlugin):
         self._pass_through = tuple(pass_through)
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
+        self._conversations = ConversationActivities(self._activities)
         self._maintenance = MaintenanceActivities()
         super().__init__(
             "perdure.PerdurePlugin",
@@ -90,7 +92,7 @@ class PerdurePlugin(SimplePlugin):
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
-            activities=[*self._activities.all(), *self._maintenance.all()],
+            activities=[*self._activities.all(), *self._conversations.all(), *self._maintenance.all()],
             workflows=[PlanWorkflow, *MAINTENANCE],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
@@ -150,8 +152,10 @@ class PerdurePlugin(SimplePlugin):
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
+        from perdure.memory.messages import Messages
         from perdure.memory.store import open_memory
         from perdure.routing.config import SHIPPED, load_routes
+        from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
         from perdure.storage import open_database
 
@@ -178,10 +182,12 @@ class PerdurePlugin(SimplePlugin):
             self._activities.open(
                 Rooms(
                     memory=memory,
+                    messages=Messages(database, most_tokens),
                     router=router,
                     ledger=Ledger(database, connectors, guard=watch.guard),
                     approvals=Approvals(database),
                     accept_unverified=settings.unverified_decisions == "allow",
+                    queued=frozenset(settings.connector_queues),
                 )
             )
             try:

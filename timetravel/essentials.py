@@ -17,6 +17,10 @@ M = TypeVar("M", bound=BaseModel)
 
 KINDS: dict[str, StepKind] = {
     "perdure.generate": "generate",
+    "perdure.converse": "generate",
+    "perdure.summarise": "generate",
+    "perdure.look": "act",
+    "perdure.keep": "remember",
     "perdure.recall": "recall",
     "perdure.remember": "remember",
     "perdure.act": "act",
@@ -76,8 +80,11 @@ def answered(step: Step) -> Answered:
     match step.kind:
         case "generate":
             confidence = result.get("confidence")
+            # A turn of a conversation does not repeat in its record what it was called with.
+            task = {"task": _dict(step.inputs).get("task")}
+            record = result.get("record")
             return Answered(
-                model=_as(ModelRecord, result.get("record")),
+                model=_as(ModelRecord, {**task, **record} if isinstance(record, dict) else None),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
             )
         case "recall":
