@@ -14,15 +14,15 @@ from perdure.connectors.contracts import EffectCall
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.conversation import ConversationRef, NewMessage, Packed, RecordsRef
-from perdure.routing.contracts import GenerateCall, Generation, OutputRef
-from perdure.workflows.conversation import (
+from perdure.routing.contracts import GenerateCall, OutputRef
+from perdure.workflows.conversation_model import (
     ConverseCall,
     ForRun,
     KeepCall,
     Kept,
     LookCall,
-    Summarised,
     SummariseCall,
+    Summarised,
     Turn,
     TurnRecord,
 )
@@ -76,7 +76,7 @@ class ConversationActivities:
             head=ref.head if ref else "",
             packed=packed,
             full=call.summary in rooms.router.routes.tasks and _full(window, packed, call.tokens),
-            record=_record(answer),
+            record=TurnRecord.of(answer.record),
         )
 
     @activity.defn(name="perdure.summarise")
@@ -98,7 +98,7 @@ class ConversationActivities:
             asked = GenerateCall(step=step, task=call.task, inputs=context, output=_SUMMARY)
             answer = await rooms.router.generate(asked, attempt=activity.info().attempt, output=None)
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
-            record = _record(answer).model_dump(mode="json")
+            record = TurnRecord.of(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)
             found = await rooms.messages.keep_summary(made, ref)
         return Summarised(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
@@ -112,8 +112,8 @@ class ConversationActivities:
         connector = call.action.partition(".")[0]
         if connector in rooms.queued:
             raise InvalidInput(
-                f"{call.action}: connector {connector!r} has a task queue of its own, and look() does not wait there. Do it "
-                "with act() and tell the conversation with tool()."
+                f"{call.action}: connector {connector!r} has a task queue of its own, and look() does not wait there. "
+                "Do it with act() and tell the conversation with tool()."
             )
         done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
         said = NewMessage(role="tool", name=call.action, content={"asked": call.args, "answered": done.value})
@@ -171,11 +171,6 @@ def _step(call: ForRun) -> StepRef:
         run_id=run,
         workflow_type=call.plan or info.workflow_type or "",
     )
-
-
-def _record(answer: Generation) -> TurnRecord:
-    names = TurnRecord.model_fields
-    return TurnRecord(**{name: value for name, value in answer.record if name in names})
 
 
 def _full(window: Window, packed: Packed, tokens: int) -> bool:

@@ -25,7 +25,9 @@ class Compact(Frozen):
         fields = type(self).model_fields
         said: dict[str, JsonValue] = dump(self)
         return {
-            name: value for name, value in said.items() if fields[name].is_required() or getattr(self, name) != fields[name].default
+            name: value
+            for name, value in said.items()
+            if fields[name].is_required() or getattr(self, name) != fields[name].default
         }
 
 
@@ -60,7 +62,9 @@ class RecordsRef(Compact):
     def of(cls, recall: Recall) -> RecordsRef:
         """Return the reference to what RECALL returned."""
         receipt = recall.receipt
-        return cls(scope=receipt.scope, as_of=receipt.as_of, ids=tuple((id, version) for id, version, _ in receipt.returned))
+        return cls(
+            scope=receipt.scope, as_of=receipt.as_of, ids=tuple((id, version) for id, version, _ in receipt.returned)
+        )
 
 
 class Packed(Compact):

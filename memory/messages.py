@@ -88,9 +88,9 @@ class Messages:
             rows = []
             for message, content in said:
                 last = self._after(last, lineage, ref, message, content)
-                rows.append(last.model_dump())
-            connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), rows)
-            return rows[-1]["id"]
+                rows.append(last)
+            connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), [row.model_dump() for row in rows])
+            return rows[-1].id
 
         return ref.model_copy(update={"head": await self._database.transact(work)})
 
@@ -214,15 +214,15 @@ class Messages:
     def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
         if row.id != _digest([row.before or row.conversation, row.role, row.name, row.content]):
             raise NotFound(
-                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does not "
-                "fit its digest any more. Restore the database, or start a new conversation."
+                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does "
+                "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
     def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run was "
-            "recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
+            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run "
+            "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
 
@@ -251,9 +251,10 @@ def canonical(value: JsonValue, ref: ConversationRef) -> str:
 
 
 def _digest(value: list[JsonValue] | list[str]) -> str:
-    # Base64 and not hex: two of these stand in the history with every call.
+    # 192 bits in base64: several of these stand in the history with every call, and whoever wants two messages with the
+    # same digest has to try 2**96.
     whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
-    return base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(whole[:24]).decode()
 
 
 def _message(row: MessageRow) -> Message:

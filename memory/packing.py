@@ -47,10 +47,10 @@ def pack(
 ) -> tuple[dict[str, JsonValue], Packed]:
     """Return what of WINDOW and RECORDS (best first) fits into TOKENS, as inputs of a prompt, and the receipt.
 
-    In this order: the run's state, which has to fit into half; the summary of the oldest messages, cut to a quarter if need
-    be; the newest message, cut if it does not fit by itself; records up to a third; messages back from the newest, as long
-    as each fits; records again. What is between is left out with a note of how many. GONE names records that were wanted and
-    are not there any more. Raises `InvalidInput` if the state is too large.
+    In this order: the run's state, which has to fit into half; the summary of the oldest messages, cut to a quarter if
+    need be; the newest message, cut if it does not fit by itself; records up to a third; messages back from the newest, as
+    long as each fits; records again. What is between is left out with a note of how many. GONE names records that were
+    wanted and are not there any more. Raises `InvalidInput` if the state is too large.
     """
     return _Pack(count, tokens).fill(window, records, gone)
 
@@ -101,8 +101,8 @@ class _Pack:
         cost = self._cost(state)
         if cost > self.budget // 2:
             raise InvalidInput(
-                f"the conversation's state has {cost} tokens; half of the context, {self.budget // 2}, is for it. Keep less in "
-                "the state, or give the context more tokens."
+                f"the conversation's state has {cost} tokens; half of the context, {self.budget // 2}, is for it. Keep "
+                "less in the state, or give the context more tokens."
             )
         self._left -= cost
 

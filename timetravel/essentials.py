@@ -12,6 +12,7 @@ from perdure.governance.contracts import ApprovalRequest, Decision
 from perdure.memory.contracts import RecallReceipt, Remembered
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
+from perdure.workflows.conversation_model import TurnRecord
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,11 +81,12 @@ def answered(step: Step) -> Answered:
     match step.kind:
         case "generate":
             confidence = result.get("confidence")
-            # A turn of a conversation does not repeat in its record what it was called with.
-            task = {"task": _dict(step.inputs).get("task")}
             record = result.get("record")
+            turn = _as(TurnRecord, record)
             return Answered(
-                model=_as(ModelRecord, {**task, **record} if isinstance(record, dict) else None),
+                model=turn.whole(str(_dict(step.inputs).get("task")), result.get("value"))
+                if turn
+                else _as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
             )
         case "recall":

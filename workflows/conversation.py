@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from perdure.connectors.contracts import Action
 from perdure.errors import InvalidInput, PerdureError
-from perdure.lineage import digest
 from perdure.memory.contracts import Recall
-from perdure.memory.conversation import RESERVED, Compact, ConversationRef, NewMessage, Packed, RecordsRef, Role
-from perdure.routing.contracts import Generation, ModelRecord, OutputRef, Tier, Usage
+from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
+from perdure.routing.contracts import Generation, OutputRef
+from perdure.workflows.conversation_model import (
+    SUMMARY,
+    TOKENS,
+    ConverseCall,
+    KeepCall,
+    Kept,
+    LookCall,
+    SummariseCall,
+    Summarised,
+    Turn,
+)
 from perdure.workflows.run import OpenConversation, Run, current_run
 from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, raise_translated
 
@@ -31,108 +41,17 @@ _RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_int
 class Context:
     """What of a conversation and of memory goes into a prompt: as much as fits into TOKENS, always the same way.
 
-    RECORDS are what recalls returned, the best first. If the routes have a task called SUMMARY, it sums up the oldest messages
-    before they no longer fit; otherwise they are left out. docs/context.md says in which order what claims its place.
+    RECORDS are what recalls returned, the best first. If the routes have a task called SUMMARY, it sums up the oldest
+    messages before they no longer fit; otherwise they are left out. docs/context.md tells in which order.
     """
 
-    tokens: int = 4000
+    tokens: int = TOKENS
     records: Sequence[Recall] = ()
-    summary: str = "summarise"
+    summary: str = SUMMARY
 
     def __post_init__(self) -> None:
         if self.tokens < 64:
             raise InvalidInput(f"a context of {self.tokens} tokens holds nothing; give it 64 or more")
-
-
-class ForRun(Compact):
-    """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
-
-    first_run: str = ""
-    """The first run's id, if this is a later one."""
-    plan: str = ""
-
-
-class ConverseCall(ForRun):
-    """The argument of the activity `perdure.converse`."""
-
-    task: str
-    output: str
-    json_schema: dict[str, JsonValue] | None = None
-    inputs: dict[str, JsonValue] = {}
-    conversation: ConversationRef | None = None
-    new: tuple[NewMessage, ...] = ()
-    tokens: int
-    records: tuple[RecordsRef, ...] = ()
-    summary: str = ""
-
-
-class TurnRecord(Compact):
-    """A `ModelRecord` without what the call and the answer say already."""
-
-    call_id: str
-    tier: Tier
-    deployment: str
-    model: str
-    usage: Usage
-    attempt: int = 1
-    provider_calls: int = 1
-    repaired: bool = False
-    prompt_digest: str
-    milliseconds: int = 0
-    switched: str = ""
-
-    def whole(self, task: str, value: JsonValue) -> ModelRecord:
-        """Return the record of the call for TASK that gave VALUE."""
-        return ModelRecord(**{**dict(self), "task": task, "answer_digest": digest(value)})
-
-
-class Turn(Compact):
-    """The result of the activity `perdure.converse`."""
-
-    value: JsonValue
-    confidence: float | None = None
-    ask_below: float | None = None
-    head: str = ""
-    packed: Packed
-    full: bool = False
-    """Whether the oldest messages should be summarised before the next turn."""
-    record: TurnRecord
-
-
-class KeepCall(ForRun):
-    """The argument of the activity `perdure.keep`: store what is new."""
-
-    conversation: ConversationRef
-    new: tuple[NewMessage, ...]
-
-
-class LookCall(KeepCall):
-    """The argument of the local activity `perdure.look`: read something and let it be the next message."""
-
-    action: str
-    args: dict[str, JsonValue]
-
-
-class Kept(Compact):
-    """The result of the activities `perdure.keep` and `perdure.look`: the conversation as it stands."""
-
-    head: str
-
-
-class SummariseCall(ForRun):
-    """The argument of the activity `perdure.summarise`."""
-
-    conversation: ConversationRef
-    task: str
-    tokens: int
-
-
-class Summarised(Compact):
-    """The result of the activity `perdure.summarise`. No record: there was nothing to sum up."""
-
-    summary: str
-    messages: int = 0
-    record: TurnRecord | None = None
 
 
 class Conversation:
@@ -176,13 +95,11 @@ class Conversation:
         """Let STATE be what the run keeps in mind, instead of what it was before. It is in every prompt from now on."""
         self._say("state", state, "")
 
-    async def look(
-        self, action: Action[In, Out], args: In, *, name: str | None = None, summary: str | None = None
-    ) -> None:
+    async def look(self, action: Action[In, Out], args: In, *, name: str | None = None, summary: str | None = None) -> None:
         """Do ACTION, which only reads, and let its answer be the next message. The history holds a reference to it.
 
-        A local activity: one event instead of six, for what answers within a second or so. It is done again if the worker is
-        killed, and does not wait in the queue of its connector; one that has a queue of its own raises `InvalidInput`.
+        A local activity: one event instead of six, for what answers within a second or so. It is done again if the worker
+        is killed. A connector that has a queue of its own raises `InvalidInput`: a look does not wait there.
         """
         if not isinstance(args, action.input):
             raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
@@ -261,11 +178,11 @@ async def converse(
         raise InvalidInput(f"input {clash[0]!r} of {name}: the context fills it, so give it another name")
     run = current_run()
     step = run.step(name)
-    open = conversation._open if conversation else OpenConversation(ConversationRef(name=name))  # noqa: SLF001  same module
-    async with open.turn:
-        if open.full:
-            await _summarise(run, open, context)
-        new = tuple(open.new)
+    talk = conversation._open if conversation else OpenConversation(ConversationRef(name=name))  # noqa: SLF001  same module
+    async with talk.turn:
+        if talk.full:
+            await _summarise(run, talk, context)
+        new = tuple(talk.new)
         call = ConverseCall(
             first_run=_later(run),
             plan=run.plan,
@@ -273,29 +190,29 @@ async def converse(
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
-            conversation=open.ref if conversation else None,
+            conversation=talk.ref if conversation else None,
             new=new,
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
-            summary=context.summary if conversation else "",
+            summary=context.summary,
         )
         turn = await execute(
             "perdure.converse", call, Turn, id=step.name, summary=summary, timeout=timeout, retries=MODEL_RETRIES
         )
         if conversation is not None:
             conversation._stored(turn.head, len(new))  # noqa: SLF001  same module
-        open.full, open.packed = turn.full, turn.packed
+        talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.whole(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
     return Generation(value=turn.value, confidence=turn.confidence, ask_below=turn.ask_below, record=record)
 
 
-async def _summarise(run: Run, open: OpenConversation, context: Context) -> None:
+async def _summarise(run: Run, talk: OpenConversation, context: Context) -> None:
     """Have the oldest messages summed up. If that fails the conversation goes on, and they are left out."""
-    open.full = False
-    step = run.step(f"summarise:{open.ref.name}")
+    talk.full = False
+    step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=_later(run), plan=run.plan, conversation=open.ref, task=context.summary, tokens=context.tokens
+        first_run=_later(run), plan=run.plan, conversation=talk.ref, task=context.summary, tokens=context.tokens
     )
     try:
         summed = await execute(
@@ -303,18 +220,18 @@ async def _summarise(run: Run, open: OpenConversation, context: Context) -> None
             call,
             Summarised,
             id=step.name,
-            summary=f"Sum up the beginning of {open.ref.name}",
+            summary=f"Sum up the beginning of {talk.ref.name}",
             timeout=timedelta(minutes=5),
             retries=MODEL_RETRIES,
         )
     except (ActivityError, PerdureError) as error:
         if is_cancelled_exception(error):
             raise
-        workflow.logger.warning("conversation not summed up", extra={"conversation": open.ref.name, "why": str(error)})
+        workflow.logger.warning("conversation not summed up", extra={"conversation": talk.ref.name, "why": str(error)})
         return
-    open.ref = open.ref.model_copy(update={"summary": summed.summary})
+    talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
     if summed.record is not None:
-        run.spend(summed.record.usage.cost_nano_usd)
+        run.spend(summed.record.used[2])
 
 
 def _later(run: Run) -> str:
