@@ -71,7 +71,7 @@ class ConversationActivities:
             ref = await rooms.messages.append(step.lineage, ref, [NewMessage(role="assistant", content=answer.value)])
         return Turn(
             value=answer.value,
-            confidence=answer.confidence,
+            confidence=None if answer.confidence is None else round(answer.confidence, 4),
             ask_below=answer.ask_below,
             head=ref.head if ref else "",
             packed=packed,

@@ -72,9 +72,9 @@ class Packed(Compact):
 
     tokens: int
     """How many it has, by our estimate."""
-    first: int = 0
+    first: int = 1
     last: int = 0
-    """The messages from FIRST to LAST went in; 0: none."""
+    """The messages from FIRST to LAST went in; LAST is 0 if none did."""
     left_out: int = 0
     """How many messages before FIRST neither went in nor stand in the summary."""
     summarised: int = 0

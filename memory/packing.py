@@ -88,7 +88,7 @@ class _Pack:
             inputs["records"] = [dict(records[at].entry) for at in taken]
         return inputs, Packed(
             tokens=self._cost(inputs),
-            first=window.messages[-len(chosen)].number if chosen else 0,
+            first=window.messages[-len(chosen)].number if chosen else 1,
             last=window.messages[-1].number if chosen else 0,
             left_out=left_out,
             summarised=window.summary.number if window.summary else 0,

@@ -40,7 +40,7 @@ class ConverseCall(ForRun):
 class TurnRecord(Compact):
     """A `ModelRecord` without what the call and the answer say already. It stands in the history with every turn."""
 
-    tier: Tier
+    tier: Tier = "small"
     deployment: str
     model: str
     used: tuple[int, int, int] = (0, 0, 0)

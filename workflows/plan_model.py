@@ -168,7 +168,10 @@ class Plan(_Model):
         return self
 
     def graph(self) -> dict[str, set[str]]:
-        """Return, per step, the steps that end before it: under its `needs`, in its expressions, in its context, the turn before."""
+        """Return, per step, the steps that end before it.
+
+        Those under its `needs` and in its expressions, the recalls in its context, the turn before in its conversation.
+        """
         ids = {step.id for step in self.steps}
         graph = {step.id: _needs(step, ids) for step in self.steps}
         spoke: dict[str, str] = {}

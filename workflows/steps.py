@@ -54,7 +54,7 @@ async def generate(
 ) -> Generated[T]:
     """Have the model that TASK is routed to answer about INPUTS, and return the answer as an OUTPUT.
 
-    With a CONVERSATION the prompt holds what was said in it, as far as CONTEXT lets it in, and the answer becomes part of it.
+    With a CONVERSATION the prompt holds what was said in it, as far as CONTEXT lets it in, and the answer is added to it.
 
     The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
     route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
