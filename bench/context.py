@@ -196,9 +196,7 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
             Worker(governed, task_queue="governed", workflows=[Looks, Acts]),
         ):
             return {
-                name: {
-                    number: await measure(bare if name == "inline" else governed, name, number) for number in turns
-                }
+                name: {number: await measure(bare if name == "inline" else governed, name, number) for number in turns}
                 for name in VARIANTS
             }
 

@@ -38,7 +38,7 @@ class Message:
     @property
     def entry(self) -> dict[str, JsonValue]:
         """What a prompt shows of it."""
-        return {"role": self.role, **({"name": self.name} if self.name else {}), "content": self.content}
+        return _entry(self.role, self.name, self.content)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,6 @@ class Messages:
     ) -> MessageRow:
         root = last.conversation if last else root_of(lineage, ref.name)
         id = _digest([last.id if last else root, message.role, message.name, content])
-        shown_as = {"role": message.role, "name": message.name, "content": message.content}
         return MessageRow(
             id=id,
             before=last.id if last else "",
@@ -156,7 +155,7 @@ class Messages:
             role=message.role,
             name=message.name,
             content=content,
-            tokens=self._count(rfc8785.dumps(shown_as).decode()) + 1,
+            tokens=self._count(rfc8785.dumps(_entry(message.role, message.name, message.content)).decode()) + 1,
             namespace=lineage.namespace,
             workflow_id=lineage.workflow_id,
             first_execution_run_id=lineage.first_execution_run_id,
@@ -248,6 +247,10 @@ def canonical(value: JsonValue, ref: ConversationRef) -> str:
             f"a message of conversation {ref.name!r} cannot be written as canonical JSON ({type(error).__name__}): numbers "
             "must be finite and integers below 2**53; write larger ones as text."
         ) from None
+
+
+def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
+    return {"role": role, **({"name": name} if name else {}), "content": content}
 
 
 def _digest(value: list[JsonValue] | list[str]) -> str:
