@@ -1,9 +1,9 @@
 """What a model call costs the history as a conversation gets longer.
 
-An agent asks a model, looks something up, and asks again: one call of each a turn. The same agent runs hand-written on bare
-Temporal with its messages inline, and governed with a `Conversation`, whose tool is either a `look`, which only reads, or an
-`act`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls; the tool
-is in them.
+An agent asks a model, looks something up, and asks again: one call of each a turn. The same agent runs hand-written on
+bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is either a `look`, which only reads,
+or an `act`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls;
+the tool is in them.
 
     python -m bench.context [--turns 6 24 100] [--json]
 """
@@ -64,13 +64,13 @@ class Messages(Frozen):
 
 
 @activity.defn(name="bench.model")
-async def model(asked: Messages) -> Choice:
+async def model(_: Messages) -> Choice:
     """Answer as the model does."""
     return Choice(tool=CHOICES[0], order="R-1024")
 
 
 @activity.defn(name="bench.tool")
-async def tool(choice: Choice) -> Found:
+async def tool(_: Choice) -> Found:
     """Look it up."""
     return Found(text=FOUND)
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import JsonValue
 
 from perdure.errors import InvalidInput
 from perdure.memory import MemoryRecord, customer
+from perdure.memory.conversation import Packed, Role
 from perdure.memory.messages import Message, Summary, Window
 from perdure.memory.packing import Entitled, labelled, pack
 from perdure.routing.prompts import most_tokens
 
 texts = st.text(st.characters(codec="utf-8"), max_size=120)
-contents = texts | st.dictionaries(st.sampled_from(["answer", "total"]), texts | st.integers(-9, 9), max_size=2)
+answers: st.SearchStrategy[Any] = st.dictionaries(
+    st.sampled_from(["answer", "total"]), texts | st.integers(-9, 9), max_size=2
+)
+contents = texts | answers
 
 
 @st.composite
@@ -28,9 +32,9 @@ def windows(draw: st.DrawFn) -> Window:
     earlier = draw(st.integers(0, 50))
     begin = earlier + (summary.number if summary else 0) + 1
     said = draw(st.lists(contents, max_size=12))
-    roles = st.sampled_from(["user", "assistant", "tool"])
+    roles: st.SearchStrategy[Role] = st.sampled_from(["user", "assistant", "tool"])
     messages = tuple(Message(f"m{n}", n, n, draw(roles), "", content) for n, content in enumerate(said, start=begin))
-    state = draw(st.none() | st.just({"goal": "refund"}))
+    state: Any = draw(st.none() | st.just({"goal": "refund"}))
     return Window(messages, earlier, summary, state)
 
 
@@ -43,9 +47,9 @@ records = st.lists(texts, max_size=6).map(
 @given(windows(), records, st.integers(64, 1500))
 def test_packing_keeps_its_word(window: Window, found: list[Entitled], tokens: int) -> None:
     """It fits, it is the same each time, the newest messages are in it, and the receipt accounts for every one."""
-    inputs, receipt = pack(window, found, tokens=tokens, count=most_tokens)
+    inputs, receipt = packed(window, found, tokens=tokens)
 
-    assert (inputs, receipt) == pack(window, found, tokens=tokens, count=most_tokens)
+    assert (inputs, receipt) == packed(window, found, tokens=tokens)
     assert most_tokens(rfc8785.dumps(inputs).decode()) <= receipt.tokens <= tokens
     shown = entries(inputs)
     told = [message.entry for message in window.messages if receipt.first <= message.number <= receipt.last]
@@ -57,7 +61,12 @@ def test_packing_keeps_its_word(window: Window, found: list[Entitled], tokens: i
     assert len(receipt.records) == len(inputs.get("records", []))
 
 
-def entries(inputs: dict[str, JsonValue]) -> list[dict[str, JsonValue]]:
+def packed(window: Window, found: list[Entitled], *, tokens: int) -> tuple[dict[str, Any], Packed]:
+    """What fits into TOKENS by the estimate that the worker uses."""
+    return pack(window, found, tokens=tokens, count=most_tokens)
+
+
+def entries(inputs: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages that a prompt shows, without the summary and the note."""
     return [each for each in inputs.get("conversation", []) if each["role"] not in ("summary", "note")]
 
@@ -70,7 +79,7 @@ def said(*texts: str) -> Window:
 def test_what_is_left_out_is_said() -> None:
     """Messages that do not fit leave a note of how many they are."""
     window = replace(said(*(["word " * 20] * 20)), earlier=5)
-    inputs, receipt = pack(window, [], tokens=300, count=most_tokens)
+    inputs, receipt = packed(window, [], tokens=300)
 
     assert receipt.left_out > 5
     assert {"role": "note", "content": f"{receipt.left_out} earlier messages are left out"} == inputs["conversation"][0]
@@ -78,7 +87,7 @@ def test_what_is_left_out_is_said() -> None:
 
 def test_the_newest_message_is_cut_rather_than_lost() -> None:
     """One that fills the context by itself is shown from its beginning, with how much of it is missing."""
-    inputs, receipt = pack(said("before", "x" * 10_000), [], tokens=300, count=most_tokens)
+    inputs, receipt = packed(said("before", "x" * 10_000), [], tokens=300)
     [entry] = entries(inputs)
 
     assert 10_000 == len(entry["content"]) + entry["cut"]
@@ -89,7 +98,7 @@ def test_the_newest_message_is_cut_rather_than_lost() -> None:
 def test_a_summary_is_shown_with_what_it_stands_for() -> None:
     """The summary comes first and says for how many messages it stands."""
     window = replace(said("now"), summary=Summary("s", 9, 7, "they talked", {}))
-    inputs, receipt = pack(window, [], tokens=300, count=most_tokens)
+    inputs, receipt = packed(window, [], tokens=300)
 
     assert {"role": "summary", "content": "they talked", "messages": 7} == inputs["conversation"][0]
     assert (7, 0) == (receipt.summarised, receipt.left_out)
@@ -99,11 +108,11 @@ def test_records_leave_room_for_the_conversation() -> None:
     """Records get a third, and what the conversation leaves; the best first, and one that is too long stands aside."""
     found = [Entitled(f"r{at}", {"content": "y" * size}) for at, size in enumerate([150, 5_000, 150, 150, 150])]
 
-    crowded, receipt = pack(said(*(["word " * 20] * 20)), found, tokens=400, count=most_tokens)
+    crowded, receipt = packed(said(*(["word " * 20] * 20)), found, tokens=400)
     assert ("r0",) == receipt.records
     assert 4 < len(entries(crowded))
 
-    _, receipt = pack(said("hello"), found, tokens=400, count=most_tokens)
+    _, receipt = packed(said("hello"), found, tokens=400)
     assert ("r0", "r2", "r3", "r4") == receipt.records
     assert ("r1",) == receipt.records_left_out
 
@@ -111,7 +120,7 @@ def test_records_leave_room_for_the_conversation() -> None:
 def test_a_state_that_is_too_large_is_refused() -> None:
     """What a run keeps in mind may take half of the context, and is never cut."""
     with pytest.raises(InvalidInput, match=r"the conversation's state has \d+ tokens; half of the context, 150, is for it"):
-        pack(replace(said("hello"), state="z" * 600), [], tokens=300, count=most_tokens)
+        packed(replace(said("hello"), state="z" * 600), [], tokens=300)
 
 
 def test_a_record_says_where_it_came_from() -> None:
