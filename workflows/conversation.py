@@ -75,6 +75,11 @@ class Conversation:
         return self._open.ref
 
     @property
+    def new(self) -> int:
+        """How many messages no step has stored yet, such as what a signal's handler said for the next turn."""
+        return len(self._open.new)
+
+    @property
     def packed(self) -> Packed | None:
         """The receipt of the last turn: which messages and records went into the prompt. None: there was no turn yet."""
         return self._open.packed

@@ -96,9 +96,6 @@ def _misfits(error: ValidationError) -> str:
 
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
-        run = current_run()
-        # A worker of before there were conversations refuses the field.
-        without = None if run.conversations else {"conversations"}
-        carried = run.carried().model_dump_json(exclude=without).encode()
+        carried = current_run().carried().model_dump_json(exclude_unset=True).encode()
         input.headers = {**input.headers, CARRIED: Payload(metadata={"encoding": b"json/plain"}, data=carried)}
         super().continue_as_new(input)

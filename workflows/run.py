@@ -148,13 +148,18 @@ class Run:
         talks = tuple(
             CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full) for each in self.conversations.values()
         )
-        return Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan, conversations=talks)
+        carried = Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
+        # Only if there are any: a worker of before there were conversations refuses the field.
+        return carried.model_copy(update={"conversations": talks}) if talks else carried
 
     def take_over(self, carried: Carried) -> None:
         """Go on from what the run before this one CARRIED over."""
         self.counts, self.spent_nano_usd, self.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
         for each in carried.conversations:
-            self.conversations[each.ref.name] = OpenConversation(each.ref, list(each.new), each.full)
+            talk = self.conversations.setdefault(each.ref.name, OpenConversation(each.ref))
+            talk.ref, talk.full = each.ref, each.full
+            # A signal's handler comes before the run's own code, and may have said something already.
+            talk.new[:0] = each.new
 
 
 def current_run() -> Run:
