@@ -16,10 +16,12 @@ from temporalio.client import StartWorkflowInput, WorkflowHandle, WorkflowHistor
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Replayer, Worker, WorkerConfig, WorkflowReplayResult, WorkflowRunner
+from temporalio.worker._worker import load_default_build_id
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
 from perdure.activities.boundary import Boundary
+from perdure.activities.conversation import ConversationActivities
 from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.memories import MemoryActivities
 from perdure.activities.queues import serving
@@ -81,6 +83,7 @@ class PerdurePlugin(SimplePlugin):
         self._pass_through = tuple(pass_through)
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
+        self._conversations = ConversationActivities(self._activities)
         self._maintenance = MaintenanceActivities()
         self._memories = MemoryActivities()
         super().__init__(
@@ -92,7 +95,12 @@ class PerdurePlugin(SimplePlugin):
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
-            activities=[*self._activities.all(), *self._maintenance.all(), *self._memories.all()],
+            activities=[
+                *self._activities.all(),
+                *self._conversations.all(),
+                *self._maintenance.all(),
+                *self._memories.all(),
+            ],
             workflows=[PlanWorkflow, *MAINTENANCE],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
@@ -108,6 +116,9 @@ class PerdurePlugin(SimplePlugin):
         if config.get("max_concurrent_activities") is None and config.get("tuner") is None:
             config["max_concurrent_activities"] = self.settings.activity_slots
             config["max_concurrent_workflow_tasks"] = self.settings.workflow_slots
+        if not (config.get("build_id") or config.get("deployment_config") or config.get("use_worker_versioning")):
+            # The SDK's own, which stands in half of all events, at a quarter of its length.
+            config["build_id"] = load_default_build_id()[:8]
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
@@ -152,8 +163,10 @@ class PerdurePlugin(SimplePlugin):
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
+        from perdure.memory.messages import Messages
         from perdure.memory.store import open_memory
         from perdure.routing.config import SHIPPED, load_routes
+        from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
         from perdure.storage import open_database
 
@@ -181,10 +194,12 @@ class PerdurePlugin(SimplePlugin):
             self._activities.open(
                 Rooms(
                     memory=memory,
+                    messages=Messages(database, most_tokens),
                     router=router,
                     ledger=Ledger(database, connectors, guard=watch.guard),
                     approvals=Approvals(database),
                     accept_unverified=settings.unverified_decisions == "allow",
+                    queued=frozenset(settings.connector_queues),
                 )
             )
             try:

@@ -33,6 +33,8 @@ class _Boundary(ActivityInboundInterceptor):
         step = getattr(input.args[0], "step", None) if input.args else None
         if isinstance(step, StepRef):
             context["step"] = step.name
+        elif info.activity_type.startswith("perdure."):
+            context["step"] = info.activity_id
         with structlog.contextvars.bound_contextvars(**context):
             try:
                 if info.activity_type.startswith("perdure.") and info.heartbeat_timeout:

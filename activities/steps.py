@@ -19,6 +19,7 @@ from perdure.workflows.plan_model import ActStep, GenerateStep
 if TYPE_CHECKING:
     from perdure.connectors.ledger import Ledger
     from perdure.governance.approvals import Approvals
+    from perdure.memory.messages import Messages
     from perdure.memory.store import Memory
     from perdure.routing.router import Router
 
@@ -28,10 +29,13 @@ class Rooms:
     """What the activities work with, open for as long as the worker runs."""
 
     memory: Memory
+    messages: Messages
     router: Router
     ledger: Ledger
     approvals: Approvals
     accept_unverified: bool
+    queued: frozenset[str] = frozenset()
+    """The connectors that have a task queue of their own."""
 
 
 class StepActivities:

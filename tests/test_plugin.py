@@ -23,3 +23,12 @@ async def test_a_worker_that_cannot_open_its_rooms_says_so(temporal_address: str
     with pytest.raises(InvalidSettings, match=r"tasks\.triage"):
         async with asyncio.timeout(20), Worker(client, task_queue="never"):
             await asyncio.Event().wait()
+
+
+async def test_a_worker_says_which_build_it_is_in_short(temporal_address: str, tmp_path: Path) -> None:
+    """The build id, which stands in half of all events, has 8 digits; one that is given stays."""
+    client = await Client.connect(temporal_address, plugins=[PerdurePlugin(Settings(home=tmp_path))])
+
+    assert 8 == len(str(Worker(client, task_queue="never").config(active_config=True)["build_id"]))
+    given = Worker(client, task_queue="never too", build_id="2026-11-23.1").config(active_config=True)
+    assert "2026-11-23.1" == given["build_id"]

@@ -11,8 +11,11 @@ from temporalio.exceptions import ApplicationError
 from perdure.connectors.null import Entry, null
 from perdure.errors import InvalidInput
 from perdure.examples.returns_desk.desk_connectors import Reserve, inventory
+from perdure.examples.returns_desk.models import Triage
 from perdure.lineage import Frozen
 from perdure.workflows import (
+    Context,
+    Conversation,
     Saga,
     act,
     approval,
@@ -20,12 +23,14 @@ from perdure.workflows import (
     customer,
     feedback,
     forget,
+    generate,
     get_memory,
     list_memories,
     memory_history,
     pin,
     recall,
     remember,
+    renew,
     update_memory,
 )
 
@@ -70,6 +75,27 @@ class Keeps:
         known = [hit.record.content for hit in found.hits]
         said = [*sorted(known), *(each.content for each in (*listed.records, *versions))]
         return [*said, taste.content if taste else "", str(one.version), str(gone.versions)]
+
+
+@workflow.defn
+class Converses:
+    """Takes one turn of a conversation in each of two runs."""
+
+    @workflow.run
+    async def run(self, lap: int) -> str:
+        conversation = Conversation("desk")
+        conversation.user("the cup came in two halves")
+        conversation.keep_in_mind({"lap": lap})
+        await remember(customer("c-1"), "c-1 has returned a cup before")
+        past = await recall("cups", scope=customer("c-1"))
+        context = Context(tokens=600, records=[past])
+        request = {"subject": "my cup", "message": "the cup came in two halves"}
+        triage = await generate("triage", Triage, inputs={"request": request}, conversation=conversation, context=context)
+        await conversation.look(null.read, Entry(text="the cup"))
+        conversation.user("and now?")
+        if lap == 0:
+            await renew(1, events=1)
+        return triage.value.verdict
 
 
 @workflow.defn

@@ -12,11 +12,16 @@ from perdure.governance.contracts import ApprovalRequest, Decision
 from perdure.memory.contracts import RecallReceipt, Remembered
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
+from perdure.workflows.conversation_model import TurnRecord
 
 M = TypeVar("M", bound=BaseModel)
 
 KINDS: dict[str, StepKind] = {
     "perdure.generate": "generate",
+    "perdure.converse": "generate",
+    "perdure.summarise": "generate",
+    "perdure.look": "act",
+    "perdure.keep": "remember",
     "perdure.recall": "recall",
     "perdure.remember": "remember",
     "perdure.act": "act",
@@ -76,8 +81,12 @@ def answered(step: Step) -> Answered:
     match step.kind:
         case "generate":
             confidence = result.get("confidence")
+            record = result.get("record")
+            turn = _as(TurnRecord, record)
             return Answered(
-                model=_as(ModelRecord, result.get("record")),
+                model=turn.whole(str(_dict(step.inputs).get("task")), result.get("value"))
+                if turn
+                else _as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
             )
         case "recall":

@@ -117,7 +117,7 @@ async def _scheduled(page: Page, event: HistoryEvent) -> Step:
     return await page.begin(
         event,
         KINDS.get(activity, "activity"),
-        call.name or activity,
+        call.name or _step_name(activity, scheduled.activity_id),
         inputs=call.inputs,
         request=call.request,
         decision=call.decision,

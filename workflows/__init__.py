@@ -1,11 +1,12 @@
 """What a workflow is written with, and the workflows that come with perdure.
 
-from perdure.workflows import Saga, act, approval, generate, recall, remember
+from perdure.workflows import Context, Conversation, Saga, act, approval, generate, recall, remember
 """
 
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Scope, customer
 from perdure.workflows.approvals import approval
+from perdure.workflows.conversation import Context, Conversation
 from perdure.workflows.memories import (
     consolidate,
     feedback,
@@ -18,10 +19,13 @@ from perdure.workflows.memories import (
 )
 from perdure.workflows.plan import PlanRun, PlanWorkflow
 from perdure.workflows.plan_model import Plan
+from perdure.workflows.renewal import renew
 from perdure.workflows.saga import Saga
 from perdure.workflows.steps import act, generate, recall, remember
 
 __all__ = [
+    "Context",
+    "Conversation",
     "Frozen",
     "Plan",
     "PlanRun",
@@ -41,5 +45,6 @@ __all__ = [
     "pin",
     "recall",
     "remember",
+    "renew",
     "update_memory",
 ]

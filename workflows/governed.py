@@ -42,8 +42,7 @@ class _Inbound(WorkflowInboundInterceptor):
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> object:
         run = current_run()
         if CARRIED in input.headers:
-            carried = Carried.model_validate_json(input.headers[CARRIED].data)
-            run.counts, run.spent_nano_usd, run.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
+            run.take_over(Carried.model_validate_json(input.headers[CARRIED].data))
         approvals.install(run)
         parked.install(run)
         if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
@@ -97,6 +96,6 @@ def _misfits(error: ValidationError) -> str:
 
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
-        carried = current_run().carried().model_dump_json().encode()
+        carried = current_run().carried().model_dump_json(exclude_unset=True).encode()
         input.headers = {**input.headers, CARRIED: Payload(metadata={"encoding": b"json/plain"}, data=carried)}
         super().continue_as_new(input)

@@ -15,10 +15,11 @@ from temporalio.exceptions import ActivityError
 from perdure.connectors.contracts import EffectCall, Reversibility
 from perdure.errors import ApprovalError, EffectRejected, PlanError
 from perdure.lineage import Frozen
-from perdure.memory.contracts import Scope
+from perdure.memory.contracts import Recall, Scope
 from perdure.routing.contracts import OutputRef
 from perdure.workflows import attributes
 from perdure.workflows.approvals import approval
+from perdure.workflows.conversation import Context, Conversation
 from perdure.workflows.ending import ended
 from perdure.workflows.plan_model import (
     ActStep,
@@ -106,6 +107,7 @@ class _Interpreter:
         self._checked = checked
         self._saga = Saga()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._recalled: dict[str, Recall] = {}
 
     async def run(self) -> JsonValue:
         async with self._saga:
@@ -168,8 +170,18 @@ class _Interpreter:
             if isinstance(step.output, str)
             else OutputRef(name=f"plan:{self._plan.name}.{step.id}", json_schema=step.output)
         )
+        conversation = None
+        if step.conversation is not None:
+            conversation = Conversation(self._text(step.conversation, step))
+            if step.message is not None:
+                conversation.user(self._render(step.message, step))
         generation = await generate_json(
-            step.generate, output, inputs={key: self._render(each, step) for key, each in step.inputs.items()}, name=step.id
+            step.generate,
+            output,
+            inputs={key: self._render(each, step) for key, each in step.inputs.items()},
+            conversation=conversation,
+            context=self._context(step),
+            name=step.id,
         )
         return {
             "value": generation.value,
@@ -178,10 +190,18 @@ class _Interpreter:
             "model": generation.record.model,
         }
 
+    def _context(self, step: GenerateStep) -> Context | None:
+        if step.context is None:
+            return None
+        # A recall that was skipped has found nothing.
+        records = [self._recalled[id] for id in step.context.records if id in self._recalled]
+        return Context(tokens=step.context.tokens, records=records, summary=step.context.summary)
+
     async def _recall(self, step: RecallStep) -> JsonValue:
         found = await recall(
             self._text(step.recall, step), scope=self._scope(step.scope, step), limit=step.limit, name=step.id
         )
+        self._recalled[step.id] = found
         return {"texts": list(found.texts)}
 
     async def _remember(self, step: RememberStep) -> JsonValue:

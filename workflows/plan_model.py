@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from perdure.connectors.contracts import PARKED_WITHIN
 from perdure.errors import PlanError
+from perdure.workflows.conversation_model import SUMMARY, TOKENS
 
 _EXPRESSION = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
 _ID = r"^[a-z][a-z0-9_]*$"
@@ -35,6 +36,16 @@ class _Step(_Model):
     """A CEL condition; if it is false the step is skipped and its value is null."""
 
 
+class PlanContext(_Model):
+    """What of the conversation and of recalled records goes into a prompt."""
+
+    tokens: int = Field(default=TOKENS, ge=64)
+    records: tuple[str, ...] = ()
+    """Ids of recall steps."""
+    summary: str = SUMMARY
+    """The task that sums up the oldest messages, if the routes have it."""
+
+
 class GenerateStep(_Step):
     """Ask a model."""
 
@@ -43,6 +54,17 @@ class GenerateStep(_Step):
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     output: dict[str, JsonValue] | str
     """A JSON schema, or `module:Class` of a model that the worker has loaded."""
+    conversation: str | None = Field(default=None, min_length=1, max_length=200)
+    """The conversation that it is a turn of; steps of one conversation wait for each other."""
+    message: JsonValue = None
+    """What the user says in the conversation before the model answers."""
+    context: PlanContext | None = None
+
+    @model_validator(mode="after")
+    def _message_is_said_somewhere(self) -> GenerateStep:
+        if self.message is not None and self.conversation is None:
+            raise ValueError("a message is part of a conversation: give the step a `conversation`")
+        return self
 
 
 class PlanScope(_Model):
@@ -146,9 +168,28 @@ class Plan(_Model):
         return self
 
     def graph(self) -> dict[str, set[str]]:
-        """Return, per step, the steps that end before it: those under its `needs` and those its expressions mention."""
+        """Return, per step, the steps that end before it.
+
+        Those under its `needs` and in its expressions, the recalls in its context, the turn before in its conversation.
+        """
         ids = {step.id for step in self.steps}
-        return {step.id: _needs(step, ids) for step in self.steps}
+        graph = {step.id: _needs(step, ids) for step in self.steps}
+        spoke: dict[str, str] = {}
+        for step in self.steps:
+            if isinstance(step, GenerateStep) and step.conversation is not None:
+                # Turns come in the order in which they stand.
+                graph[step.id] |= {spoke[step.conversation]} if step.conversation in spoke else set()
+                spoke[step.conversation] = step.id
+            if isinstance(step, GenerateStep):
+                graph[step.id] |= self._recalls(step)
+        return graph
+
+    def _recalls(self, step: GenerateStep) -> set[str]:
+        recalls = {each.id for each in self.steps if isinstance(each, RecallStep)}
+        wanted = set(step.context.records if step.context else ())
+        if strange := sorted(wanted - recalls):
+            raise ValueError(f"step {step.id!r}: the records of its context are recall steps, and {strange[0]!r} is none")
+        return wanted
 
 
 def expressions(value: object) -> Iterator[str]:

@@ -14,10 +14,19 @@ from perdure.connectors.contracts import ParkedEffect
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen, Lineage, StepRef
+from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed
 from perdure.workflows.attributes import COST, RISK
 
 _RISKS = ("low", "medium", "high")
 _SHOWN = 30
+
+
+class CarriedConversation(Compact):
+    """How a conversation goes on in the continuation of its run: two digests, and what was not stored yet."""
+
+    ref: ConversationRef
+    new: tuple[NewMessage, ...] = ()
+    full: bool = False
 
 
 class Carried(Frozen):
@@ -26,6 +35,21 @@ class Carried(Frozen):
     counts: dict[str, int] = {}
     spent_nano_usd: int = 0
     plan: str = ""
+    conversations: tuple[CarriedConversation, ...] = ()
+
+
+@dataclass
+class OpenConversation:
+    """A conversation of the run: the reference to what is stored, and what is not stored yet."""
+
+    ref: ConversationRef
+    new: list[NewMessage] = field(default_factory=list)
+    full: bool = False
+    """Whether its oldest messages are to be summarised before the next turn."""
+    packed: Packed | None = None
+    """The receipt of the last turn's context."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Its steps take turns, for each goes on from what the one before said."""
 
 
 @dataclass
@@ -59,6 +83,7 @@ class Run:
     """When it was last told that an effect was resolved, by key, in the order of the signals."""
     unwinding: int = 0
     """How many sagas are just taking back what they did."""
+    conversations: dict[str, OpenConversation] = field(default_factory=dict)
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
 
@@ -120,7 +145,21 @@ class Run:
 
     def carried(self) -> Carried:
         """Return what the continuation has to know."""
-        return Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
+        talks = tuple(
+            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full) for each in self.conversations.values()
+        )
+        carried = Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
+        # Only if there are any: a worker of before there were conversations refuses the field.
+        return carried.model_copy(update={"conversations": talks}) if talks else carried
+
+    def take_over(self, carried: Carried) -> None:
+        """Go on from what the run before this one CARRIED over."""
+        self.counts, self.spent_nano_usd, self.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
+        for each in carried.conversations:
+            talk = self.conversations.setdefault(each.ref.name, OpenConversation(each.ref))
+            talk.ref, talk.full = each.ref, each.full
+            # A signal's handler comes before the run's own code, and may have said something already.
+            talk.new[:0] = each.new
 
 
 def current_run() -> Run:

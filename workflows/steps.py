@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 from temporalio import workflow
@@ -29,6 +29,9 @@ from perdure.workflows.ending import ended
 from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run, upsert
 
+if TYPE_CHECKING:
+    from perdure.workflows.conversation import Context, Conversation
+
 T = TypeVar("T", bound=BaseModel)
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -41,7 +44,7 @@ HEARTBEAT = timedelta(seconds=4)
 """How long a worker may be silent before its running steps are given to another: what a kill -9 costs."""
 
 LOOKUP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
-_MODEL_RETRIES = RetryPolicy(
+MODEL_RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=8
 )
 # An effect is retried until it is known what became of it: the ledger parks what cannot be known.
@@ -53,16 +56,29 @@ async def generate(
     output: type[T],
     *,
     inputs: Mapping[str, Value] | None = None,
+    conversation: Conversation | None = None,
+    context: Context | None = None,
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
 ) -> Generated[T]:
     """Have the model that TASK is routed to answer about INPUTS, and return the answer as an OUTPUT.
 
+    With a CONVERSATION the prompt holds what was said in it, as far as CONTEXT lets it in, and the answer is added to it.
+
     The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
     route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
     """
-    generation = await generate_json(task, _output_ref(output), inputs=inputs, name=name, summary=summary, timeout=timeout)
+    generation = await generate_json(
+        task,
+        _output_ref(output),
+        inputs=inputs,
+        conversation=conversation,
+        context=context,
+        name=name,
+        summary=summary,
+        timeout=timeout,
+    )
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
@@ -74,11 +90,26 @@ async def generate_json(
     output: OutputRef,
     *,
     inputs: Mapping[str, Value] | None = None,
+    conversation: Conversation | None = None,
+    context: Context | None = None,
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
 ) -> Generation:
     """Do what `generate` does for an output that is known by reference or schema only, as plans have it."""
+    if conversation is not None or context is not None:
+        from perdure.workflows.conversation import converse
+
+        return await converse(
+            task,
+            output,
+            inputs=inputs or {},
+            conversation=conversation,
+            context=context,
+            name=name or f"generate:{task}",
+            summary=summary or f"Ask a model: {task}",
+            timeout=timeout,
+        )
     run = current_run()
     call = GenerateCall(
         step=run.step(name or f"generate:{task}"),
@@ -93,7 +124,7 @@ async def generate_json(
         id=call.step.name,
         summary=summary or f"Ask a model: {task}",
         timeout=timeout,
-        retries=_MODEL_RETRIES,
+        retries=MODEL_RETRIES,
     )
     run.spend(generation.record.usage.cost_nano_usd)
     return generation

@@ -33,10 +33,12 @@ from perdure.memory import verbs
 from perdure.memory.verbs import MemoryRequest, VerifyCall
 from perdure.settings import KiB
 from perdure.storage import open_database
+from perdure.workflows import Plan, PlanRun
 
 TOYS = [
     toys.Asks,
     toys.AsksTwoAtOnce,
+    toys.Converses,
     toys.Keeps,
     toys.Remembers,
     toys.ReservesPlainly,
@@ -216,6 +218,43 @@ async def _continuation(scene: Scene) -> Handle:
     return scene.desk.client.get_workflow_handle(handle.id)
 
 
+async def _converses(scene: Scene) -> Handle:
+    """Return the run before the continuation."""
+    handle = await scene.start(toys.Converses.run, 0)
+    await handle.result()
+    return scene.desk.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+
+
+async def _converses_on(scene: Scene) -> Handle:
+    handle = await scene.start(toys.Converses.run, 0)
+    await handle.result()
+    return scene.desk.client.get_workflow_handle(handle.id)
+
+
+async def _converses_by_plan(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.plan", PlanRun(plan=Plan.model_validate(_PLAN), input={"message": "it is broken"}))
+    await handle.result()
+    return handle
+
+
+_PLAN = {
+    "name": "talks",
+    "steps": [
+        {"id": "past", "recall": "cups", "scope": {"user": "c-1"}},
+        {
+            "id": "first",
+            "generate": "triage",
+            "inputs": {"request": "${input}"},
+            "conversation": "desk",
+            "message": "${input.message}",
+            "context": {"tokens": 600, "records": ["past"]},
+            "output": {"type": "object"},
+        },
+        {"id": "second", "generate": "triage", "conversation": "desk", "message": "and now?", "output": {"type": "object"}},
+    ],
+}
+
+
 async def _remembers(scene: Scene) -> Handle:
     handle = await scene.start(toys.Remembers.run, "the parcel of c-1 was lost")
     await handle.result()
@@ -335,6 +374,9 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "act-cancelled": _act_cancelled,
     "continued": _continued,
     "continuation": _continuation,
+    "converses": _converses,
+    "converses-on": _converses_on,
+    "converses-by-plan": _converses_by_plan,
     "remembers": _remembers,
     "parked": _parked,
     "partially-compensated": _partially_compensated,

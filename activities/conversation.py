@@ -1,0 +1,178 @@
+"""The activities behind conversations: references become what was said, and what was said becomes references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+from temporalio import activity
+
+from perdure.activities.steps import StepActivities
+from perdure.connectors.contracts import EffectCall
+from perdure.errors import InvalidInput, NotFound
+from perdure.lineage import Lineage, StepRef
+from perdure.memory.conversation import ConversationRef, NewMessage, Packed, RecordsRef
+from perdure.routing.contracts import GenerateCall, OutputRef
+from perdure.workflows.conversation_model import (
+    ConverseCall,
+    ForRun,
+    KeepCall,
+    Kept,
+    LookCall,
+    SummariseCall,
+    Summarised,
+    Turn,
+    TurnRecord,
+)
+
+if TYPE_CHECKING:
+    from perdure.activities.steps import Rooms
+    from perdure.memory.messages import Window
+    from perdure.memory.packing import Entitled
+
+_SUMMARY = OutputRef(
+    name="perdure:Summary",
+    json_schema={"type": "object", "properties": {"summary": {"type": "string", "minLength": 1}}, "required": ["summary"]},
+)
+
+
+class ConversationActivities:
+    """The activities of one worker, in the rooms of STEPS. Their names are on the wire and never change."""
+
+    def __init__(self, steps: StepActivities) -> None:
+        self._steps = steps
+
+    @property
+    def _rooms(self) -> Rooms:
+        return self._steps.rooms
+
+    @activity.defn(name="perdure.converse")
+    async def converse(self, call: ConverseCall) -> Turn:
+        """Store what is new, pack the context, call one deployment once, store the answer."""
+        from perdure.memory.messages import Window
+        from perdure.routing.answers import resolve_output
+
+        rooms, step = self._rooms, _step(call)
+        window, ref = Window(), call.conversation
+        if ref is not None:
+            ref = await rooms.messages.append(step.lineage, ref, call.new)
+            window = await rooms.messages.window(ref, call.tokens)
+        context, packed = await self._pack(window, call.records, call.tokens)
+        asked = GenerateCall(
+            step=step,
+            task=call.task,
+            inputs={**call.inputs, **context},
+            output=OutputRef(name=call.output, json_schema=call.json_schema),
+        )
+        answer = await rooms.router.generate(asked, attempt=activity.info().attempt, output=resolve_output(asked.output))
+        if ref is not None:
+            ref = await rooms.messages.append(step.lineage, ref, [NewMessage(role="assistant", content=answer.value)])
+        return Turn(
+            value=answer.value,
+            confidence=None if answer.confidence is None else round(answer.confidence, 4),
+            ask_below=answer.ask_below,
+            head=ref.head if ref else "",
+            packed=packed,
+            full=call.summary in rooms.router.routes.tasks and _full(window, packed, call.tokens),
+            record=TurnRecord.of(answer.record),
+        )
+
+    @activity.defn(name="perdure.summarise")
+    async def summarise(self, call: SummariseCall) -> Summarised:
+        """Sum up all but the newest messages that fill a third of the context, together with the summary before."""
+        from perdure.memory.messages import Summary, summary_id
+
+        rooms, step, ref = self._rooms, _step(call), call.conversation
+        window = await rooms.messages.window(ref, call.tokens)
+        kept = await rooms.messages.window(ref, call.tokens // 3)
+        older = window.messages[: len(window.messages) - len(kept.messages)]
+        if not older:
+            return Summarised(summary=ref.summary)
+        last = older[-1]
+        id = summary_id(last, ref.summary, call.task)
+        found = await rooms.messages.summary(id)
+        if found is None:
+            context, _ = await self._pack(replace(window, messages=older, state=None), (), call.tokens)
+            asked = GenerateCall(step=step, task=call.task, inputs=context, output=_SUMMARY)
+            answer = await rooms.router.generate(asked, attempt=activity.info().attempt, output=None)
+            text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
+            record = TurnRecord.of(answer.record).model_dump(mode="json")
+            made = Summary(id, last.position, last.number, str(text), record)
+            found = await rooms.messages.keep_summary(made, ref)
+        return Summarised(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
+
+    @activity.defn(name="perdure.look")
+    async def look(self, call: LookCall) -> Kept:
+        """Read something and store it as the next message."""
+        rooms, step = self._rooms, _step(call)
+        if not rooms.ledger.action(call.action).reads:
+            raise InvalidInput(f"{call.action} does more than read: do it with act()")
+        connector = call.action.partition(".")[0]
+        if connector in rooms.queued:
+            raise InvalidInput(
+                f"{call.action}: connector {connector!r} has a task queue of its own, and look() does not wait there. "
+                "Do it with act() and tell the conversation with tool()."
+            )
+        done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
+        said = NewMessage(role="tool", name=call.action, content={"asked": call.args, "answered": done.value})
+        ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said])
+        return Kept(head=ref.head)
+
+    @activity.defn(name="perdure.keep")
+    async def keep(self, call: KeepCall) -> Kept:
+        """Store what is new."""
+        ref: ConversationRef = await self._rooms.messages.append(_step(call).lineage, call.conversation, call.new)
+        return Kept(head=ref.head)
+
+    def all(self) -> list[Callable[..., object]]:
+        """Return the activities to register with a worker."""
+        return [self.converse, self.summarise, self.look, self.keep]
+
+    async def _pack(
+        self, window: Window, records: Sequence[RecordsRef], tokens: int
+    ) -> tuple[dict[str, JsonValue], Packed]:
+        from perdure.memory.packing import pack
+        from perdure.routing.prompts import most_tokens
+
+        found, gone = await self._read(records)
+        return pack(window, found, tokens=tokens, count=most_tokens, gone=gone)
+
+    async def _read(self, wanted: Sequence[RecordsRef]) -> tuple[list[Entitled], list[str]]:
+        """Return the records that are still there, each once, and what to call the others."""
+        from perdure.memory.packing import labelled
+
+        found: dict[str, Entitled] = {}
+        gone: list[str] = []
+        for each in wanted:
+            for memory_id, version in each.ids:
+                name = f"{memory_id}@{version}"
+                try:
+                    record = await self._rooms.memory.get(memory_id, each.scope, as_of=each.as_of)
+                except NotFound:
+                    gone.append(name)
+                    continue
+                found.setdefault(name, labelled(record))
+        return list(found.values()), list(dict.fromkeys(gone))
+
+
+def _step(call: ForRun) -> StepRef:
+    """Return the step that runs, from what CALL and Temporal say."""
+    info = activity.info()
+    run = info.workflow_run_id or ""
+    return StepRef(
+        lineage=Lineage(
+            namespace=info.namespace,
+            workflow_id=info.workflow_id or "",
+            first_execution_run_id=call.first_run or run,
+        ),
+        name=info.activity_id,
+        run_id=run,
+        workflow_type=call.plan or info.workflow_type or "",
+    )
+
+
+def _full(window: Window, packed: Packed, tokens: int) -> bool:
+    """Say whether the messages have come near to filling the context: then the oldest are to be summed up."""
+    return len(window.messages) > 2 and (packed.left_out > 0 or packed.tokens > tokens * 3 // 4)

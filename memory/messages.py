@@ -1,0 +1,278 @@
+"""Where the messages of conversations are kept, and how a reference becomes what was said."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import rfc8785
+import sqlalchemy as sa
+from pydantic import JsonValue
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import SQLModel, col
+
+from perdure.errors import InvalidInput, NotFound
+from perdure.lineage import Lineage
+from perdure.memory.conversation import ConversationRef, NewMessage, Role
+from perdure.memory.conversation_tables import MessageRow, SummaryRow
+from perdure.storage import Database, now, shown
+
+PAGE = 32
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as it was stored."""
+
+    id: str
+    position: int
+    number: int
+    role: Role
+    name: str
+    content: JsonValue
+
+    @property
+    def entry(self) -> dict[str, JsonValue]:
+        """What a prompt shows of it."""
+        return _entry(self.role, self.name, self.content)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What stands for the messages up to NUMBER, which is at POSITION."""
+
+    id: str
+    position: int
+    number: int
+    content: str
+    record: dict[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The newest messages of a conversation, oldest first, and what stands for those before them."""
+
+    messages: tuple[Message, ...] = ()
+    earlier: int = 0
+    """How many messages there are between the summary and the first of these."""
+    summary: Summary | None = None
+    state: JsonValue = None
+
+
+class Messages:
+    """The messages in DATABASE. COUNT estimates the tokens of a text.
+
+    A message's id is a digest over the one before it, so the newest id stands for the whole conversation: writing one again
+    is nothing, and one that was changed in the database is found when it is read.
+    """
+
+    def __init__(self, database: Database, count: Callable[[str], int]) -> None:
+        self._database = database
+        self._count = count
+
+    async def append(self, lineage: Lineage, ref: ConversationRef, messages: Sequence[NewMessage]) -> ConversationRef:
+        """Store MESSAGES, said in the run LINEAGE, after those of REF, and return the reference to all of them.
+
+        Raises `NotFound` if the last message of REF is not there, `InvalidInput` for what cannot be stored.
+        """
+        said = [(message, canonical(message.content, ref)) for message in messages]
+        if not said:
+            return ref
+
+        def work(connection: sa.Connection) -> str:
+            last = self._read(connection, ref) if ref.head else None
+            rows = []
+            for message, content in said:
+                last = self._after(last, lineage, ref, message, content)
+                rows.append(last)
+            connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), [row.model_dump() for row in rows])
+            return rows[-1].id
+
+        return ref.model_copy(update={"head": await self._database.transact(work)})
+
+    async def window(self, ref: ConversationRef, tokens: int) -> Window:
+        """Return the newest messages of REF, at least one and from there on until they have TOKENS, and what is before.
+
+        Raises `NotFound` if a message, the state or the summary is not there or is not what was stored.
+        """
+        if not ref.head:
+            return Window()
+        async with self._database.read() as connection:
+            return await connection.run_sync(lambda sync: self._window(sync, ref, tokens))
+
+    async def summary(self, id: str) -> Summary | None:
+        """Return the summary called ID, if somebody made it."""
+        async with self._database.read() as connection:
+            return await connection.run_sync(_summary, id)
+
+    async def keep_summary(self, summary: Summary, ref: ConversationRef) -> Summary:
+        """Store SUMMARY for the conversation REF and return what stands: the first that was stored under its id."""
+
+        def work(connection: sa.Connection) -> Summary:
+            row = SummaryRow(
+                id=summary.id,
+                conversation=self._read(connection, ref).conversation,
+                position=summary.position,
+                number=summary.number,
+                content=summary.content,
+                record=json.dumps(summary.record),
+                stored_at=now(),
+            )
+            connection.execute(_insert(SummaryRow, sqlite=self._database.sqlite), [row.model_dump()])
+            return _summary(connection, summary.id) or summary
+
+        return await self._database.transact(work)
+
+    async def erase(self, *, workflow_id: str, first_execution_run_id: str) -> int:
+        """Delete every message that this run wrote, and the summaries of its conversations. Return how many messages."""
+        mine = (col(MessageRow.workflow_id) == workflow_id) & (
+            col(MessageRow.first_execution_run_id) == first_execution_run_id
+        )
+
+        def work(connection: sa.Connection) -> int:
+            conversations = sa.select(col(MessageRow.conversation)).where(mine).distinct()
+            connection.execute(sa.delete(SummaryRow).where(col(SummaryRow.conversation).in_(conversations)))
+            return connection.execute(sa.delete(MessageRow).where(mine)).rowcount
+
+        return await self._database.transact(work)
+
+    def _after(
+        self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
+    ) -> MessageRow:
+        root = last.conversation if last else root_of(lineage, ref.name)
+        id = _digest([last.id if last else root, message.role, message.name, content])
+        return MessageRow(
+            id=id,
+            before=last.id if last else "",
+            conversation=root,
+            position=last.position + 1 if last else 1,
+            number=(last.number if last else 0) + (message.role != "state"),
+            state=id if message.role == "state" else (last.state if last else ""),
+            role=message.role,
+            name=message.name,
+            content=content,
+            tokens=self._count(rfc8785.dumps(_entry(message.role, message.name, message.content)).decode()) + 1,
+            namespace=lineage.namespace,
+            workflow_id=lineage.workflow_id,
+            first_execution_run_id=lineage.first_execution_run_id,
+            stored_at=now(),
+        )
+
+    def _read(self, connection: sa.Connection, ref: ConversationRef, id: str = "") -> MessageRow:
+        wanted = id or ref.head
+        row = connection.execute(sa.select(MessageRow).where(col(MessageRow.id) == wanted)).mappings().first()
+        if row is None:
+            raise self._missing(ref, wanted)
+        return self._checked(MessageRow(**row), ref)
+
+    def _window(self, connection: sa.Connection, ref: ConversationRef, tokens: int) -> Window:
+        head = self._read(connection, ref)
+        summary = _summary(connection, ref.summary) if ref.summary else None
+        if ref.summary and summary is None:
+            raise self._missing(ref, ref.summary, "summary")
+        floor = summary.position if summary else 0
+        chosen: list[MessageRow] = []
+        row: MessageRow | None = head
+        page: dict[str, MessageRow] = {}
+        while row is not None and row.position > floor and (tokens > 0 or not chosen):
+            if row.role != "state":
+                chosen.append(row)
+                tokens -= row.tokens
+            row = self._before(connection, ref, row, page)
+        numbers = summary.number if summary else 0
+        return Window(
+            messages=tuple(_message(each) for each in reversed(chosen)),
+            earlier=(chosen[-1].number - 1 if chosen else head.number) - numbers,
+            summary=summary,
+            state=json.loads(self._read(connection, ref, head.state).content) if head.state else None,
+        )
+
+    def _before(
+        self, connection: sa.Connection, ref: ConversationRef, row: MessageRow, page: dict[str, MessageRow]
+    ) -> MessageRow | None:
+        """Return the message before ROW. PAGE holds those that were read ahead."""
+        if not row.before:
+            return None
+        if row.before not in page:
+            # Other branches of the conversation, as resets leave them, are read along and not looked at.
+            near = sa.select(MessageRow).where(
+                col(MessageRow.conversation) == row.conversation,
+                col(MessageRow.position) < row.position,
+                col(MessageRow.position) >= row.position - PAGE,
+            )
+            page.clear()
+            page |= {found["id"]: MessageRow(**found) for found in connection.execute(near).mappings()}
+        if row.before not in page:
+            raise self._missing(ref, row.before)
+        return self._checked(page[row.before], ref)
+
+    def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
+        if row.id != _digest([row.before or row.conversation, row.role, row.name, row.content]):
+            raise NotFound(
+                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does "
+                "not fit its digest any more. Restore the database, or start a new conversation."
+            )
+        return row
+
+    def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
+        return NotFound(
+            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run "
+            "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
+        )
+
+
+def summary_id(last: Message, before: str, task: str) -> str:
+    """Return the id of the summary by TASK that stands for everything up to LAST and takes over the one called BEFORE."""
+    return _digest([last.id, before, task])
+
+
+def root_of(lineage: Lineage, name: str) -> str:
+    """Return what the first message of the conversation NAME comes after.
+
+    Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
+    """
+    return _digest([lineage.workflow_id, lineage.first_execution_run_id, name])
+
+
+def canonical(value: JsonValue, ref: ConversationRef) -> str:
+    """Return VALUE as canonical JSON (RFC 8785). Raises `InvalidInput` if it has none."""
+    try:
+        return rfc8785.dumps(value).decode()
+    except (ValueError, UnicodeEncodeError) as error:
+        raise InvalidInput(
+            f"a message of conversation {ref.name!r} cannot be written as canonical JSON ({type(error).__name__}): numbers "
+            "must be finite and integers below 2**53; write larger ones as text."
+        ) from None
+
+
+def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
+    return {"role": role, **({"name": name} if name else {}), "content": content}
+
+
+def _digest(value: list[JsonValue] | list[str]) -> str:
+    # 192 bits in base64: several of these stand in the history with every call, and whoever wants two messages with the
+    # same digest has to try 2**96.
+    whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
+    return base64.urlsafe_b64encode(whole[:24]).decode()
+
+
+def _message(row: MessageRow) -> Message:
+    return Message(row.id, row.position, row.number, cast(Role, row.role), row.name, json.loads(row.content))
+
+
+def _summary(connection: sa.Connection, id: str) -> Summary | None:
+    row = connection.execute(sa.select(SummaryRow).where(col(SummaryRow.id) == id)).mappings().first()
+    if row is None:
+        return None
+    return Summary(row["id"], row["position"], row["number"], row["content"], json.loads(row["record"]))
+
+
+def _insert(table: type[SQLModel], *, sqlite: bool) -> sa.Insert:
+    return (_sqlite_insert if sqlite else postgresql.insert)(table).on_conflict_do_nothing()
+
+
+_sqlite_insert = sqlite.insert

@@ -1,0 +1,244 @@
+"""How a run talks with a model over many turns: it holds one reference, and each turn says only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from pydantic import BaseModel
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+from perdure.connectors.contracts import Action
+from perdure.errors import InvalidInput, PerdureError
+from perdure.memory.contracts import Recall
+from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
+from perdure.routing.contracts import Generation, OutputRef
+from perdure.workflows.conversation_model import (
+    SUMMARY,
+    TOKENS,
+    ConverseCall,
+    KeepCall,
+    Kept,
+    LookCall,
+    SummariseCall,
+    Summarised,
+    Turn,
+)
+from perdure.workflows.run import OpenConversation, Run, current_run
+from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, raise_translated
+
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
+
+_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What of a conversation and of memory goes into a prompt: as much as fits into TOKENS, always the same way.
+
+    RECORDS are what recalls returned, the best first. If the routes have a task called SUMMARY, it sums up the oldest
+    messages before they no longer fit; otherwise they are left out. docs/context.md tells in which order.
+    """
+
+    tokens: int = TOKENS
+    records: Sequence[Recall] = ()
+    summary: str = SUMMARY
+
+    def __post_init__(self) -> None:
+        if self.tokens < 64:
+            raise InvalidInput(f"a context of {self.tokens} tokens holds nothing; give it 64 or more")
+
+
+class Conversation:
+    """The run's conversation called NAME, which goes on where it was, also after a continue-as-new.
+
+    What is said is stored once in the database; the run holds two digests and what is not stored yet. So a turn costs the
+    same history however long the conversation is. Turns of one conversation wait for each other.
+    """
+
+    def __init__(self, name: str = "main") -> None:
+        self._open = current_run().conversations.setdefault(name, OpenConversation(ConversationRef(name=name)))
+
+    @property
+    def name(self) -> str:
+        """Its name, unique within the run."""
+        return self._open.ref.name
+
+    @property
+    def ref(self) -> ConversationRef:
+        """The reference to all that is stored of it."""
+        return self._open.ref
+
+    @property
+    def new(self) -> int:
+        """How many messages no step has stored yet, such as what a signal's handler said for the next turn."""
+        return len(self._open.new)
+
+    @property
+    def packed(self) -> Packed | None:
+        """The receipt of the last turn: which messages and records went into the prompt. None: there was no turn yet."""
+        return self._open.packed
+
+    def user(self, content: Value, *, name: str = "") -> None:
+        """Let the user, called NAME if there are several, have said CONTENT. It goes along with the next turn."""
+        self._say("user", content, name)
+
+    def tool(self, name: str, content: Value) -> None:
+        """Let the tool NAME have answered CONTENT."""
+        self._say("tool", content, name)
+
+    def assistant(self, content: Value) -> None:
+        """Let the model have said CONTENT, e.g. when a person wrote its answer. What `generate` gave is there already."""
+        self._say("assistant", content, "")
+
+    def keep_in_mind(self, state: Value) -> None:
+        """Let STATE be what the run keeps in mind, instead of what it was before. It is in every prompt from now on."""
+        self._say("state", state, "")
+
+    async def look(self, action: Action[In, Out], args: In, *, name: str | None = None, summary: str | None = None) -> None:
+        """Do ACTION, which only reads, and let its answer be the next message. The history holds a reference to it.
+
+        A local activity: one event instead of six, for what answers within a second or so. It is done again if the worker
+        is killed. A connector that has a queue of its own raises `InvalidInput`: a look does not wait there.
+        """
+        if not isinstance(args, action.input):
+            raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
+        if not action.reads:
+            raise InvalidInput(f"{action.name} does more than read: use act(), then tell the conversation with tool()")
+        run = current_run()
+        step = run.step(name or action.name)
+        said = summary or (action.describe(args) if action.describe else action.name)
+        async with self._open.turn:
+            new = tuple(self._open.new)
+            call = LookCall(
+                first_run=_later(run),
+                plan=run.plan,
+                conversation=self.ref,
+                new=new,
+                action=action.name,
+                args=args.model_dump(mode="json"),
+            )
+            try:
+                kept: Kept = await workflow.execute_local_activity(
+                    "perdure.look",
+                    call,
+                    result_type=Kept,
+                    activity_id=step.name,
+                    summary=said,
+                    start_to_close_timeout=action.target.deadline + timedelta(seconds=30),
+                    retry_policy=_RETRIES,
+                )
+            except ActivityError as error:
+                raise_translated(error)
+            self._stored(kept.head, len(new))
+        run.did(said)
+
+    async def keep(self, *, name: str | None = None) -> None:
+        """Store what is new now, instead of with the next turn; nothing to store is no step."""
+        async with self._open.turn:
+            new = tuple(self._open.new)
+            if not new:
+                return
+            run = current_run()
+            step = run.step(name or f"keep:{self.name}")
+            kept = await execute(
+                "perdure.keep",
+                KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new),
+                Kept,
+                id=step.name,
+                summary=f"Store {len(new)} messages of {self.name}",
+                timeout=timedelta(seconds=60),
+                retries=_RETRIES,
+            )
+            self._stored(kept.head, len(new))
+
+    def _say(self, role: Role, content: Value, name: str) -> None:
+        self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
+
+    def _stored(self, head: str, count: int) -> None:
+        # Not all of `new`: more may have been said meanwhile, by a signal's handler.
+        del self._open.new[:count]
+        self._open.ref = self._open.ref.model_copy(update={"head": head})
+
+
+async def converse(
+    task: str,
+    output: OutputRef,
+    *,
+    inputs: Mapping[str, Value],
+    conversation: Conversation | None,
+    context: Context | None,
+    name: str,
+    summary: str,
+    timeout: timedelta,
+) -> Generation:
+    """Do what `generate_json` does, with what CONTEXT lets in of CONVERSATION and of memory, and add the answer to it."""
+    context = context or Context()
+    if clash := [each for each in RESERVED if each in inputs]:
+        raise InvalidInput(f"input {clash[0]!r} of {name}: the context fills it, so give it another name")
+    run = current_run()
+    step = run.step(name)
+    talk = conversation._open if conversation else OpenConversation(ConversationRef(name=name))  # noqa: SLF001  same module
+    async with talk.turn:
+        if talk.full:
+            await _summarise(run, talk, context)
+        new = tuple(talk.new)
+        call = ConverseCall(
+            first_run=_later(run),
+            plan=run.plan,
+            task=task,
+            output=output.name,
+            json_schema=output.json_schema,
+            inputs={key: as_json(value) for key, value in inputs.items()},
+            conversation=talk.ref if conversation else None,
+            new=new,
+            tokens=context.tokens,
+            records=tuple(RecordsRef.of(each) for each in context.records),
+            summary=context.summary,
+        )
+        turn = await execute(
+            "perdure.converse", call, Turn, id=step.name, summary=summary, timeout=timeout, retries=MODEL_RETRIES
+        )
+        if conversation is not None:
+            conversation._stored(turn.head, len(new))  # noqa: SLF001  same module
+        talk.full, talk.packed = turn.full, turn.packed
+    record = turn.record.whole(task, turn.value)
+    run.spend(record.usage.cost_nano_usd)
+    return Generation(value=turn.value, confidence=turn.confidence, ask_below=turn.ask_below, record=record)
+
+
+async def _summarise(run: Run, talk: OpenConversation, context: Context) -> None:
+    """Have the oldest messages summed up. If that fails the conversation goes on, and they are left out."""
+    talk.full = False
+    step = run.step(f"summarise:{talk.ref.name}")
+    call = SummariseCall(
+        first_run=_later(run), plan=run.plan, conversation=talk.ref, task=context.summary, tokens=context.tokens
+    )
+    try:
+        summed = await execute(
+            "perdure.summarise",
+            call,
+            Summarised,
+            id=step.name,
+            summary=f"Sum up the beginning of {talk.ref.name}",
+            timeout=timedelta(minutes=5),
+            retries=MODEL_RETRIES,
+        )
+    except (ActivityError, PerdureError) as error:
+        if is_cancelled_exception(error):
+            raise
+        workflow.logger.warning("conversation not summed up", extra={"conversation": talk.ref.name, "why": str(error)})
+        return
+    talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
+    if summed.record is not None:
+        run.spend(summed.record.used[2])
+
+
+def _later(run: Run) -> str:
+    first = run.lineage.first_execution_run_id
+    return "" if first == run.run_id else first

@@ -1,0 +1,138 @@
+"""What a run and its activities say to each other about conversations: little, for it is recorded with every turn."""
+
+from __future__ import annotations
+
+import base64
+
+from pydantic import JsonValue
+
+from perdure.lineage import digest
+from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed, RecordsRef
+from perdure.routing.contracts import ModelRecord, Tier, Usage
+
+TOKENS = 4000
+SUMMARY = "summarise"
+# Both are on the wire by being left out, so they never change.
+
+
+class ForRun(Compact):
+    """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
+
+    first_run: str = ""
+    """The first run's id, if this is a later one."""
+    plan: str = ""
+
+
+class ConverseCall(ForRun):
+    """The argument of the activity `perdure.converse`."""
+
+    task: str
+    output: str
+    json_schema: dict[str, JsonValue] | None = None
+    inputs: dict[str, JsonValue] = {}
+    conversation: ConversationRef | None = None
+    new: tuple[NewMessage, ...] = ()
+    tokens: int = TOKENS
+    records: tuple[RecordsRef, ...] = ()
+    summary: str = SUMMARY
+
+
+class TurnRecord(Compact):
+    """A `ModelRecord` without what the call and the answer say already. It stands in the history with every turn."""
+
+    tier: Tier = "small"
+    deployment: str
+    model: str
+    used: tuple[int, int, int] = (0, 0, 0)
+    """Prompt tokens, completion tokens, nano-USD."""
+    prompt: str
+    """The prompt's SHA-256 in base64, a third shorter than in hex."""
+    ms: int = 0
+    attempt: int = 1
+    provider_calls: int = 1
+    repaired: bool = False
+    switched: str = ""
+
+    @classmethod
+    def of(cls, record: ModelRecord) -> TurnRecord:
+        """Return RECORD in short."""
+        usage = record.usage
+        return cls(
+            tier=record.tier,
+            deployment=record.deployment,
+            model=record.model,
+            used=(usage.prompt_tokens, usage.completion_tokens, usage.cost_nano_usd),
+            prompt=base64.b64encode(bytes.fromhex(record.prompt_digest.removeprefix("sha256:"))).rstrip(b"=").decode(),
+            ms=record.milliseconds,
+            attempt=record.attempt,
+            provider_calls=record.provider_calls,
+            repaired=record.repaired,
+            switched=record.switched,
+        )
+
+    def whole(self, task: str, value: JsonValue) -> ModelRecord:
+        """Return the record of the call for TASK that gave VALUE. Its row in SQL is found by the step and the attempt."""
+        prompt_tokens, completion_tokens, cost = self.used
+        return ModelRecord(
+            task=task,
+            tier=self.tier,
+            deployment=self.deployment,
+            model=self.model,
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost_nano_usd=cost),
+            attempt=self.attempt,
+            provider_calls=self.provider_calls,
+            repaired=self.repaired,
+            prompt_digest="sha256:" + base64.b64decode(self.prompt + "=").hex(),
+            answer_digest=digest(value),
+            milliseconds=self.ms,
+            switched=self.switched,
+        )
+
+
+class Turn(Compact):
+    """The result of the activity `perdure.converse`."""
+
+    value: JsonValue
+    confidence: float | None = None
+    ask_below: float | None = None
+    head: str = ""
+    packed: Packed
+    full: bool = False
+    """Whether the oldest messages should be summarised before the next turn."""
+    record: TurnRecord
+
+
+class KeepCall(ForRun):
+    """The argument of the activity `perdure.keep`: store what is new."""
+
+    conversation: ConversationRef
+    new: tuple[NewMessage, ...]
+
+
+class LookCall(KeepCall):
+    """The argument of the local activity `perdure.look`: read something and let it be the next message."""
+
+    action: str
+    args: dict[str, JsonValue]
+
+
+class Kept(Compact):
+    """The result of the activities `perdure.keep` and `perdure.look`: the conversation as it stands."""
+
+    head: str
+
+
+class SummariseCall(ForRun):
+    """The argument of the activity `perdure.summarise`."""
+
+    conversation: ConversationRef
+    task: str
+    tokens: int
+
+
+class Summarised(Compact):
+    """The result of the activity `perdure.summarise`. No record: there was nothing to sum up."""
+
+    summary: str
+    messages: int = 0
+    record: TurnRecord | None = None
