@@ -153,9 +153,9 @@ async def sweep(session: Session, options: Options, connector: str | None, *, ev
     """Have a worker look up what ended runs left open, of CONNECTOR or of all, or have it done EVERY so often."""
     name, call = connector or "all", SweepCall(connector=connector or "")
     if every is not None or stop:
-        await _schedule(session, "perdure.sweep", name, call, every, stop=stop)
+        await schedule_on_worker(session, "perdure.sweep", name, call, every, stop=stop)
         return
-    swept = await _run(session, "perdure.sweep", name, call, Swept)
+    swept = await run_on_worker(session, "perdure.sweep", name, call, Swept)
     if options.format is not Format.text:
         emit(swept) if options.format is Format.json else emit_line(swept)
     else:
