@@ -83,7 +83,7 @@ async def print_connectors(options: Options, settings: Settings) -> None:
     for each in known:
         check = checks.get((each.name, each.version))
         for action in each.actions:
-            stands = "" if check is None else "blocked" if action.name in check.blocked else check.verdict
+            stands = "" if check is None else "blocked" if action.name in check.blocked else check.verdict_on(action.name)
             undo = "reads" if action.reads else action.undo or action.reversibility
             rows_of_text.append((action.name, action.risk, action.mechanism, undo, "yes" if action.listed else "", stands))
     _table(("ACTION", "RISK", "MECHANISM", "UNDO", "LISTED", "CONTRACT"), rows_of_text)

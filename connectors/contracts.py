@@ -231,7 +231,7 @@ class Operation(Frozen):
     """The actions that rely on it."""
 
 
-ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples"]
+ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
 
 
 class Contract(Frozen):
@@ -250,6 +250,15 @@ class Contracted(Protocol):
 
         Raises `TargetUnavailable`.
         """
+        ...
+
+
+@runtime_checkable
+class Pinned(Protocol):
+    """What a connector offers besides that was made from a description which somebody keeps and has looked at."""
+
+    def pinned(self) -> Contract | None:
+        """Return the contract in that description: it is relied on from the start, whatever the target says by then."""
         ...
 
 

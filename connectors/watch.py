@@ -29,7 +29,7 @@ class Watch:
 
     @classmethod
     def over(
-        cls, database: Database, connectors: Mapping[str, Connector], *, fresh: timedelta | None = timedelta(minutes=5)
+        cls, database: Database, connectors: Mapping[str, Connector], *, fresh: timedelta | None = timedelta(seconds=10)
     ) -> Watch:
         """Return them. FRESH: how old the last look at a contract may be when a high-risk write relies on it."""
         drift = Drift(database, connectors)

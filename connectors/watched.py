@@ -266,6 +266,10 @@ class Checked(Frozen):
     """The high-risk actions that are not performed until somebody accepts the change."""
     at: datetime
 
+    def verdict_on(self, action: str) -> Verdict:
+        """Return the worst verdict of the changes that ACTION relies on. The worst come first."""
+        return next((change.verdict for change in self.changes if action in change.actions), "same")
+
 
 class CheckContractCall(Frozen):
     """The argument of the workflow and of the activity `perdure.check_contract`."""
