@@ -12,6 +12,7 @@ from perdure.connectors.guard import Guard
 from perdure.connectors.reconcile import Reconciler
 from perdure.connectors.repair import Repairs
 from perdure.connectors.stream import Stream
+from perdure.connectors.sweep import Sweeper
 from perdure.storage import Database
 
 
@@ -21,6 +22,7 @@ class Watch:
 
     reconciler: Reconciler
     repairs: Repairs
+    sweeper: Sweeper
     drift: Drift
     guard: Guard
     stream: Stream
@@ -34,6 +36,7 @@ class Watch:
         return cls(
             reconciler=Reconciler(database, connectors),
             repairs=Repairs(database, connectors),
+            sweeper=Sweeper(database, connectors),
             drift=drift,
             guard=Guard(drift, fresh=fresh),
             stream=Stream(database),
