@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import sqlalchemy as sa
 from bench.chaos_connectors import TABLE, Doom, Strikes, argument, connectors
 from bench.chaos_plan import HTTP, Operation, Pace
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perdure.connectors import Connector, EffectCall, UndoCall, effect_key
@@ -146,7 +147,7 @@ class Ledgered:
                 if not error.retryable:
                     raise
                 await asyncio.sleep((error.retry_after or _PAUSE).total_seconds())
-            except sa.exc.SQLAlchemyError as error:
+            except SQLAlchemyError as error:
                 # The ledger's own database: a step of a workflow is tried again then, too.
                 self.surprises.append(type(error).__name__)
                 await asyncio.sleep(_PAUSE.total_seconds())

@@ -276,7 +276,7 @@ async def serve(told: Told) -> None:
     Router.warm_up = _nothing  # type: ignore[assignment, method-assign]
     doom = Doom(os.environ["CHAOS_DIES"])
     DoomedDatabase.doom = doom
-    vars(storage)["Database"] = DoomedDatabase
+    storage.__dict__["Database"] = DoomedDatabase
     operations = [each for each in operations_in(told.operations) if each.lane == "temporal"]
     through = connectors(told.addresses, told.pace, doom=doom, operations=operations)
     plugin = PerdurePlugin(settings, connectors=list(through.values()), pass_through=("bench",))

@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -171,8 +172,8 @@ class Host:
             try:
                 asyncio.run(work(self._told, job, point))
                 code = 0
-            except BaseException:  # noqa: BLE001  it must not get into the parent's code
-                sys.excepthook(*sys.exc_info())
+            except BaseException as error:  # noqa: BLE001  it must not get into the parent's code
+                traceback.print_exception(error)
             sys.stderr.flush()
             os._exit(code)
         self._living[pid] = job, point
