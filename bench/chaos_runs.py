@@ -114,7 +114,7 @@ class Fleet:
             code = await process.wait()
             self._processes.discard(process)
             if code != -signal.SIGKILL:
-                raise RuntimeError(f"a worker ended with {code}; {self.home / 'worker.log'} says why")
+                raise RuntimeError(f"a worker ended with {code}; {self.home / 'log'} says why")
             self.killed[point] += 1
 
     async def _start(self, point: str) -> asyncio.subprocess.Process:
@@ -127,7 +127,7 @@ class Fleet:
             "PERDURE_LOG_LEVEL": "error",
             "CHAOS_DIES": point,
         }
-        return await start("bench.chaos_runs", self.told.model_dump_json(), self.home, more=ours, log="worker.log")
+        return await start("bench.chaos_runs", self.told.model_dump_json(), self.home, more=ours, says=False)
 
 
 class Runs:
