@@ -31,7 +31,7 @@ Ending = Literal["done", "refused", "parked", "cancelled", "given up", "unknown"
 Sabotage = Literal["", "new key"]
 """How the ledger is broken on purpose, to see that the counting notices."""
 
-PATIENCE: Final = timedelta(minutes=3)
+PATIENCE: Final = timedelta(minutes=15)
 """How long an operation may take to come to an end before it counts as unknown."""
 TRIES: Final = 4
 """How often the naive client tries: once, and three times again."""
@@ -182,7 +182,8 @@ class Naive:
             try:
                 self._doom.before("send")
                 try:
-                    await self._send(operation)
+                    async with asyncio.timeout(2 * self._pace.deadline):
+                        await self._send(operation)
                 finally:
                     self._doom.after("send")
             except Exception:  # noqa: BLE001  this is how people write it

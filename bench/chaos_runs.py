@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bench.chaos_clients import Ending, Told
 
 QUEUE = "chaos"
-AT_ONCE = 60
+AT_ONCE = 40
 """How many runs go on at the same time."""
 AT_ONCE_WHERE_KILLED = 15
 """How many do while workers are killed, so that each kill finds some that have just begun."""

@@ -29,11 +29,11 @@ from bench.chaos_connectors import Doom
 from bench.chaos_plan import Operation
 from sqlalchemy.ext.asyncio import create_async_engine
 
-TOGETHER = 3
+TOGETHER = 4
 """How many operations share a process that is killed: one dies at its point, the others wherever they are then."""
-AT_ONCE = 32
+AT_ONCE = 12
 """How many processes of operations to be killed live at once."""
-CONCURRENCY = 60
+CONCURRENCY = 20
 """How many operations a process that nobody kills has in hand."""
 
 
