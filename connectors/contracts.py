@@ -231,7 +231,7 @@ class Operation(Frozen):
     """The actions that rely on it."""
 
 
-ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples"]
+ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
 
 
 class Contract(Frozen):
@@ -250,6 +250,15 @@ class Contracted(Protocol):
 
         Raises `TargetUnavailable`.
         """
+        ...
+
+
+@runtime_checkable
+class Pinned(Protocol):
+    """What a connector offers besides that was made from a description which somebody keeps and has looked at."""
+
+    def pinned(self) -> Contract | None:
+        """Return the contract in that description: it is relied on from the start, whatever the target says by then."""
         ...
 
 
@@ -286,7 +295,7 @@ class EffectCall(Frozen):
     generation: int = 0
     must: bool = False
     """Whether the run can only go forward: then a refusal is no end, it is parked for a person."""
-    instead_of: str = ""
+    instead_of: str = Field(default="", exclude_if=lambda key: not key)
     """The key of an effect that is gone at the target, where a person has approved that this is sent in its place."""
 
 

@@ -30,7 +30,7 @@ from perdure.connectors.contracts import (
 from perdure.connectors.course import Course, parked, read
 from perdure.connectors.identity import stand
 from perdure.connectors.journal import Intent, Journal
-from perdure.connectors.resolving import resolve
+from perdure.connectors.resolving import resolve, undone
 from perdure.connectors.states import ENDED
 from perdure.connectors.wire import canonical, sha256, understood
 from perdure.errors import EffectParked, NotFound, UnknownAction
@@ -112,6 +112,18 @@ class Ledger:
         """
         return await _to_the_end(self._settle(call))
 
+    async def find_out(self, effect: Effect) -> Effect:
+        """Find out what became of EFFECT, whose run has ended, and return it as it stands then. Nothing is sent.
+
+        Raises `EffectParked` if a person has to, `EffectBusy` while an attempt holds it, and `EffectUnknown` while it may
+        still land or its target cannot be asked.
+        """
+        connector, action = self._known(effect.action)
+        found = await Course(self._journal, connector, _begun(effect, action)).find_out(effect)
+        if found.undo_of and found.state == "succeeded":
+            await undone(self._journal, found.undo_of, found.key)
+        return found
+
     async def resolve(self, resolution: Resolution) -> Effect:
         """Write down what a person says about a parked effect, and return it as it stands then.
 
@@ -151,6 +163,11 @@ class Ledger:
     def action(self, name: str) -> AnyAction:
         """Return the action called NAME. Raises `UnknownAction` with those that there are."""
         return self._known(name)[1]
+
+    def serves(self, name: str) -> bool:
+        """Say whether there is an action called NAME."""
+        connector = self._connectors.get(name.partition(".")[0])
+        return connector is not None and name in connector.actions
 
     def _known(self, name: str) -> tuple[Connector, AnyAction]:
         connector = self._connectors.get(name.partition(".")[0])
@@ -227,9 +244,8 @@ class Ledger:
         found = await self._journal.find(call.effect)
         if found is None or found.state in ENDED:
             return Settled(effect=call.effect, state=found.state if found else None)
-        connector, action = self._known(found.action)
         try:
-            settled = await Course(self._journal, connector, _begun(found, action)).settle(found)
+            settled = await self.find_out(found)
         except EffectParked:
             return Settled(effect=call.effect, state="parked")
         return Settled(effect=call.effect, state=settled.state)

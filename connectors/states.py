@@ -15,8 +15,8 @@ TRANSITIONS: Final[Mapping[EffectState | None, frozenset[EffectState]]] = {
     None: frozenset({"in flight", "failed", "parked"}),
     # Nothing of it can be at the target.
     "proposed": frozenset({"in flight", "failed", "parked"}),
-    # An attempt holds it and looks it up before anything is sent. `proposed` when it is absent and nobody asks any more.
-    "claimed": frozenset({"claimed", "in flight", "succeeded", "failed", "unknown", "parked", "proposed"}),
+    # An attempt holds it and looks it up before anything is sent. `proposed` if it is absent and no run asks for it now.
+    "claimed": frozenset({"claimed", "in flight", "succeeded", "failed", "proposed", "unknown", "parked"}),
     # A request is on its way; `claimed` and `in flight` when the attempt that sent it is gone.
     "in flight": frozenset({"succeeded", "failed", "proposed", "unknown", "claimed", "in flight", "parked"}),
     # The target may have acted and nobody is looking at the moment.
