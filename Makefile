@@ -7,7 +7,7 @@ STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # What a person's shell has set for other projects must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help demo test test-targets test-long check bench setup clean
+.PHONY: help demo test test-targets test-long check bench chaos setup clean
 
 help:
 	@echo 'make demo    watch sixty return requests survive a kill -9'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-long  run the tests that try the same for longer: memory against its oracle, 10,000 operations each'
 	@echo 'make check   run the linters and type checkers'
 	@echo 'make bench   measure what perdure adds to Temporal'
+	@echo 'make chaos   count what happens twice when everything goes wrong'
 	@echo 'make setup   only make .venv'
 	@echo 'make clean   remove .venv and the caches'
 
@@ -44,6 +45,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/python bench/overhead.py
+
+chaos: setup
+	@$(BIN)/python bench/chaos.py
 
 setup: $(STAMP)
 

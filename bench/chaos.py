@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import logging
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ def main() -> None:
     if unknown:
         _parser().error(f"no target {unknown[0]!r}; there are {', '.join(FAULTS_OF)}")
     logging.disable(logging.WARNING)  # what goes wrong here is meant to
+    # Ended from outside, it takes everything down that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     from bench.chaos_report import result, table
     from bench.chaos_stage import Settings, perform

@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import sqlalchemy as sa
 from bench.chaos_connectors import TABLE, Doom, Strikes, argument, connectors
 from bench.chaos_plan import HTTP, Operation, Pace
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perdure.connectors import Connector, EffectCall, UndoCall, effect_key
@@ -30,7 +31,7 @@ Ending = Literal["done", "refused", "parked", "cancelled", "given up", "unknown"
 Sabotage = Literal["", "new key"]
 """How the ledger is broken on purpose, to see that the counting notices."""
 
-PATIENCE: Final = timedelta(minutes=3)
+PATIENCE: Final = timedelta(minutes=15)
 """How long an operation may take to come to an end before it counts as unknown."""
 TRIES: Final = 4
 """How often the naive client tries: once, and three times again."""
@@ -146,7 +147,7 @@ class Ledgered:
                 if not error.retryable:
                     raise
                 await asyncio.sleep((error.retry_after or _PAUSE).total_seconds())
-            except sa.exc.SQLAlchemyError as error:
+            except SQLAlchemyError as error:
                 # The ledger's own database: a step of a workflow is tried again then, too.
                 self.surprises.append(type(error).__name__)
                 await asyncio.sleep(_PAUSE.total_seconds())
@@ -181,7 +182,8 @@ class Naive:
             try:
                 self._doom.before("send")
                 try:
-                    await self._send(operation)
+                    async with asyncio.timeout(2 * self._pace.deadline):
+                        await self._send(operation)
                 finally:
                     self._doom.after("send")
             except Exception:  # noqa: BLE001  this is how people write it

@@ -15,15 +15,15 @@ _NOT_OURS = ("PERDURE_", "TEMPORAL_", "SSL_CERT_", "PYTHONDONTWRITEBYTECODE")
 
 
 async def start(
-    module: str, argument: str, home: Path, *, more: Mapping[str, str] | None = None, log: str = "log"
+    module: str, argument: str, home: Path, *, more: Mapping[str, str] | None = None, says: bool = True
 ) -> asyncio.subprocess.Process:
-    """Start MODULE with ARGUMENT. Its stdout is a pipe, its stderr goes to the file LOG in HOME."""
-    with (home / log).open("ab") as errors:
+    """Start MODULE with ARGUMENT. What it SAYS on stdout is read from a pipe; all else goes to the file `log` in HOME."""
+    with (home / "log").open("ab") as log:
         return await tied.start(
             [sys.executable, "-m", module, argument],
             env=environment(home) | dict(more or {}),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors.fileno(),
+            stdout=asyncio.subprocess.PIPE if says else log.fileno(),
+            stderr=log.fileno(),
         )
 
 

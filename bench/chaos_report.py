@@ -62,6 +62,9 @@ def table(performed: Performed) -> str:
         f"when 25 go on at once, each takes {ledger.ms_at_once} ms with {ledger.writes_at_once:g} writes; the call alone "
         f"{bare.ms_at_once} ms"
     )
+    latest, settle = facts["proxies"]["latest_landing"], performed.settings.pace.settle
+    if latest > settle:
+        lines.append(f"a request landed {latest} s late, and the targets promise {settle} s: this machine is too busy")
     lines += [f"left out: {each}" for each in performed.left_out]
     lines += [f"WRONG: {each}" for each in performed.perdure.wrong[:10]]
     return "\n".join(lines)

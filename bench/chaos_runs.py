@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bench.chaos_clients import Ending, Told
 
 QUEUE = "chaos"
-AT_ONCE = 60
+AT_ONCE = 40
 """How many runs go on at the same time."""
 AT_ONCE_WHERE_KILLED = 15
 """How many do while workers are killed, so that each kill finds some that have just begun."""
@@ -114,7 +114,7 @@ class Fleet:
             code = await process.wait()
             self._processes.discard(process)
             if code != -signal.SIGKILL:
-                raise RuntimeError(f"a worker ended with {code}; {self.home / 'worker.log'} says why")
+                raise RuntimeError(f"a worker ended with {code}; {self.home / 'log'} says why")
             self.killed[point] += 1
 
     async def _start(self, point: str) -> asyncio.subprocess.Process:
@@ -127,7 +127,7 @@ class Fleet:
             "PERDURE_LOG_LEVEL": "error",
             "CHAOS_DIES": point,
         }
-        return await start("bench.chaos_runs", self.told.model_dump_json(), self.home, more=ours, log="worker.log")
+        return await start("bench.chaos_runs", self.told.model_dump_json(), self.home, more=ours, says=False)
 
 
 class Runs:
@@ -276,7 +276,7 @@ async def serve(told: Told) -> None:
     Router.warm_up = _nothing  # type: ignore[assignment, method-assign]
     doom = Doom(os.environ["CHAOS_DIES"])
     DoomedDatabase.doom = doom
-    vars(storage)["Database"] = DoomedDatabase
+    storage.__dict__["Database"] = DoomedDatabase
     operations = [each for each in operations_in(told.operations) if each.lane == "temporal"]
     through = connectors(told.addresses, told.pace, doom=doom, operations=operations)
     plugin = PerdurePlugin(settings, connectors=list(through.values()), pass_through=("bench",))

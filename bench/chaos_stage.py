@@ -65,7 +65,7 @@ class Side:
     """One of the two clients, with a world and books of its own."""
 
     def __init__(self, name: Name, settings: Settings, operations: Sequence[Operation], ledgers: dict[str, str]) -> None:
-        self.name = name
+        self.name: Name = name
         self.facts: dict[str, Any] = {}
         self._settings = settings
         self._operations = operations

@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,11 +29,11 @@ from bench.chaos_connectors import Doom
 from bench.chaos_plan import Operation
 from sqlalchemy.ext.asyncio import create_async_engine
 
-TOGETHER = 3
+TOGETHER = 4
 """How many operations share a process that is killed: one dies at its point, the others wherever they are then."""
-AT_ONCE = 32
+AT_ONCE = 12
 """How many processes of operations to be killed live at once."""
-CONCURRENCY = 60
+CONCURRENCY = 20
 """How many operations a process that nobody kills has in hand."""
 
 
@@ -171,8 +172,8 @@ class Host:
             try:
                 asyncio.run(work(self._told, job, point))
                 code = 0
-            except BaseException:  # noqa: BLE001  it must not get into the parent's code
-                sys.excepthook(*sys.exc_info())
+            except BaseException as error:  # noqa: BLE001  it must not get into the parent's code
+                traceback.print_exception(error)
             sys.stderr.flush()
             os._exit(code)
         self._living[pid] = job, point

@@ -199,7 +199,8 @@ class World:
     async def _by_bytes(self, target: str, address: str) -> None:
         self.addresses[target] = self._url(target, address)
         struck = [each for each in self.operations if each.target == target and each.strike != "none"]
-        for strike in sorted({each.strike for each in struck}):
+        strikes: set[Fault] = {each.strike for each in struck}
+        for strike in strikes:
             faults = self._new_faults()
             faults.script(
                 *_in_a_row(strike, sum(each.strikes for each in struck if each.strike == strike), self.told["seed"])

@@ -244,8 +244,8 @@ class Ledger:
         found = await self._journal.find(call.effect)
         if found is None or found.state in ENDED:
             return Settled(effect=call.effect, state=found.state if found else None)
-        connector, action = self._known(found.action)
         try:
+            connector, action = self._known(found.action)
             settled = await Course(self._journal, connector, _begun(found, action)).find_out(found, last=False)
         except EffectParked:
             return Settled(effect=call.effect, state="parked")

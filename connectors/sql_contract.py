@@ -75,15 +75,16 @@ def _object(columns: Sequence[ReflectedColumn], required: Sequence[str]) -> dict
     return {"type": "object", "properties": properties, "required": cast(list[JsonValue], list(required))}
 
 
-def _schema(column: ReflectedColumn) -> JsonValue:
+def _schema(column: ReflectedColumn) -> dict[str, JsonValue]:
     kind: TypeEngine[object] = column["type"]
+    schema: dict[str, JsonValue]
     try:
         schema = dict(_KINDS.get(kind.python_type, {"type": "string", "format": str(kind).lower()}))
     except NotImplementedError:
         schema = {"type": "string", "format": str(kind).lower()}
     if isinstance(length := getattr(kind, "length", None), int):
         schema["maxLength"] = length
-    return {"anyOf": [schema, {"type": "null"}]} if column["nullable"] and schema else cast(JsonValue, schema)
+    return {"anyOf": [schema, {"type": "null"}]} if column["nullable"] and schema else schema
 
 
 def _has_to_be_given(column: ReflectedColumn) -> bool:

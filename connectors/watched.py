@@ -268,7 +268,8 @@ class Checked(Frozen):
 
     def verdict_on(self, action: str) -> Verdict:
         """Return the worst verdict of the changes that ACTION relies on. The worst come first."""
-        return next((change.verdict for change in self.changes if action in change.actions), "same")
+        found: list[Verdict] = [change.verdict for change in self.changes if action in change.actions]
+        return found[0] if found else "same"
 
 
 class CheckContractCall(Frozen):

@@ -10,7 +10,6 @@ from temporalio.exceptions import ApplicationError
 
 from perdure.connectors.null import Entry, null
 from perdure.errors import InvalidInput
-from perdure.examples.returns_desk.desk_connectors import Reserve, inventory
 from perdure.examples.returns_desk.models import Triage
 from perdure.lineage import Frozen
 from perdure.workflows import (
@@ -109,15 +108,6 @@ class WritesTwice:
         if lap == 0:
             workflow.continue_as_new(1)
         return [first.receipt.key, second.receipt.key]
-
-
-@workflow.defn
-class ReservesPlainly:
-    """Reserves a slot for an order, in no saga."""
-
-    @workflow.run
-    async def run(self, order: str) -> str:
-        return (await act(inventory.reserve, Reserve(order=order))).receipt.key
 
 
 @workflow.defn

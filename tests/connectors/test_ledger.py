@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -348,6 +350,23 @@ async def test_lost_fence_changes_nothing(any_ledger: Ledger, bank: Bank, databa
 
     assert "claimed" == (await any_ledger.get(key_of(call()))).state
     assert "'b-1'" in (await any_ledger.events(key_of(call())))[-1].note
+
+
+@pytest.mark.parametrize("mechanism", ["natural-key", "header"])
+async def test_two_workers_race_on_one_key(database: Database, mechanism: Mechanism) -> None:
+    """Two workers, each with a database of its own, are asked for the same effects at once, and answers are lost."""
+    bank = Bank(target=AT_ONCE.model_copy(update={"mechanism": mechanism}), lands_anyway=True)
+    bank.sends = [EffectUnknown("gone"), None] * 5
+    second = Database(database.url)
+    workers = [Ledger(each, {"bank": bank}) for each in (database, second)]
+    calls = [call(name=f"pay-{number}") for number in range(5)]
+
+    done = await asyncio.gather(*(persist(partial(worker.perform, each)) for each in calls for worker in workers))
+
+    await second.close()
+    assert dict.fromkeys(map(key_of, calls), 1) == Counter(bank.paid)
+    assert len(calls) == len({result.receipt.key for result in done})
+    assert all(one == other for one, other in zip(done[::2], done[1::2], strict=True))
 
 
 @pytest.mark.parametrize("mechanism", ["none", "natural-key", "header"])

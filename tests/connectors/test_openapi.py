@@ -360,8 +360,9 @@ async def test_breaking_changes(
     server.answers = [reply(200, _with(pointer, value))]
     watch = Watch.over(sqlite_database, {"shop": shop}, fresh=timedelta(0))
 
+    held_back = await watch.guard.before(shop, shop.actions["shop.refund"])
     with pytest.raises(ContractDrifted, match=said):
-        await Ledger(sqlite_database, {"shop": shop}, guard=watch.guard).perform(call("shop.refund", order="R", amount=5))
+        await held_back.execute(shop.actions["shop.refund"], shop.args("refund", order="R", amount=5), ATTEMPT)
     await shop.close()
 
     assert ["GET /api.json"] == [" ".join(head.split()[:2]) for head in server.heads]

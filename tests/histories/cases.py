@@ -16,6 +16,7 @@ from typing import Any
 import toy_workflows as toys
 from box import Box
 from box_workflows import Packing, Packs, Puts
+from reserving_workflows import ReservesPlainly
 from returns_kit import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
 from temporalio.client import WorkflowFailureError
 from workflow_kit import parked
@@ -41,7 +42,7 @@ TOYS = [
     toys.Converses,
     toys.Keeps,
     toys.Remembers,
-    toys.ReservesPlainly,
+    ReservesPlainly,
     toys.Unwinds,
     toys.WritesTwice,
     Packs,
@@ -197,7 +198,7 @@ async def _saga_cancelled(scene: Scene) -> Handle:
 
 async def _act_cancelled(scene: Scene) -> Handle:
     await scene.desk.shop.faults(next=["lose response"])
-    handle = await scene.start(toys.ReservesPlainly.run, "R-1")
+    handle = await scene.start(ReservesPlainly.run, "R-1")
     while not (await scene.desk.shop.ask("GET", "/reservations"))[1]:  # noqa: ASYNC110  the shop only counts
         await asyncio.sleep(0.02)
     await handle.cancel()
