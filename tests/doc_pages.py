@@ -82,7 +82,7 @@ class Page:
         """Return the relative links that lead nowhere, from a folder, file or heading that is not there."""
         return [link for link in _LINK.findall(self.prose) if not _SCHEME.match(link) and not self._leads_somewhere(link)]
 
-    def run(self, folder: Path, *, temporal_address: str, seconds: float = 60) -> str:
+    def run(self, folder: Path, *, temporal_address: str, seconds: float = 100) -> str:
         """Run the page's script in FOLDER and return what it printed. Raises `AssertionError` with that if it fails."""
         for block in self.blocks:
             if block.file:
