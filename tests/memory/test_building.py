@@ -62,7 +62,7 @@ async def _orders(memory: Memory, to_remember: Say, numbers: range) -> None:
 
 
 async def test_index_made_anew_is_the_same(memory: Memory, index: Index, clock: Clock, to_remember: Say) -> None:
-    """After a rebuild from SQL each point is what it was: times, scope, words, and the vector as exactly as it is stored."""
+    """After a rebuild from SQL each point is what it was: times, scope, words, and the vector as it is stored."""
     await _orders(memory, to_remember, range(20))
     clock.move(timedelta(days=1))
     await _orders(memory, to_remember, range(5))
