@@ -186,5 +186,5 @@ def _columns(table: type[SQLModel]) -> sa.sql.base.ReadOnlyColumnCollection[str,
     return columns
 
 
-def _key(table: type[SQLModel]) -> list[sa.Column[Any]]:
+def _key(table: type[SQLModel]) -> list[sa.ColumnElement[Any]]:
     return list(sa.inspect(table).primary_key)
