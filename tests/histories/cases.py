@@ -201,7 +201,7 @@ async def _keeps(scene: Scene) -> Handle:
     return handle
 
 
-async def _swept(scene: Scene) -> Handle:
+async def _memory_swept(scene: Scene) -> Handle:
     handle = await scene.start("perdure.sweep_memory", SweepCall())
     await handle.result()
     return handle
@@ -273,7 +273,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "continuation": _continuation,
     "remembers": _remembers,
     "keeps": _keeps,
-    "swept": _swept,
+    "memory-swept": _memory_swept,
     "memory-requested": _requested,
     "compared": _compared,
     "checked": _checked,
