@@ -19,6 +19,8 @@ from perdure.connectors.watched import (
     Reconciled,
     RepairCall,
     Repaired,
+    SweepCall,
+    Swept,
 )
 from perdure.errors import InvalidInput
 from perdure.memory.contracts import RecallReceipt
@@ -28,10 +30,10 @@ from perdure.memory.verbs import (
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
-    SweepCall,
-    Swept,
     Verified,
 )
+from perdure.memory.verbs import SweepCall as SweepMemoryCall
+from perdure.memory.verbs import Swept as SweptMemories
 from perdure.workflows.approvals import approval
 from perdure.workflows.run import current_run
 from perdure.workflows.steps import execute, perform
@@ -56,6 +58,24 @@ class Reconcile:
             Reconciled,
             id="reconcile",
             summary=f"Compare the ledger with {call.connector}",
+            timeout=timedelta(hours=1),
+            retries=_PATIENT,
+        )
+
+
+@workflow.defn(name="perdure.sweep")
+class Sweep:
+    """Finds out what became of effects that runs have left open when they ended."""
+
+    @workflow.run
+    async def run(self, call: SweepCall) -> Swept:
+        """Return what became of them; what nobody can tell waits for a person."""
+        return await execute(
+            "perdure.sweep",
+            call,
+            Swept,
+            id="sweep",
+            summary=f"Look up what {call.connector or 'ended runs'} left open",
             timeout=timedelta(hours=1),
             retries=_PATIENT,
         )
@@ -132,13 +152,13 @@ class SweepMemory:
     """Erases the memories whose time has been over for longer than their retention class keeps them."""
 
     @workflow.run
-    async def run(self, call: SweepCall) -> Swept:
+    async def run(self, call: SweepMemoryCall) -> SweptMemories:
         """Return what was erased, or would be."""
         step = current_run().step("sweep")
         return await execute(
             "perdure.sweep_memory",
             call.model_copy(update={"step": step}),
-            Swept,
+            SweptMemories,
             id=step.name,
             summary="List what a sweep would erase" if call.dry_run else "Erase memories whose time is over",
             timeout=timedelta(hours=1),
@@ -179,5 +199,5 @@ class RequestMemory:
         )
 
 
-WORKFLOWS = [Reconcile, CheckContract, Repair, SweepMemory, RequestMemory]
+WORKFLOWS = [Reconcile, Sweep, CheckContract, Repair, SweepMemory, RequestMemory]
 """What every worker serves besides its own."""
