@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -18,7 +18,7 @@ from perdure.commands.session import client_settings, connected
 from perdure.commands.watching import run_on_worker, schedule_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallReceipt, Scope
 from perdure.memory.verbs import (
     ForgetCall,
     HoldCall,
@@ -42,23 +42,13 @@ if TYPE_CHECKING:
 async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None) -> None:
     """Print what bears on QUERY. What the records say is read here, so that no history holds it."""
     call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of)
-    answer = await _ask(options, MemoryRequest(find=call))
-    assert answer.found is not None
-    found = answer.found
-    async with _records(client_settings()) as memory:
-        times = {"valid_at": found.valid_at or found.as_of, "known_at": found.as_of}
-        hits = []
-        for memory_id, _, score in found.returned:
-            try:
-                hits.append((await memory.get(memory_id, scope, **times), score))
-            except NotFound:  # erased since
-                continue
+    async with _recalling(options) as memory:
+        hits = (await memory.recall(call)).hits
     if options.format is Format.text and hits:
-        _table(("SCORE", "MEMORY", "RECORDED", "SAYS"), [(f"{score:.3f}", *_row(each)) for each, score in hits])
+        rows = [(f"{hit.score:.3f}", *_row(hit.record)) for hit in hits]
+        _table(("SCORE", "MEMORY", "RECORDED", "SAYS"), rows)
         return
-    _print(
-        options, [{"score": score, "record": each.model_dump(mode="json")} for each, score in hits], "nothing bears on it"
-    )
+    _print(options, [hit.model_dump(mode="json") for hit in hits], "nothing bears on it")
 
 
 async def list_records(
@@ -221,6 +211,14 @@ async def sweep(session: Session, options: Options, *, dry_run: bool, every: tim
     say(f"{swept.versions} versions {'would be erased' if dry_run else 'erased'}, {swept.held} held")
 
 
+async def serve_mcp(options: Options, scope: Scope, verbs: frozenset[str]) -> None:
+    """Serve SCOPE over MCP until stdin ends."""
+    from perdure.memory.mcp_server import mcp_server
+
+    async with _recalling(options) as memory:
+        await mcp_server(memory, scope, verbs).run_stdio_async()
+
+
 def cli_step(verb: str) -> StepRef:
     """Return who asks: this command, now, as the user of this terminal."""
     moment = datetime.now(UTC).isoformat()
@@ -230,36 +228,59 @@ def cli_step(verb: str) -> StepRef:
 
 async def _ask(options: Options, request: MemoryRequest) -> MemoryAnswer:
     """Return what the owner of the index answers to REQUEST: this process if nobody else is, else the worker."""
-    settings = client_settings()
-    if settings.index_url or settings.index_path.is_dir():
-        try:
-            async with _opened(settings) as memory:
-                return await _answer(memory, request)
-        except IndexOwned:
-            pass
-    async with connected(options) as session:
+    async with AsyncExitStack() as stack:
+        memory = await _own(stack, client_settings())
+        if memory is not None:
+            return await _answer(memory, request)
+        session = await stack.enter_async_context(connected(options))
         return await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
+
+
+@asynccontextmanager
+async def _recalling(options: Options) -> AsyncIterator[Memory]:
+    """Yield a memory that can recall: with the index if nobody owns it, else by way of the worker."""
+    from perdure.memory.unindexed import records_only
+    from perdure.storage import open_database
+
+    settings = client_settings()
+    async with AsyncExitStack() as stack:
+        memory = await _own(stack, settings)
+        if memory is None:
+            session = await stack.enter_async_context(connected(options))
+
+            async def find(call: RecallCall) -> RecallReceipt:
+                request = MemoryRequest(find=call)
+                answer = await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
+                assert answer.found is not None
+                return answer.found
+
+            database = await stack.enter_async_context(open_database(settings.database))
+            memory = records_only(database, find=find)
+        yield memory
+
+
+async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
+    """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
+    from perdure.memory.store import open_memory
+    from perdure.storage import open_database
+
+    if not settings.index_url and not settings.index_path.is_dir():
+        return None
+    database = await stack.enter_async_context(open_database(settings.database))
+    try:
+        return await stack.enter_async_context(open_memory(settings, database))
+    except IndexOwned:
+        return None
 
 
 async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
     from perdure.memory.verbs import Changed
 
-    if request.find is not None:
-        return MemoryAnswer(found=(await memory.recall(request.find)).receipt)
     if request.forget is not None:
         return MemoryAnswer(forgotten=await memory.forget(request.forget))
     if request.verify is not None:
         return MemoryAnswer(verified=await memory.verify(request.verify))
     return MemoryAnswer(reindexed=Changed(count=await memory.reindex()))
-
-
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Memory]:
-    from perdure.memory.store import open_memory
-    from perdure.storage import open_database
-
-    async with open_database(settings.database) as database, open_memory(settings, database) as memory:
-        yield memory
 
 
 @asynccontextmanager

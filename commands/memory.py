@@ -12,7 +12,7 @@ import typer
 
 from perdure.commands.options import Options, takes_options
 from perdure.commands.output import say
-from perdure.commands.session import client_settings, perform
+from perdure.commands.session import perform
 from perdure.commands.spans import moment, span
 from perdure.errors import InvalidInput
 
@@ -295,7 +295,7 @@ def sweep(
 @app.command("serve-mcp")
 @takes_options
 def serve_mcp(
-    options: Options,  # noqa: ARG001  the protocol says what is printed
+    options: Options,
     *,
     user: UserOption = None,
     agent: AgentOption = None,
@@ -308,16 +308,17 @@ def serve_mcp(
 ) -> None:
     """Serve this one scope's memory over MCP on stdin and stdout, for an agent outside of perdure.
 
-    The index has to be free, or on a Qdrant server: stop the worker, or set PERDURE_INDEX_URL.
+    Where a worker owns the index, recalls go through it.
     """
-    from perdure.memory.mcp_server import VERBS, serve
+    from perdure.commands.memories import serve_mcp as work
+    from perdure.memory.mcp_server import VERBS
 
     verbs = frozenset(allow or ["recall"])
     if strange := verbs - VERBS:
         raise InvalidInput(f"--allow {min(strange)}: choose from {', '.join(sorted(VERBS))}")
     scope = scope_of(tenant, agent, user, session)
     say(f"serving {scope} on stdin and stdout: {', '.join(sorted(verbs))}")
-    asyncio.run(serve(client_settings(), scope, verbs))
+    asyncio.run(work(options, scope, verbs))
 
 
 def scope_of(tenant: str, agent: str | None, user: str | None, session: str | None) -> Scope:

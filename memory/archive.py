@@ -144,7 +144,7 @@ def _read(number: int, line: str) -> tuple[str, dict[str, object]]:
 
 
 def _check_record(number: int, values: dict[str, object]) -> None:
-    scope = Scope(**{name: values[f"scope_{name}"] for name in ("tenant", "agent", "user", "session")})
+    scope = Scope.model_validate({name: values[f"scope_{name}"] for name in ("tenant", "agent", "user", "session")})
     named = version_id_of(
         scope_key(scope), str(values["memory_id"]), int(str(values["epoch"])), int(str(values["version"]))
     )
@@ -186,5 +186,5 @@ def _columns(table: type[SQLModel]) -> sa.sql.base.ReadOnlyColumnCollection[str,
     return columns
 
 
-def _key(table: type[SQLModel]) -> list[sa.Column[Any]]:
-    return list(sa.inspect(table).local_table.primary_key.columns)
+def _key(table: type[SQLModel]) -> list[sa.ColumnElement[Any]]:
+    return list(sa.inspect(table).primary_key)

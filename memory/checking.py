@@ -81,12 +81,15 @@ async def _check_points(database: Database, embedder: Embedder | None, page: Seq
         right = point(rows[entry.version_id], entry.vector)
         if replace(entry, words=NO_WORDS) != replace(right, words=NO_WORDS):
             found.misplaced.append(entry.version_id)
-        elif not _same_words(entry.words, right.words):
-            found.misread.append(entry.version_id)
     if embedder is not None:
         vectors = await embedder.embed([rows[entry.version_id].content for entry in placed])
         pairs = zip(placed, vectors, strict=True)
-        found.misread += [entry.version_id for entry, vector in pairs if _cosine(entry.vector, vector) < NEARLY]
+        found.misread += [
+            entry.version_id
+            for entry, vector in pairs
+            if _cosine(entry.vector, vector) < NEARLY
+            or not _same_words(entry.words, point(rows[entry.version_id], vector).words)
+        ]
 
 
 async def _check_rows(database: Database, found: _Found) -> None:

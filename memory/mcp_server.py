@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import Origin, RecallCall, RememberCall, Scope
 from perdure.memory.verbs import ForgetCall
-from perdure.settings import Settings
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -86,12 +85,3 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
     if "forget" in allow:
         server.add_tool(forget, annotations=ToolAnnotations(destructive_hint=True))
     return server
-
-
-async def serve(settings: Settings, scope: Scope, allow: frozenset[str]) -> None:
-    """Serve SCOPE's memory on stdin and stdout until stdin ends. Raises `IndexOwned` if a worker has the embedded index."""
-    from perdure.memory.store import open_memory
-    from perdure.storage import open_database
-
-    async with open_database(settings.database) as database, open_memory(settings, database) as memory:
-        await mcp_server(memory, scope, allow).run_stdio_async()

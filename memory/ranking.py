@@ -85,8 +85,9 @@ class Ranked:
     @property
     def why(self) -> Why:
         """The reasons, for people."""
+        told = {name: round(value, 6) for name, value in self.signs._asdict().items()}
         ranks = {"dense_rank": self.candidate.dense_rank, "lexical_rank": self.candidate.lexical_rank}
-        return Why(**{name: round(value, 6) for name, value in self.signs._asdict().items()}, **ranks)
+        return Why.model_validate({**told, **ranks})
 
 
 def rank(

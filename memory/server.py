@@ -15,6 +15,7 @@ from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
     from qdrant_client.models import Condition, Filter, PointStruct, Record
+    from qdrant_client.models import Vector as VectorOf
 
 BATCH = 256
 
@@ -284,7 +285,7 @@ def _wanted(where: Where) -> list[Condition]:
 def _struct(point: Point) -> PointStruct:
     from qdrant_client.models import PointStruct, SparseVector
 
-    vectors: dict[str, list[float] | SparseVector] = {"dense": list(point.vector)}
+    vectors: dict[str, VectorOf] = {"dense": list(point.vector)}
     if point.words.numbers:
         vectors["words"] = SparseVector(indices=list(point.words.numbers), values=list(point.words.weights))
     payload = {"scope": point.scope, "since": point.since, "until": point.until, "kind": point.kind}

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
@@ -166,7 +167,7 @@ class Memory(Keeping):
         now = self._now()
         try:
             await self._database.transact(lambda connection: usage.note(connection, call, hits, now))
-        except sa.exc.DBAPIError as error:  # a count that is lost is no reason to know nothing
+        except DBAPIError as error:  # a count that is lost is no reason to know nothing
             log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
     async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:

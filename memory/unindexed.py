@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NoReturn
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import datetime
+from typing import NoReturn, TypeAlias
 
-from perdure.errors import Unreachable
+from perdure.errors import NotFound, Unreachable
+from perdure.memory.contracts import Recall, RecallCall, RecallHit, RecallReceipt
 from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Point, Where
 from perdure.memory.lexical import NO_WORDS, Words
 from perdure.memory.store import Memory
 from perdure.storage import Database
 
+Find: TypeAlias = Callable[[RecallCall], Awaitable[RecallReceipt]]
+"""How the owner of the index is asked."""
 
-def records_only(database: Database) -> Memory:
-    """Return a memory that can do everything but what needs the index: recall, verify and reindex raise `Unreachable`."""
-    return Memory(database, _NoIndex(), _NoEmbedder())
+
+def records_only(database: Database, *, find: Find | None = None) -> Memory:
+    """Return a memory that can do everything but what needs the index: verify and reindex raise `Unreachable`.
+
+    So does recall, unless FIND asks the owner of the index for it; what the records say is then read here.
+    """
+    return _Records(database, _NoIndex(), _NoEmbedder()) if find is None else _Asking(database, find)
+
+
+class _Records(Memory):
+    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
+        """Leave it to the owner of the index, which reads the outbox."""
+        self._latest = at if self._latest is None else max(self._latest, at)
+
+
+class _Asking(_Records):
+    def __init__(self, database: Database, find: Find) -> None:
+        super().__init__(database, _NoIndex(), _NoEmbedder())
+        self._find = find
+
+    async def recall(self, call: RecallCall) -> Recall:
+        """Return what the owner of the index finds, checked against SQL once more."""
+        receipt = await self._find(call)
+        hits = []
+        for memory_id, version, score in receipt.returned:
+            times = {"valid_at": receipt.valid_at or receipt.as_of, "known_at": receipt.as_of}
+            with contextlib.suppress(NotFound):  # erased since
+                record = await self.get(memory_id, call.scope, **times)
+                if record.version == version:
+                    hits.append(RecallHit(record=record, score=score))
+        return Recall(hits=tuple(hits), receipt=receipt)
 
 
 class _NoIndex:

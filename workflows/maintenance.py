@@ -23,7 +23,6 @@ from perdure.connectors.watched import (
     Swept,
 )
 from perdure.errors import InvalidInput
-from perdure.memory import verbs
 from perdure.memory.contracts import RecallReceipt
 from perdure.memory.verbs import (
     Changed,
@@ -33,6 +32,8 @@ from perdure.memory.verbs import (
     ReindexCall,
     Verified,
 )
+from perdure.memory.verbs import SweepCall as SweepMemoryCall
+from perdure.memory.verbs import Swept as SweptMemories
 from perdure.workflows.approvals import approval
 from perdure.workflows.run import current_run
 from perdure.workflows.steps import execute, perform
@@ -151,13 +152,13 @@ class SweepMemory:
     """Erases the memories whose time has been over for longer than their retention class keeps them."""
 
     @workflow.run
-    async def run(self, call: verbs.SweepCall) -> verbs.Swept:
+    async def run(self, call: SweepMemoryCall) -> SweptMemories:
         """Return what was erased, or would be."""
         step = current_run().step("sweep")
         return await execute(
             "perdure.sweep_memory",
             call.model_copy(update={"step": step}),
-            verbs.Swept,
+            SweptMemories,
             id=step.name,
             summary="List what a sweep would erase" if call.dry_run else "Erase memories whose time is over",
             timeout=timedelta(hours=1),

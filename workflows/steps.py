@@ -136,12 +136,21 @@ async def recall(
     scope: Scope,
     limit: int = 5,
     as_of: datetime | None = None,
+    kinds: Sequence[Kind] = (),
+    subject: str | None = None,
+    since: datetime | None = None,
+    before: datetime | None = None,
+    recency: float = 0.0,
+    importance: float = 0.0,
+    explain: bool = False,
     name: str | None = None,
     summary: str | None = None,
 ) -> Recall:
     """Return up to LIMIT live memory records in SCOPE that bear on QUERY, best first, with the recall receipt.
 
-    AS_OF asks what was known and held then.
+    AS_OF asks what was known and held then. Of all records only those of KINDS, of exactly SUBJECT, and true SINCE or
+    BEFORE a moment. RECENCY and IMPORTANCE are what a record of now, and one of importance 1, gets added to its score.
+    With EXPLAIN each hit says why it came.
     A look-up without effect, so it runs as a local activity: one event instead of six.
     """
     step = current_run().step(name or "recall")
@@ -149,7 +158,20 @@ async def recall(
         found: Recall = await workflow.execute_local_activity(
             "perdure.recall",
             activity_id=step.name,
-            arg=RecallCall(step=step, query=query, scope=scope, limit=limit, as_of=as_of),
+            arg=RecallCall(
+                step=step,
+                query=query,
+                scope=scope,
+                limit=limit,
+                as_of=as_of,
+                kinds=tuple(kinds),
+                subject=subject,
+                since=since,
+                before=before,
+                recency=recency,
+                importance=importance,
+                explain=explain,
+            ),
             result_type=Recall,
             summary=summary or f"Recall what is known of {named_scope(scope)}",
             start_to_close_timeout=timedelta(seconds=30),

@@ -21,7 +21,7 @@ from perdure.storage import open_database
 @pytest.fixture
 def desk(desk: Perdure) -> Perdure:
     """Run `perdure` while a worker owns the index and polls."""
-    until(lambda: desk("memory", "sweep", "--dry-run").code == Exit.OK)
+    until(lambda: desk("memory", "sweep", "--dry-run").code == Exit.OK, seconds=100)
     return desk
 
 

@@ -30,8 +30,8 @@ from perdure.connectors.null import NullConnector
 from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall, SweepCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
-from perdure.memory import verbs
 from perdure.memory.verbs import MemoryRequest, VerifyCall
+from perdure.memory.verbs import SweepCall as SweepMemoryCall
 from perdure.settings import KiB
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun
@@ -268,8 +268,8 @@ async def _keeps(scene: Scene) -> Handle:
     return handle
 
 
-async def _memories_swept(scene: Scene) -> Handle:
-    handle = await scene.start("perdure.sweep_memory", verbs.SweepCall())
+async def _memory_swept(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.sweep_memory", SweepMemoryCall())
     await handle.result()
     return handle
 
@@ -379,11 +379,11 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "converses-on": _converses_on,
     "converses-by-plan": _converses_by_plan,
     "remembers": _remembers,
+    "keeps": _keeps,
+    "memory-swept": _memory_swept,
+    "memory-requested": _requested,
     "parked": _parked,
     "partially-compensated": _partially_compensated,
-    "keeps": _keeps,
-    "memories-swept": _memories_swept,
-    "memory-requested": _requested,
     "compared": _compared,
     "swept": _swept,
     "checked": _checked,

@@ -337,6 +337,32 @@ async def test_says_when_files_could_not_be_cleaned(
         assert [] == _found(tmp_path)
 
 
+READS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT COUNT(*) FROM memory_record").fetchone()[0])
+connection.close()
+"""
+
+
+async def test_what_is_written_after_an_erasure_is_kept(
+    sqlite_database: Database, sqlite_memory: Memory, tmp_path: Path, *, to_remember: Say, to_forget: Forget
+) -> None:
+    """An erasure leaves SQLite's locks in place: another process that comes and goes takes no write away."""
+
+    async def counted() -> str:
+        reads = [sys.executable, "-c", READS, str(tmp_path / "perdure.db")]
+        process = await asyncio.create_subprocess_exec(*reads, stdout=asyncio.subprocess.PIPE)
+        return (await process.communicate())[0].decode().strip()
+
+    await sqlite_memory.remember(to_remember(SECRET, memory_id="pet"))
+    await sqlite_memory.forget(to_forget("erase", "pet"))
+    before = await counted()
+    await sqlite_memory.remember(to_remember("Ada lives in Graz"))
+
+    assert ("0", "1") == (before, await counted())
+
+
 async def test_cache_lets_go(sqlite_database: Database, index: EdgeIndex, to_remember: Say, to_forget: Forget) -> None:
     """The embedder's cache of recent texts keeps nothing of what was erased."""
     embedder = MiniLm()

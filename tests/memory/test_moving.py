@@ -17,7 +17,7 @@ from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, Recall, customer
 from perdure.memory.contracts import Origin
 from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import Entry, Point
+from perdure.memory.index import Point
 from perdure.memory.unindexed import records_only
 from perdure.memory.verbs import FeedbackCall, ForgetCall, StatsCall, VerifyCall
 from perdure.storage import Database, open_database
@@ -152,8 +152,8 @@ async def test_import_of_another_text_is_refused(tmp_path: Path, clock: Clock, t
 # Verification
 
 
-async def _entries(index: EdgeIndex) -> list[Entry]:
-    entries: list[Entry] = []
+async def _entries(index: EdgeIndex) -> list[Point]:
+    entries: list[Point] = []
     while page := await index.scan(after=entries[-1].version_id if entries else "", limit=2):
         entries += page
     return entries
