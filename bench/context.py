@@ -204,7 +204,14 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
 async def measure(client: Client, variant: str, turns: int) -> Cost:
     """Run VARIANT for TURNS turns and return what a turn took."""
     queue = "inline" if variant == "inline" else "governed"
-    handle = await client.start_workflow(f"bench.{variant}", turns, id=f"{variant}-{uuid.uuid4()}", task_queue=queue)
+    handle = await client.start_workflow(
+        f"bench.{variant}",
+        turns,
+        id=f"{variant}-{uuid.uuid4()}",
+        task_queue=queue,
+        # Long, so that a busy machine doesn't put late workflow tasks and their repetitions into what is counted.
+        task_timeout=timedelta(seconds=60),
+    )
     await handle.result()
     # Without the plugin's data converter on the way, so that what is counted is what the server keeps.
     events = [event async for event in handle.fetch_history_events()]
