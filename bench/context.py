@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
@@ -33,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.lineage import Frozen
     from perdure.workflows import Context, Conversation, act, generate
 
-BAR = 1.6 * 1024
+BAR = 1600
 """How many bytes of history a model call and its tool may take."""
 
 QUESTION = "The parcel of order R-1024 came open and two of the six glasses in it are broken. What can you do for me?"
@@ -188,9 +189,13 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
     ]
     (home / "next.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
     settings = Settings(home=home, models=home / "models.toml", log_level="error")
+    # The SDK writes its warnings to stdout, where the result goes.
+    quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    runtime = Runtime(telemetry=TelemetryConfig(logging=quiet))
     async with DevServer(home / "server", headless=True, port=0, in_memory=True) as server:
-        bare = await Client.connect(server.address, data_converter=pydantic_data_converter)
-        governed = await Client.connect(server.address, plugins=[PerdurePlugin(settings, connectors=[Orders()])])
+        bare = await Client.connect(server.address, data_converter=pydantic_data_converter, runtime=runtime)
+        plugin = PerdurePlugin(settings, connectors=[Orders()])
+        governed = await Client.connect(server.address, plugins=[plugin], runtime=runtime)
         async with (
             Worker(bare, task_queue="inline", workflows=[Inline], activities=[model, tool]),
             Worker(governed, task_queue="governed", workflows=[Looks, Acts]),
