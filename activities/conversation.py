@@ -29,7 +29,7 @@ from perdure.workflows.conversation_model import (
 
 if TYPE_CHECKING:
     from perdure.activities.steps import Rooms
-    from perdure.memory.messages import Window
+    from perdure.memory.messages import Message, Window
     from perdure.memory.packing import Entitled
 
 _SUMMARY = OutputRef(
@@ -81,13 +81,12 @@ class ConversationActivities:
 
     @activity.defn(name="perdure.summarise")
     async def summarise(self, call: SummariseCall) -> Summarised:
-        """Sum up all but the newest messages that fill a third of the context, together with the summary before."""
+        """Sum up all but the newest messages that fill a quarter of the context, together with the summary before."""
         from perdure.memory.messages import Summary, summary_id
 
         rooms, step, ref = self._rooms, _step(call), call.conversation
         window = await rooms.messages.window(ref, call.tokens)
-        kept = await rooms.messages.window(ref, call.tokens // 3)
-        older = window.messages[: len(window.messages) - len(kept.messages)]
+        older = _older(window, call.tokens)
         if not older:
             return Summarised(summary=ref.summary)
         last = older[-1]
@@ -174,5 +173,13 @@ def _step(call: ForRun) -> StepRef:
 
 
 def _full(window: Window, packed: Packed, tokens: int) -> bool:
-    """Say whether the messages have come near to filling the context: then the oldest are to be summed up."""
-    return len(window.messages) > 2 and (packed.left_out > 0 or packed.tokens > tokens * 3 // 4)
+    """Say whether the messages come near to filling the context: then the oldest are to be summed up."""
+    filled = sum(message.tokens for message in window.messages)
+    return bool(_older(window, tokens)) and (packed.left_out > 0 or filled > tokens * 3 // 4)
+
+
+def _older(window: Window, tokens: int) -> tuple[Message, ...]:
+    """Return what a summary would stand for: all messages but the newest that have a quarter of TOKENS."""
+    from perdure.memory.messages import newest
+
+    return window.messages[: len(window.messages) - newest(window.messages, tokens // 4)]

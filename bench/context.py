@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
@@ -33,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.lineage import Frozen
     from perdure.workflows import Context, Conversation, act, generate
 
-BAR = 1.6 * 1024
+BAR = 1600
 """How many bytes of history a model call and its tool may take."""
 
 QUESTION = "The parcel of order R-1024 came open and two of the six glasses in it are broken. What can you do for me?"
@@ -188,9 +189,13 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
     ]
     (home / "next.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
     settings = Settings(home=home, models=home / "models.toml", log_level="error")
+    # The SDK writes its warnings to stdout, where the result goes.
+    quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    runtime = Runtime(telemetry=TelemetryConfig(logging=quiet))
     async with DevServer(home / "server", headless=True, port=0, in_memory=True) as server:
-        bare = await Client.connect(server.address, data_converter=pydantic_data_converter)
-        governed = await Client.connect(server.address, plugins=[PerdurePlugin(settings, connectors=[Orders()])])
+        bare = await Client.connect(server.address, data_converter=pydantic_data_converter, runtime=runtime)
+        plugin = PerdurePlugin(settings, connectors=[Orders()])
+        governed = await Client.connect(server.address, plugins=[plugin], runtime=runtime)
         async with (
             Worker(bare, task_queue="inline", workflows=[Inline], activities=[model, tool]),
             Worker(governed, task_queue="governed", workflows=[Looks, Acts]),
@@ -204,7 +209,14 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
 async def measure(client: Client, variant: str, turns: int) -> Cost:
     """Run VARIANT for TURNS turns and return what a turn took."""
     queue = "inline" if variant == "inline" else "governed"
-    handle = await client.start_workflow(f"bench.{variant}", turns, id=f"{variant}-{uuid.uuid4()}", task_queue=queue)
+    handle = await client.start_workflow(
+        f"bench.{variant}",
+        turns,
+        id=f"{variant}-{uuid.uuid4()}",
+        task_queue=queue,
+        # Long, so that a busy machine doesn't put late workflow tasks and their repetitions into what is counted.
+        task_timeout=timedelta(seconds=60),
+    )
     await handle.result()
     # Without the plugin's data converter on the way, so that what is counted is what the server keeps.
     events = [event async for event in handle.fetch_history_events()]

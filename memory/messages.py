@@ -34,6 +34,7 @@ class Message:
     role: Role
     name: str
     content: JsonValue
+    tokens: int = 0
 
     @property
     def entry(self) -> dict[str, JsonValue]:
@@ -225,6 +226,15 @@ class Messages:
         )
 
 
+def newest(messages: Sequence[Message], tokens: int) -> int:
+    """Return how many of MESSAGES, from the last one back, have TOKENS together: at least one, if there is one."""
+    count = 0
+    while count < len(messages) and (tokens > 0 or not count):
+        count += 1
+        tokens -= messages[-count].tokens
+    return count
+
+
 def summary_id(last: Message, before: str, task: str) -> str:
     """Return the id of the summary by TASK that stands for everything up to LAST and takes over the one called BEFORE."""
     return _digest([last.id, before, task])
@@ -261,7 +271,7 @@ def _digest(value: list[JsonValue] | list[str]) -> str:
 
 
 def _message(row: MessageRow) -> Message:
-    return Message(row.id, row.position, row.number, cast(Role, row.role), row.name, json.loads(row.content))
+    return Message(row.id, row.position, row.number, cast(Role, row.role), row.name, json.loads(row.content), row.tokens)
 
 
 def _summary(connection: sa.Connection, id: str) -> Summary | None:

@@ -12,6 +12,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from perdure.lineage import digest
 from perdure.timetravel import Scribe, Step, Timeline, read_timeline
 
 FOLDER = Path(__file__).parent / "histories"
@@ -267,3 +268,22 @@ def _only_activity(name: str) -> str:
         if event.HasField("activity_task_scheduled_event_attributes")
     ]
     return found
+
+
+async def test_a_turn_of_a_conversation_is_told_like_any_model_call() -> None:
+    """Steps whose record is kept short have their names, their model and its whole record all the same."""
+    recorded = FOLDER.parent.parent / "histories/converses@0.1.0.json"
+    told = await read_timeline(WorkflowHistory.from_json("converses", recorded.read_text()).events, pydantic_data_converter)
+
+    assert [
+        ("remember", "remember"),
+        ("recall", "recall"),
+        ("generate", "generate:triage"),
+        ("act", "null.read"),
+    ] == [(step.kind, step.name) for step in told.steps]
+    turn = told.steps[2]
+    assert turn.model is not None
+    assert ("triage", "local-small") == (turn.model.task, turn.model.deployment)
+    assert turn.model.prompt_digest.startswith("sha256:")
+    assert digest(dict(turn.result or {})["value"]) == turn.model.answer_digest  # type: ignore[arg-type]  # JSON
+    assert 1 == told.run.model_calls

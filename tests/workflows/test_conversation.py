@@ -183,7 +183,7 @@ async def test_the_oldest_messages_are_summed_up(desk: Open, stub: Stub) -> None
         await handle.result()
 
         names = activity_names(await handle.fetch_history())
-        assert "perdure.summarise" in names
+        assert 1 <= names.count("perdure.summarise") <= 3
         summary, *rest = shown(stub)["conversation"]
         assert ("summary", "they greeted each other") == (summary["role"], summary["content"])
         assert 15 == summary["messages"] + len(rest)
