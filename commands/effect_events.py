@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from perdure.connectors.watched import StreamEvent
 
+
 @takes_options
 def events(
     options: Options,
