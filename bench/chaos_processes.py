@@ -33,7 +33,7 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]),
         # Many processes that live for a moment: none of them should compile the modules again.
-        "PYTHONPYCACHEPREFIX": str(home.parent / "bytecode"),
+        "PYTHONPYCACHEPREFIX": kept.get("PYTHONPYCACHEPREFIX", str(home.parent / "bytecode")),
         # Nothing here speaks TLS, and each of them would read all the certificates that there are.
         "SSL_CERT_DIR": str(home),
         "PERDURE_CONFIG": os.devnull,
