@@ -102,7 +102,8 @@ async def _question(call: RecallCall, moment: Moment, *, index: Index, embedder:
         words=lexical.words_of_question(rest),
         names=frozenset(known) if call.subject is None else frozenset(),
         subjects=tuple(each.word for each in named),
-        conditions=(col(row.scope_key) == scope, visible(moment.valid_at, moment.known_at), *conditions),
+        # Nothing is added, so that SQLite looks the versions up by their ids instead of going through the whole scope.
+        conditions=(col(row.scope_key) + "" == scope, visible(moment.valid_at, moment.known_at), *conditions),
     )
 
 

@@ -197,8 +197,10 @@ def _make(folder: Path, dimensions: int) -> EdgeShard:
     config = EdgeConfig(
         vectors={"dense": EdgeVectorParams(size=dimensions, distance=Distance.Cosine)},
         sparse_vectors={"words": EdgeSparseVectorParams(modifier=Modifier.Idf)},
-        # A graph for each large scope, none over all of them.
-        hnsw_config=HnswIndexConfig(m=0, payload_m=16, ef_construct=100, full_scan_threshold=10_000),
+        # A graph for each large scope, none over all of them; built on one core, for the worker needs the others.
+        hnsw_config=HnswIndexConfig(
+            m=0, payload_m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=1
+        ),
     )
     return EdgeShard.create(str(folder), config)
 
