@@ -12,7 +12,7 @@ import pytest
 import yaml
 from doc_pages import Page
 from pydantic import TypeAdapter
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_json
 
 import perdure
 from perdure import errors
@@ -43,6 +43,8 @@ def in_toml(value: object) -> str:
     """Return a default as the table shows it: nothing for what is empty by default."""
     if isinstance(value, timedelta):
         return f"`{TypeAdapter(timedelta).dump_python(value, mode='json')}`"
+    if isinstance(value, dict) and value:
+        return f"`{to_json(value).decode()}`"
     return "" if value in (None, "") else f"`{value}`"
 
 
