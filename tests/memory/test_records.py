@@ -263,7 +263,7 @@ async def test_records_from_before_are_kept(blank_url: str) -> None:
             )
         )
         with Operations.context(MigrationContext.configure(connection)):
-            import_module(f"{versions}.0012_memory_life").upgrade()
+            import_module(f"{versions}.0010_memory_life").upgrade()
 
     database = Database(blank_url)
     async with database.write() as connection:

@@ -5,7 +5,7 @@ from alembic import op
 
 from perdure.storage import UtcDateTime
 
-revision = "0012"
+revision = "0010"
 down_revision = "0009"
 
 _USE = """
