@@ -151,7 +151,8 @@ class PerdurePlugin(SimplePlugin):
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
         from perdure.memory.store import open_memory
-        from perdure.routing.config import SHIPPED, load_routes
+        from perdure.routing.config import SHIPPED
+        from perdure.routing.load import load_routes
         from perdure.routing.router import Router
         from perdure.storage import open_database
 

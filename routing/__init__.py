@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef, Tier, Usage
+from perdure.routing.contracts import Attempt, GenerateCall, Generated, Generation, ModelRecord, OutputRef, Tier, Usage
 
 if TYPE_CHECKING:
     from perdure.routing.answers import resolve_output
-    from perdure.routing.config import SHIPPED, Deployment, Routes, Task, load_routes
+    from perdure.routing.config import SHIPPED, Deployment, Routes, Task
+    from perdure.routing.load import load_routes
     from perdure.routing.local import Embedder
     from perdure.routing.router import Router
 
 __all__ = [
     "SHIPPED",
+    "Attempt",
     "Deployment",
     "Embedder",
     "GenerateCall",
@@ -36,7 +38,7 @@ _LAZY = {
     "Deployment": "config",
     "Routes": "config",
     "Task": "config",
-    "load_routes": "config",
+    "load_routes": "load",
     "Embedder": "local",
     "Router": "router",
     "resolve_output": "answers",

@@ -30,8 +30,8 @@ class Answer:
 
     value: JsonValue
     digest: str
-    repaired: bool
-    """Whether it had to be picked out of other text or mended before it could be read."""
+    repairs: str
+    """How it had to be picked out of other text or mended before it could be read; empty if it was not."""
 
 
 def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
@@ -68,6 +68,7 @@ class Form:
 
     def __init__(self, output: type[BaseModel] | None, schema: Mapping[str, JsonValue] | None) -> None:
         self._output = output
+        self._size: int | None = None
         if output is not None:
             if output not in _SCHEMAS:
                 _SCHEMAS[output] = output.model_json_schema(by_alias=True)
@@ -77,22 +78,29 @@ class Form:
             _check_schema(self.schema)
 
     @property
+    def size(self) -> int:
+        """How many bytes its schema has."""
+        if self._size is None:
+            self._size = len(json.dumps(self.schema)) if self.schema else 0
+        return self._size
+
+    @property
     def name(self) -> str:
         """A short name for providers, which want one."""
         return self._output.__name__ if self._output is not None else "answer"
 
     def read(self, text: str) -> Answer:
         """Return the answer in TEXT. Raises `Misfit`."""
-        found, repaired = read_json(text)
+        found, repairs = read_json(text)
         if self._output is not None:
             found = _fit_model(found, self._output)
         else:
             _fit_schema(found, self.schema)
-        return Answer(found, _digest(found), repaired)
+        return Answer(found, _digest(found), repairs)
 
 
-def read_json(text: str) -> tuple[JsonValue, bool]:
-    """Return the one JSON value in TEXT, and whether it had to be repaired.
+def read_json(text: str) -> tuple[JsonValue, str]:
+    """Return the one JSON value in TEXT, and how it had to be repaired, if it had.
 
     Prose and code fences around it are dropped and small slips mended. Several values, NaN, infinity and a key that comes
     twice are refused: which of them was meant is a guess. Raises `Misfit`.
@@ -101,23 +109,23 @@ def read_json(text: str) -> tuple[JsonValue, bool]:
     if not text:
         raise Misfit("the answer is empty")
     try:
-        value, repaired = _load(text)
+        value, repairs = _load(text)
     except RecursionError:
         raise Misfit("the answer is nested too deeply") from None
     _digest(value)
-    return value, repaired
+    return value, repairs
 
 
-def _load(text: str) -> tuple[JsonValue, bool]:
+def _load(text: str) -> tuple[JsonValue, str]:
     try:
-        return _DECODER.decode(text), False
+        return _DECODER.decode(text), ""
     except json.JSONDecodeError:
         found = _inside(text)
     except ValueError:  # an integer with thousands of digits
         raise Misfit("a number is too large") from None
     if len(found) > 1:
         raise Misfit("there are several JSON values where one is wanted")
-    return (found[0] if found else _mend(text)), True
+    return (found[0], "taken out of other text") if found else (_mend(text), "punctuation mended")
 
 
 def _digest(value: JsonValue) -> str:

@@ -19,18 +19,17 @@ A tier's deployments are tried in the order of the file, one an attempt.
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from perdure.errors import InvalidSettings, NoRoute
+from perdure.errors import NoRoute
 from perdure.routing.contracts import Tier
-from perdure.routing.examples import Example, read_examples
+from perdure.routing.examples import Example
 
 LOCAL = "perdure-local/"
 """Model strings that start with this are answered inside the worker, without a key."""
@@ -61,15 +60,18 @@ Price = Annotated[int, BeforeValidator(_nano_usd)]
 Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A named table of a routing file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
 
 
-class Deployment(_Table):
+class Deployment(Table):
     """A pinned model behind a provider. One attempt of a step is one call to one deployment."""
 
     tier: Tier
@@ -82,6 +84,8 @@ class Deployment(_Table):
     """Nano-USD per million prompt tokens; in the file US dollars per million."""
     output_price: Price = Field(alias="output_usd_per_mtok")
     """Nano-USD per million completion tokens; in the file US dollars per million."""
+    cached_price: Price | None = Field(default=None, alias="cached_input_usd_per_mtok")
+    """The same for prompt tokens that the provider had cached; None: they cost as much as others."""
     timeout: Seconds = 60.0
     """Seconds that one call may take from end to end."""
     context: int = Field(default=128_000, ge=256)
@@ -110,12 +114,14 @@ class Deployment(_Table):
         """Whether it answers inside the worker."""
         return self.model.startswith(LOCAL)
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Return what PROMPT_TOKENS and COMPLETION_TOKENS cost, in nano-USD, rounded up once."""
-        return -(-(prompt_tokens * self.input_price + completion_tokens * self.output_price) // 1_000_000)
+    def cost(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0) -> int:
+        """Return what the tokens cost, in nano-USD, rounded up once. CACHED_TOKENS are part of PROMPT_TOKENS."""
+        cached = self.input_price if self.cached_price is None else self.cached_price
+        prompt = (prompt_tokens - cached_tokens) * self.input_price + cached_tokens * cached
+        return -(-(prompt + completion_tokens * self.output_price) // 1_000_000)
 
 
-class Task(_Table):
+class Task(Table):
     """What a prompt is for, and which tier answers it."""
 
     tier: Tier
@@ -128,6 +134,28 @@ class Task(_Table):
     """The output fields that make up a class; none means all but `why` and `confidence`."""
     ask_below: Fraction | None = None
     """Below this confidence a person should decide; routing passes it on with the answer."""
+    cascade: Tiers = ()
+    """The larger tiers that are asked, one after the other, when no answer fits or the model is too unsure."""
+    escalate_below: Fraction | None = None
+    """Below this stated confidence an answer counts only in the last tier of the cascade."""
+    slow_after: Seconds | None = None
+    """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
+    temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+
+    @model_validator(mode="after")
+    def _climbs(self) -> Task:
+        order = get_args(Tier)
+        steps = [order.index(tier) for tier in (self.tier, *self.cascade)]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"`cascade` names larger tiers than {self.tier!r}, the smaller first")
+        if self.escalate_below is not None and not self.cascade:
+            raise ValueError("`escalate_below` needs a `cascade`: the tiers to go to")
+        return self
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """Its tier and those that it may escalate to."""
+        return (self.tier, *self.cascade)
 
 
 @dataclass(frozen=True)
@@ -144,144 +172,7 @@ class Routes:
             raise NoRoute(f"no route serves task {name!r}; known tasks: {known}. Add [tasks.{name}] to models.toml.")
         return found
 
-    def serving(self, task: Task) -> tuple[Deployment, ...]:
-        """Return the deployments that can answer TASK, in the order they are tried."""
-        return tuple(one for one in self.deployments.values() if one.tier == task.tier and (task.examples or not one.local))
-
-
-def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
-    """Return the routes of the files at PATHS, merged. Raises `InvalidSettings` naming file, line, table and key.
-
-    The first file comes first: what it defines holds, and its deployments are tried first. Of the others no two may
-    define the same name.
-    """
-    tasks: dict[str, Task] = {}
-    deployments: dict[str, Deployment] = {}
-    origin: dict[str, Path] = {}
-    for path in dict.fromkeys(path.absolute() for path in paths):
-        file = _File(path)
-        first = paths[0].absolute()
-        deployments |= {
-            name: one for name, one in file.deployments().items() if _new(f"deployments.{name}", path, origin, first)
-        }
-        tasks |= {name: one for name, one in file.tasks().items() if _new(f"tasks.{name}", path, origin, first)}
-    routes = Routes(tasks, deployments)
-    for task in tasks.values():
-        _check_served(task, routes, origin[f"tasks.{task.name}"])
-    return routes
-
-
-def _new(table: str, path: Path, origin: dict[str, Path], first: Path) -> bool:
-    if table not in origin:
-        origin[table] = path
-        return True
-    if origin[table] != first:
-        raise InvalidSettings(
-            f"[{table}] is defined in {origin[table]} and in {path}. Rename one, or define it in {first}."
-        )
-    return False
-
-
-def _check_served(task: Task, routes: Routes, path: Path) -> None:
-    if routes.serving(task):
-        return
-    if any(one.tier == task.tier for one in routes.deployments.values()):
-        raise InvalidSettings(
-            f"{path}: [tasks.{task.name}] has no examples, and tier {task.tier!r} has only local deployments, which "
-            "answer by examples. Add `examples`, or a deployment of a hosted model to the tier."
-        )
-    raise InvalidSettings(
-        f"{path}: [tasks.{task.name}] wants tier {task.tier!r}, and no deployment has that tier. Add one."
-    )
-
-
-T = TypeVar("T", bound=_Table)
-
-
-class _File:
-    """One routing file: what it says, and on which line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._text = path.read_text("utf-8")
-            self._tables: dict[str, Any] = tomllib.loads(self._text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSettings(
-                f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-            ) from None
-        if unknown := sorted(self._tables.keys() - {"tasks", "deployments"}):
-            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME] and [deployments.NAME]")
-
-    def deployments(self) -> dict[str, Deployment]:
-        """Return the deployments of this file, in its order."""
-        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
-
-    def tasks(self) -> dict[str, Task]:
-        """Return the tasks of this file, with the files that they refer to read in."""
-        return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
-
-    def _task(self, name: str, table: dict[str, Any]) -> Task:
-        where = ["tasks", name]
-        if "instructions_file" in table:
-            if "instructions" in table:
-                raise self._wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
-            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
-        examples = table.pop("examples", None)
-        if examples is not None and not isinstance(examples, str):
-            raise self._wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
-        task = self._table(where, table, Task)
-        return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
-
-    def _named(self, kind: str) -> list[tuple[str, Any]]:
-        tables = self._tables.get(kind, {})
-        for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
-            if not isinstance(table, dict):
-                raise self._wrong([kind, name], f"write a table, [{kind}.NAME]")
-        return list(tables.items())
-
-    def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
-        if "name" in table:
-            raise self._wrong([*where, "name"], "unknown key; the name is in the table's header")
-        try:
-            return kind.model_validate({**table, "name": where[1]})
-        except ValidationError as error:
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            message = wrong["msg"].removeprefix("Value error, ")
-            if wrong["type"] == "missing":
-                price = "_usd_" in str(wrong["loc"])
-                message = "is missing; a price is always stated, 0 if it costs nothing" if price else "is missing"
-            elif wrong["type"] == "extra_forbidden":
-                known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
-                message = f"unknown key; known: {', '.join(known)}"
-            raise self._wrong([*where, *map(str, wrong["loc"])], message) from None
-
-    def _read(self, where: list[str], name: object) -> str:
-        if not isinstance(name, str):
-            raise self._wrong(where, "write the path of a text file, relative to this file")
-        try:
-            return (self.path.parent / name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-    def _wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
-        line = self._line(where)
-        table, key = ".".join(where[:2]), ".".join(where[2:])
-        place = f"[{table}]" + (f" {key}" if key else "")
-        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
-
-    def _line(self, where: Sequence[str]) -> int | None:
-        """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""
-        header, key = ".".join(where[:2]), where[2] if len(where) > 2 else None
-        found = None
-        current = ""
-        for number, line in enumerate(self._text.splitlines(), start=1):
-            if match := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-                current = match[1].replace('"', "").replace("'", "")
-                if current == header or (found is None and current.startswith(header + ".")):
-                    found = number
-            elif key and current == header and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-                return number
-        return found
+    def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
+        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried."""
+        wanted = tier or task.tier
+        return tuple(one for one in self.deployments.values() if one.tier == wanted and (task.examples or not one.local))

@@ -28,18 +28,39 @@ class GenerateCall(Frozen):
     task: str
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     output: OutputRef
+    tenant: str = "default"
+    """For whom: budgets and the cache tell tenants apart."""
+    agent: str = ""
+    """Who asks, for budgets of agents."""
 
 
 class Usage(Frozen):
-    """What one provider call took. Cost is in nano-USD: 1e-9 of a US dollar, an integer."""
+    """What provider calls took. Cost is in nano-USD: 1e-9 of a US dollar, an integer."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_nano_usd: int = 0
 
 
+class Attempt(Frozen):
+    """One attempt of a step: who was asked, what came of it, what it cost. Kept in the history with what came after it."""
+
+    attempt: int
+    deployment: str = ""
+    tier: Tier | None = None
+    outcome: str = "not recorded"
+    """As in the table `model_call`; `not recorded` if the attempt ended before it asked anybody."""
+    error: str = ""
+    cost_nano_usd: int = 0
+    at_risk_nano_usd: int = 0
+    """The most that it may have cost if nobody saw the answer."""
+    switched: str = ""
+    """Why this deployment and not the first of the tier; empty if it is the first."""
+    milliseconds: int = 0
+
+
 class ModelRecord(Frozen):
-    """Which model answered, at what price: kept in the history and in SQL."""
+    """Which model answered, at what price: kept in the history and in SQL. Usage and time are of all attempts."""
 
     call_id: str = ""
     task: str
@@ -49,13 +70,21 @@ class ModelRecord(Frozen):
     usage: Usage = Usage()
     attempt: int = 1
     provider_calls: int = 1
-    """Calls to a provider that this attempt made: 1, or 2 when an invalid answer was asked for again."""
+    """Calls to a provider that the step has made: one an attempt, none for an answer out of the cache."""
     repaired: bool = False
+    repairs: str = ""
+    """What had to be mended before the answer could be read."""
     prompt_digest: str = ""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""
     """Why this deployment and not the first of the tier; empty if it is the first."""
+    earlier: tuple[Attempt, ...] = ()
+    """The attempts before this one."""
+    cached: bool = False
+    """Whether the answer came out of the cache."""
+    saved_nano_usd: int = 0
+    """What that saved, or the batch."""
 
 
 class Generation(Frozen):

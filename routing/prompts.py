@@ -31,16 +31,15 @@ def render(instructions: str, inputs: Mapping[str, JsonValue], schema: Mapping[s
     return [{"role": "system", "content": system.strip()}, {"role": "user", "content": _canonical(inputs)}]
 
 
-def ask_again(messages: Messages, answer: str, problems: str) -> Messages:
-    """Return MESSAGES continued by the ANSWER that did not fit and the PROBLEMS with it."""
-    return [
-        *messages,
-        {"role": "assistant", "content": answer or "(empty)"},
-        {
-            "role": "user",
-            "content": f"That answer does not fit: {problems}. Answer again with one JSON object and nothing else.",
-        },
-    ]
+def ask_again(messages: Messages, problems: str) -> Messages:
+    """Return MESSAGES with the PROBLEMS of an earlier answer, which is not repeated: it is kept nowhere."""
+    again = f"An earlier answer to this did not fit: {problems}. Answer with one JSON object that fits, and nothing else."
+    return [*messages, {"role": "user", "content": again}]
+
+
+def size(messages: Messages) -> int:
+    """Return how many bytes MESSAGES have."""
+    return sum(len(message["content"].encode()) for message in messages)
 
 
 def most_tokens(text: str) -> int:

@@ -44,6 +44,8 @@ class Reply:
     """`stop`, `length`, `content_filter`..."""
     tokens: tuple[int, int] | None
     """Prompt and completion tokens; None if the provider did not count them."""
+    cached_tokens: int = 0
+    """How many of the prompt's tokens the provider had cached."""
     confidence: float | None = None
 
 
@@ -66,9 +68,16 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
 
 
 async def complete(
-    deployment: Deployment, messages: Messages, form: Form, *, key: str | None = None, local: LocalModel | None = None
+    deployment: Deployment,
+    messages: Messages,
+    form: Form,
+    *,
+    timeout: float,
+    temperature: float = 0,
+    key: str | None = None,
+    local: LocalModel | None = None,
 ) -> Reply:
-    """Call DEPLOYMENT once with MESSAGES for an answer of FORM. Raises `ProviderFailed`.
+    """Call DEPLOYMENT once with MESSAGES for an answer of FORM, within TIMEOUT seconds. Raises `ProviderFailed`.
 
     KEY is what `key_of` returned. LOCAL are the learned examples; a local deployment needs them.
     """
@@ -78,15 +87,15 @@ async def complete(
         arguments["api_base"] = deployment.api_base
     try:
         # LiteLLM's time-out is for each read; a provider that trickles would hold on for ever.
-        async with asyncio.timeout(deployment.timeout):
+        async with asyncio.timeout(timeout):
             response = await litellm.acompletion(
                 model=deployment.model,
                 messages=messages,
                 response_format=_response_format(deployment, form),
-                temperature=0,
+                temperature=temperature,
                 max_tokens=deployment.max_tokens,
                 drop_params=True,
-                timeout=deployment.timeout,
+                timeout=timeout,
                 # Temporal owns retries, so every attempt is in the history.
                 num_retries=0,
                 max_retries=0,
@@ -94,7 +103,7 @@ async def complete(
             )
         return _reply(cast(Completion, response))
     except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
-        failure = classify(error, timeout=deployment.timeout)
+        failure = classify(error, timeout=timeout)
     # Not inside the except block: the original error may hold the prompt, and would go along as the context.
     raise ProviderFailed(failure)
 
@@ -111,8 +120,14 @@ def _reply(response: Completion) -> Reply:
         model=response.model or "",
         finish=choice.finish_reason or "",
         tokens=tokens if any(tokens) else None,
+        cached_tokens=_cached(usage),
         confidence=as_confidence(stated),
     )
+
+
+def _cached(usage: object) -> int:
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+    return cached if isinstance(cached, int) else 0
 
 
 def as_confidence(value: object) -> float | None:

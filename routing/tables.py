@@ -10,6 +10,16 @@ from sqlmodel import Field, SQLModel
 from perdure.storage import UtcDateTime
 
 
+def _text() -> str:
+    column: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    return column
+
+
+def _number() -> int:
+    column: int = Field(default=0, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": "0"})
+    return column
+
+
 class ModelCallRow(SQLModel, table=True):
     """One call to a provider. Written before it as `sent`; a row that stays so was cut off and may have been charged."""
 
@@ -27,7 +37,7 @@ class ModelCallRow(SQLModel, table=True):
     step: str
     attempt: int
     ordinal: int
-    """1, or 2 for the call that asked for an invalid answer again."""
+    """1. Calls from before 0.2 that asked for an invalid answer again, in the same attempt, have 2."""
     task: str
     tier: str
     deployment: str
@@ -36,7 +46,7 @@ class ModelCallRow(SQLModel, table=True):
     model_version: str
     """The model that answered, as the provider calls it; empty until then."""
     outcome: str
-    """sent, answered, invalid, refused, unavailable, ambiguous (may have been charged) or cancelled."""
+    """sent, answered, invalid, unsure, refused, unavailable, ambiguous (may have been charged), cancelled or cached."""
     error: str
     """What failed: `429`, `time-out`...; empty if nothing did."""
     status: int | None = None
@@ -50,3 +60,20 @@ class ModelCallRow(SQLModel, table=True):
     sent_at: datetime = Field(sa_type=UtcDateTime)
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     milliseconds: int = 0
+    tenant: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
+    agent: str = _text()
+    workflow_type: str = _text()
+    switched: str = _text()
+    """Why it did not go to the first deployment of the tier; empty if it did."""
+    repairs: str = _text()
+    """What had to be mended before the answer could be read."""
+    lane: str = _text()
+    arm: str = _text()
+    """Which side of a comparison of models or prompts it was on."""
+    prompt_version: str = _text()
+    reserved_nano_usd: int = _number()
+    """The most that it could cost: held back before it, and what may have been charged if nobody saw the answer."""
+    saved_nano_usd: int = _number()
+    """What it would have cost besides, had it not come out of the cache or gone in a batch."""
+    cached_tokens: int = _number()
+    """How many of the prompt's tokens the provider had cached."""

@@ -19,6 +19,8 @@ class Answers:
     text: str
     finish: str = "stop"
     tokens: tuple[int, int] | None = (100, 10)
+    cached: int = 0
+    """How many of the prompt's tokens it says it had cached."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,12 @@ def _completion(answer: Answers) -> JsonValue:
     }
     if answer.tokens is not None:
         prompt, written = answer.tokens
-        completion["usage"] = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        completion["usage"] = {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": answer.cached},
+        }
     return completion
 
 

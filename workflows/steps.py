@@ -13,7 +13,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, EffectCall, EffectResult
-from perdure.errors import EffectError, InvalidInput, PerdureError, by_name
+from perdure.errors import EffectError, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
 from perdure.workflows.parked import persist
@@ -43,16 +43,28 @@ async def generate(
     output: type[T],
     *,
     inputs: Mapping[str, Value] | None = None,
+    tenant: str = "default",
+    agent: str = "",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
 ) -> Generated[T]:
     """Have the model that TASK is routed to answer about INPUTS, and return the answer as an OUTPUT.
 
-    The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
-    route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
+    The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair, one re-ask and the larger tiers
+    of the task, `NoRoute` if no route serves TASK, `ModelUnavailable` when the retries are used up. All but `NoRoute` are a
+    `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT.
     """
-    generation = await generate_json(task, _output_ref(output), inputs=inputs, name=name, summary=summary, timeout=timeout)
+    generation = await generate_json(
+        task,
+        _output_ref(output),
+        inputs=inputs,
+        tenant=tenant,
+        agent=agent,
+        name=name,
+        summary=summary,
+        timeout=timeout,
+    )
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
@@ -64,6 +76,8 @@ async def generate_json(
     output: OutputRef,
     *,
     inputs: Mapping[str, Value] | None = None,
+    tenant: str = "default",
+    agent: str = "",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
@@ -75,16 +89,22 @@ async def generate_json(
         task=task,
         inputs={key: as_json(value) for key, value in (inputs or {}).items()},
         output=output,
+        tenant=tenant,
+        agent=agent,
     )
-    generation = await execute(
-        "perdure.generate",
-        call,
-        Generation,
-        id=call.step.name,
-        summary=summary or f"Ask a model: {task}",
-        timeout=timeout,
-        retries=_MODEL_RETRIES,
-    )
+    try:
+        generation = await execute(
+            "perdure.generate",
+            call,
+            Generation,
+            id=call.step.name,
+            summary=summary or f"Ask a model: {task}",
+            timeout=timeout,
+            retries=_MODEL_RETRIES,
+        )
+    except ModelError as error:
+        run.spend(error.spent_nano_usd)
+        raise
     run.spend(generation.record.usage.cost_nano_usd)
     return generation
 
@@ -280,6 +300,9 @@ def raise_translated(error: ActivityError) -> NoReturn:
         known = by_name(cause.type)
         if known is not None and issubclass(known, EffectError):
             raise known(cause.message, effect=str(cause.details[0]) if cause.details else "") from error
+        if known is not None and issubclass(known, ModelError):
+            facts = cause.details[0] if cause.details and isinstance(cause.details[0], dict) else {}
+            raise known(cause.message, facts=facts) from error
         if known is not None:
             raise known(cause.message) from error
     raise error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,24 @@ async def stub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
 
 @pytest.fixture
 def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: HashingEmbedder) -> Callable[..., Router]:
-    """Makes a router whose deployments, `first`, `second`..., are all the stub."""
+    """Makes a router whose deployments, `first`, `second`..., are all the stub: TIERS are those of other tiers.
 
-    def make(*, deployments: Sequence[str] = ("first",), database: Database | None = None, **options: str) -> Router:
-        text = '[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n'
-        for name in deployments:
+    TASK is added to the task's table, and MORE to the file.
+    """
+
+    def make(
+        *,
+        deployments: Sequence[str] = ("first",),
+        tiers: Mapping[str, str] | None = None,
+        database: Database | None = None,
+        task: str = "",
+        more: str = "",
+        **options: str,
+    ) -> Router:
+        text = f'[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n{task}\n'
+        for name, tier in {**dict.fromkeys(deployments, "small"), **(tiers or {})}.items():
             settings = {
-                "tier": '"small"',
+                "tier": f'"{tier}"',
                 "model": f'"openai/stub-{name}"',
                 "api_base": f'"{stub.url}"',
                 "api_key": '"env:STUB_KEY"',
@@ -45,7 +56,7 @@ def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: Hash
                 **options,
             }
             text += f"[deployments.{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
-        (tmp_path / "models.toml").write_text(text)
+        (tmp_path / "models.toml").write_text(text + more)
         return Router(database or sqlite_database, load_routes([tmp_path / "models.toml"]), embedder)
 
     return make

@@ -95,7 +95,7 @@ def test_task_without_examples_skips_local(write: Write) -> None:
         ('[tasks.t]\ntier = "tiny"\n' + HOSTED, r"models.toml, line 2: \[tasks.t\] tier: Input should be 'small'"),
         (
             '[tasks.t]\ntier = "small"\nteir = 1\n' + HOSTED,
-            r"line 3: \[tasks.t\] teir: unknown key; known: ask_below, examples",
+            r"line 3: \[tasks.t\] teir: unknown key; known: ask_below, cascade",
         ),
         (
             '[tasks.t]\nask_below = 2\ntier = "small"\n' + HOSTED,

@@ -1,0 +1,159 @@
+"""What a routing file says: read, checked, and told by line where it is wrong."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from perdure.errors import InvalidSettings
+from perdure.routing.config import SHIPPED, Deployment, Routes, Table, Task
+from perdure.routing.examples import read_examples
+
+
+def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
+    """Return the routes of the files at PATHS, merged. Raises `InvalidSettings` naming file, line, table and key.
+
+    The first file comes first: what it defines holds, and its deployments are tried first. Of the others no two may
+    define the same name.
+    """
+    tasks: dict[str, Task] = {}
+    deployments: dict[str, Deployment] = {}
+    origin: dict[str, Path] = {}
+    for path in dict.fromkeys(path.absolute() for path in paths):
+        file = _File(path)
+        first = paths[0].absolute()
+        deployments |= {
+            name: one for name, one in file.deployments().items() if _new(f"deployments.{name}", path, origin, first)
+        }
+        tasks |= {name: one for name, one in file.tasks().items() if _new(f"tasks.{name}", path, origin, first)}
+    routes = Routes(tasks, deployments)
+    for task in tasks.values():
+        _check_served(task, routes, origin[f"tasks.{task.name}"])
+    return routes
+
+
+def _new(table: str, path: Path, origin: dict[str, Path], first: Path) -> bool:
+    if table not in origin:
+        origin[table] = path
+        return True
+    if origin[table] != first:
+        raise InvalidSettings(
+            f"[{table}] is defined in {origin[table]} and in {path}. Rename one, or define it in {first}."
+        )
+    return False
+
+
+def _check_served(task: Task, routes: Routes, path: Path) -> None:
+    for tier in task.cascade:
+        if not routes.serving(task, tier):
+            raise InvalidSettings(
+                f"{path}: [tasks.{task.name}] cascades to tier {tier!r}, and no deployment of it can answer. Add one."
+            )
+    if routes.serving(task):
+        return
+    if any(one.tier == task.tier for one in routes.deployments.values()):
+        raise InvalidSettings(
+            f"{path}: [tasks.{task.name}] has no examples, and tier {task.tier!r} has only local deployments, which "
+            "answer by examples. Add `examples`, or a deployment of a hosted model to the tier."
+        )
+    raise InvalidSettings(
+        f"{path}: [tasks.{task.name}] wants tier {task.tier!r}, and no deployment has that tier. Add one."
+    )
+
+
+T = TypeVar("T", bound=Table)
+
+
+class _File:
+    """One routing file: what it says, and on which line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._text = path.read_text("utf-8")
+            self._tables: dict[str, Any] = tomllib.loads(self._text, parse_float=Decimal)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSettings(
+                f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        if unknown := sorted(self._tables.keys() - {"tasks", "deployments"}):
+            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME] and [deployments.NAME]")
+
+    def deployments(self) -> dict[str, Deployment]:
+        """Return the deployments of this file, in its order."""
+        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
+
+    def tasks(self) -> dict[str, Task]:
+        """Return the tasks of this file, with the files that they refer to read in."""
+        return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
+
+    def _task(self, name: str, table: dict[str, Any]) -> Task:
+        where = ["tasks", name]
+        if "instructions_file" in table:
+            if "instructions" in table:
+                raise self._wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
+            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
+        examples = table.pop("examples", None)
+        if examples is not None and not isinstance(examples, str):
+            raise self._wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
+        task = self._table(where, table, Task)
+        return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
+
+    def _named(self, kind: str) -> list[tuple[str, Any]]:
+        tables = self._tables.get(kind, {})
+        for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
+            if not isinstance(table, dict):
+                raise self._wrong([kind, name], f"write a table, [{kind}.NAME]")
+        return list(tables.items())
+
+    def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
+        if "name" in table:
+            raise self._wrong([*where, "name"], "unknown key; the name is in the table's header")
+        try:
+            return kind.model_validate({**table, "name": where[1]})
+        except ValidationError as error:
+            wrong = error.errors(include_input=False, include_url=False)[0]
+            message = wrong["msg"].removeprefix("Value error, ")
+            if wrong["type"] == "missing":
+                price = "_usd_" in str(wrong["loc"])
+                message = "is missing; a price is always stated, 0 if it costs nothing" if price else "is missing"
+            elif wrong["type"] == "extra_forbidden":
+                known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
+                message = f"unknown key; known: {', '.join(known)}"
+            raise self._wrong([*where, *map(str, wrong["loc"])], message) from None
+
+    def _read(self, where: list[str], name: object) -> str:
+        if not isinstance(name, str):
+            raise self._wrong(where, "write the path of a text file, relative to this file")
+        try:
+            return (self.path.parent / name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    def _wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
+        line = self._line(where)
+        table, key = ".".join(where[:2]), ".".join(where[2:])
+        place = f"[{table}]" + (f" {key}" if key else "")
+        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
+
+    def _line(self, where: Sequence[str]) -> int | None:
+        """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""
+        header, key = ".".join(where[:2]), where[2] if len(where) > 2 else None
+        found = None
+        current = ""
+        for number, line in enumerate(self._text.splitlines(), start=1):
+            if match := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
+                current = match[1].replace('"', "").replace("'", "")
+                if current == header or (found is None and current.startswith(header + ".")):
+                    found = number
+            elif key and current == header and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+                return number
+        return found

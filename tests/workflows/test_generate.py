@@ -1,0 +1,108 @@
+"""Tests of `generate` in workflows: attempts, prices and reasons are in the history, and are what the provider saw."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from model_workflows import Ask, Judged, Judges
+from stub_provider import Answers, Fails, Hangs, Stub, stub_provider
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHistory
+from workflow_kit import OpenWorker
+
+from perdure.workflows.attributes import COST
+
+GOOD = Answers('{"verdict": "refund"}')
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    """A provider on loopback."""
+    async with stub_provider() as provider:
+        yield provider
+
+
+def routes(folder: Path, stub: Stub, *deployments: str, task: str = "", more: str = "") -> Path:
+    """Write a routing file whose DEPLOYMENTS are all the stub."""
+    text = f'[tasks.triage]\ntier = "small"\n{task}\n'
+    for name in deployments:
+        text += (
+            f'[deployments.{name}]\ntier = "small"\nmodel = "openai/stub-{name}"\napi_base = "{stub.url}"\n'
+            "input_usd_per_mtok = 0.15\noutput_usd_per_mtok = 0.6\n"
+        )
+    (folder / "models.toml").write_text(text + more)
+    return folder / "models.toml"
+
+
+def started(history: WorkflowHistory, attempt: int) -> HistoryEvent:
+    """The event of the activity's start at ATTEMPT."""
+    [event] = [
+        event
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED
+        and event.activity_task_started_event_attributes.attempt == attempt
+    ]
+    return event
+
+
+async def test_one_call_an_attempt(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """Attempts, their errors and their prices are in the history, and there are as many as calls at the provider."""
+    stub.will(Fails(503, "busy"), Answers("no JSON"), GOOD)
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first", "second")}) as desk:
+        handle = await desk.start(Judges.run, Ask())
+        judged = Judged.model_validate(await handle.result())
+        history = await handle.fetch_history()
+        attributes = (await handle.describe()).typed_search_attributes
+
+        assert ("refund",) == judged.verdicts
+        assert 3 == stub.calls
+        assert (
+            "first: 503 busy",
+            "second: the answer is cut off, or there is no JSON in it",
+            "second: after second: the answer is cut off, or there is no JSON in it",
+        ) == judged.attempts
+        failure = started(history, 3).activity_task_started_event_attributes.last_failure
+        assert "asks deployment 'second' again" in failure.message
+        assert b'"error":"503 busy"' in failure.application_failure_info.details.payloads[0].data
+        assert 2 * 21_000 / 1e9 == attributes[COST]
+        assert await desk.replays(handle, [Judges])
+
+
+async def test_waits_as_long_as_it_is_told(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """The provider's Retry-After is the delay of Temporal's next attempt."""
+    stub.will(Fails(429, headers={"retry-after": "2"}), GOOD)
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first")}) as desk:
+        handle = await desk.start(Judges.run, Ask())
+        await handle.result()
+        history = await handle.fetch_history()
+
+    scheduled = next(e for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED)
+    event = started(history, 2)
+    assert 2.0 <= event.event_time.ToDatetime().timestamp() - scheduled.event_time.ToDatetime().timestamp()
+
+
+async def test_failed_attempts_are_paid(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """What invalid answers have cost is on the run's account, also when the step fails."""
+    stub.will(Answers("no JSON"))
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first")}) as desk:
+        handle = await desk.start(Judges.run, Ask())
+        judged = Judged.model_validate(await handle.result())
+        attributes = (await handle.describe()).typed_search_attributes
+
+    assert ("InvalidAnswer", 2) == (judged.error, stub.calls)
+    assert 2 * 21_000 / 1e9 == attributes[COST]
+
+
+async def test_slow_provider(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """A provider that is slower than the task allows is left for the next one, and the history says so."""
+    stub.will(Hangs(), GOOD)
+    models = routes(tmp_path, stub, "first", "second", task="slow_after = 0.3")
+    async with governed(Judges, settings={"models": models}) as desk:
+        handle = await desk.start(Judges.run, Ask())
+        judged = Judged.model_validate(await handle.result())
+
+    assert (("refund",), ["stub-first", "stub-second"]) == (judged.verdicts, stub.models)
+    assert "second: after first: time-out" == judged.attempts[-1]
