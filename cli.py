@@ -14,6 +14,7 @@ from perdure.commands import (
     about,
     approval,
     connectors,
+    cost,
     demo,
     dev,
     doctor,
@@ -72,6 +73,8 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(connectors.app, name="connectors")
 effects.app.add_typer(effect_events.app)
 app.add_typer(effects.app, name="effects")
+app.command()(cost.cost)
+app.add_typer(cost.budgets, name="budgets")
 app.command()(messages.signal)
 app.command()(messages.query)
 app.command()(messages.cancel)

@@ -12,7 +12,7 @@ from perdure.connectors.contracts import EffectCall, EffectResult, UndoCall, Und
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
-from perdure.routing.contracts import GenerateCall, Generation
+from perdure.routing.contracts import GenerateCall, Generation, RaiseCall, Raised
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
@@ -58,6 +58,11 @@ class StepActivities:
 
         output = resolve_output(call.output)
         return await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+
+    @activity.defn(name="perdure.raise_budget")
+    async def raise_budget(self, call: RaiseCall) -> Raised:
+        """Raise a budget as a person has granted."""
+        return await self.rooms.router.raise_budget(call)
 
     @activity.defn(name="perdure.recall")
     async def recall(self, call: RecallCall) -> Recall:
@@ -122,6 +127,7 @@ class StepActivities:
         """Return the activities to register with a worker."""
         return [
             self.generate,
+            self.raise_budget,
             self.recall,
             self.remember,
             self.act,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.routing.contracts import Attempt, GenerateCall, Generated, Generation, ModelRecord, OutputRef, Tier, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Generated,
+    Generation,
+    ModelRecord,
+    OutputRef,
+    RaiseCall,
+    Raised,
+    Tier,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from perdure.routing.answers import resolve_output
-    from perdure.routing.config import SHIPPED, Deployment, Routes, Task
+    from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Task
     from perdure.routing.load import load_routes
     from perdure.routing.local import Embedder
     from perdure.routing.router import Router
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SHIPPED",
     "Attempt",
+    "Budget",
     "Deployment",
     "Embedder",
     "GenerateCall",
@@ -23,6 +35,8 @@ __all__ = [
     "Generation",
     "ModelRecord",
     "OutputRef",
+    "RaiseCall",
+    "Raised",
     "Router",
     "Routes",
     "Task",
@@ -35,6 +49,7 @@ __all__ = [
 # Loaded when they are used: workflow code imports the contracts from here and must stay light.
 _LAZY = {
     "SHIPPED": "config",
+    "Budget": "config",
     "Deployment": "config",
     "Routes": "config",
     "Task": "config",

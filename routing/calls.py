@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import StepRef
+from perdure.routing.budgets import Denial, Purse, reserve, settle
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
-Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "ambiguous", "cancelled", "cached"]
+Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "ambiguous", "cancelled", "cached", "denied"]
 
 _TABLE = ModelCallRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # SQLModel's
 _INSERT = sa.insert(_TABLE)
@@ -51,6 +52,8 @@ class ModelCall:
     prompt_digest: str
     switched: str = ""
     reserved_nano_usd: int = 0
+    purses: tuple[Purse, ...] = ()
+    """The budgets that it draws on."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
 
@@ -59,18 +62,26 @@ class ModelCall:
         """How long it has taken so far."""
         return round((time.monotonic() - self._since) * 1000)
 
-    def send(self, connection: sa.Connection) -> None:
-        """Write that the call goes out now."""
+    def send(self, connection: sa.Connection) -> Denial | None:
+        """Hold back what the call may cost and write that it goes out now, or return the budget that is too empty."""
+        denial = reserve(connection, self.purses, self.reserved_nano_usd) if self.purses else None
+        if denial is not None:
+            self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
+            return denial
         connection.execute(_INSERT, self._row("sent"))
         self._since = time.monotonic()
+        return None
 
     def settle(self, connection: sa.Connection, settled: Settled) -> None:
-        """Write how the call ended."""
+        """Write how the call ended, and what of the money that was held back it has cost."""
         connection.execute(_SETTLE, {"of_call": self.call_id, **_ended(settled, self.milliseconds)})
+        # What may have been charged counts as spent: a budget is kept, also where nobody can know.
+        spent = self.reserved_nano_usd if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
+        settle(connection, self.purses, self.reserved_nano_usd, spent)
 
     def write(self, connection: sa.Connection, settled: Settled) -> None:
-        """Write a call that was over before it began, such as one that the cache answered."""
-        connection.execute(_INSERT, self._row(settled.outcome) | _ended(settled, self.milliseconds))
+        """Write what was over before it began: a call that the cache answered or a budget denied."""
+        connection.execute(_INSERT, self._row(settled.outcome) | _ended(settled, 0))
 
     def told(self, settled: Settled) -> Attempt:
         """Return what the history keeps of it."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -56,6 +56,16 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _usd(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("write a number of US dollars, e.g. 2.50")
+    nano = Decimal(value) * 1_000_000_000
+    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
+        raise ValueError("write US dollars: 0 or more, with at most 9 decimals")
+    return int(nano)
+
+
+Usd = Annotated[int, BeforeValidator(_usd)]
 Price = Annotated[int, BeforeValidator(_nano_usd)]
 Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
@@ -141,6 +151,8 @@ class Task(Table):
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
     temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    budget_usd_per_day: Usd | None = None
+    """Nano-USD, in the file US dollars: short for a budget of this task that begins anew every day."""
 
     @model_validator(mode="after")
     def _climbs(self) -> Task:
@@ -158,12 +170,41 @@ class Task(Table):
         return (self.tier, *self.cascade)
 
 
+class Budget(Table):
+    """How much may be spent on models, by whom."""
+
+    per: Literal["run", "workflow", "agent", "tenant", "task", "all"]
+    """Each run, workflow type, agent, tenant or task has as much for itself; `all` have it together."""
+    of: str = ""
+    """Only this workflow type, agent, tenant or task; empty: each of them."""
+    limit: Usd = Field(alias="usd")
+    """Nano-USD; in the file US dollars."""
+    every: Literal["day", "month", ""] = ""
+    """Whether it begins anew, in UTC; empty: it does not."""
+    ask: str = ""
+    """The role or person that is asked to raise it when it is used up; empty: the step fails."""
+    raise_by: Usd | None = Field(default=None, alias="raise_usd")
+    """By how much that person is asked to raise it, in the file US dollars; default: as much as it was."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Budget:
+        if self.of and self.per in ("run", "all"):
+            raise ValueError(f"`of` names one workflow type, agent, tenant or task; `per` is {self.per!r}")
+        return self
+
+    @property
+    def raised_by(self) -> int:
+        """By how much a person is asked to raise it, in nano-USD."""
+        return self.limit if self.raise_by is None else self.raise_by
+
+
 @dataclass(frozen=True)
 class Routes:
     """What models.toml says, read and checked."""
 
     tasks: Mapping[str, Task]
     deployments: Mapping[str, Deployment]
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""

@@ -87,6 +87,26 @@ class ModelRecord(Frozen):
     """What that saved, or the batch."""
 
 
+class RaiseCall(Frozen):
+    """The argument of the activity `perdure.raise_budget`: what BY has granted to a budget, once for STEP."""
+
+    step: StepRef
+    budget: str
+    subject: str = ""
+    since: str = ""
+    nano_usd: int = Field(gt=0)
+    by: str
+    why: str = ""
+
+
+class Raised(Frozen):
+    """What a budget allows from now on."""
+
+    budget: str
+    subject: str = ""
+    limit_nano_usd: int
+
+
 class Generation(Frozen):
     """The result of the activity `perdure.generate`: the answer as JSON, already valid against the output."""
 

@@ -102,6 +102,8 @@ class Ladder:
 
     def _follow(self, standing: _Standing, each: Attempt) -> None:
         """Move STANDING on by what came of EACH attempt."""
+        if each.outcome == "denied":  # by a budget: nobody was asked
+            return
         who = each.deployment or f"attempt {each.attempt}"
         standing.why = f"after {who}: {each.error or each.outcome}"
         standing.tried.add(each.deployment)

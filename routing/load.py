@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
-from perdure.routing.config import SHIPPED, Deployment, Routes, Table, Task
+from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task
 from perdure.routing.examples import read_examples
 
 
@@ -24,6 +24,7 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     """
     tasks: dict[str, Task] = {}
     deployments: dict[str, Deployment] = {}
+    budgets: dict[str, Budget] = {}
     origin: dict[str, Path] = {}
     for path in dict.fromkeys(path.absolute() for path in paths):
         file = _File(path)
@@ -32,7 +33,8 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
             name: one for name, one in file.deployments().items() if _new(f"deployments.{name}", path, origin, first)
         }
         tasks |= {name: one for name, one in file.tasks().items() if _new(f"tasks.{name}", path, origin, first)}
-    routes = Routes(tasks, deployments)
+        budgets |= {name: one for name, one in file.budgets().items() if _new(f"budgets.{name}", path, origin, first)}
+    routes = Routes(tasks, deployments, budgets | _daily(tasks))
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
     return routes
@@ -47,6 +49,15 @@ def _new(table: str, path: Path, origin: dict[str, Path], first: Path) -> bool:
             f"[{table}] is defined in {origin[table]} and in {path}. Rename one, or define it in {first}."
         )
     return False
+
+
+def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
+    """Return the budgets that tasks state for themselves."""
+    return {
+        f"{name}-a-day": Budget(name=f"{name}-a-day", per="task", of=name, usd=task.budget_usd_per_day, every="day")
+        for name, task in tasks.items()
+        if task.budget_usd_per_day is not None
+    }
 
 
 def _check_served(task: Task, routes: Routes, path: Path) -> None:
@@ -84,12 +95,16 @@ class _File:
             raise InvalidSettings(
                 f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
-        if unknown := sorted(self._tables.keys() - {"tasks", "deployments"}):
-            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME] and [deployments.NAME]")
+        if unknown := sorted(self._tables.keys() - {"tasks", "deployments", "budgets"}):
+            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
         return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
+
+    def budgets(self) -> dict[str, Budget]:
+        """Return the budgets of this file."""
+        return {name: self._table(["budgets", name], table, Budget) for name, table in self._named("budgets")}
 
     def tasks(self) -> dict[str, Task]:
         """Return the tasks of this file, with the files that they refer to read in."""

@@ -13,9 +13,10 @@ from perdure.lineage import digest
 from perdure.routing import provider
 from perdure.routing.answers import Form
 from perdure.routing.breakers import Breakers
+from perdure.routing.budgets import known, lift, purses
 from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
 from perdure.routing.config import Routes, Task
-from perdure.routing.contracts import Attempt, GenerateCall, Generation, Usage
+from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder
@@ -65,8 +66,8 @@ class Router:
         It makes one provider call. Where that goes depends on ATTEMPT, counted from 1, on what is recorded of the attempts
         before it, and on the circuit breakers.
 
-        Raises `NoRoute`, `ModelRefused`, `InvalidAnswer`, `InvalidInput`, `InvalidSettings`; `ModelUnavailable` and
-        `AskAgain` where the next attempt may do better, after `retry_after` if that is set.
+        Raises `NoRoute`, `ModelRefused`, `InvalidAnswer`, `BudgetSpent`, `InvalidInput`, `InvalidSettings`; and where the
+        next attempt may do better, after `retry_after` if that is set, `ModelUnavailable`, `AskAgain`, `BudgetReserved`.
         """
         if attempt < 1:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
@@ -111,19 +112,23 @@ class Router:
         choice = exchange.choice
         deployment = choice.deployment
         messages = ask_again(question, choice.problems) if choice.problems else question
+        most = exchange.most_cost(messages)
         call = ModelCall(
             exchange.call,
             deployment,
             exchange.attempt,
             prompt_digest=digest([[message["role"], message["content"]] for message in messages]),
             switched=choice.switched,
-            reserved_nano_usd=exchange.most_cost(messages),
+            reserved_nano_usd=most,
+            purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
         self.breakers.take(deployment.name)
         try:
-            await self._together.do(call.send)
+            denial = await self._together.do(call.send, exclusive=bool(call.purses))
+            if denial is not None:
+                raise denial.error(exchange.earlier)
             reply = await self._reply(exchange, choice, messages, key=key, local=local)
         except asyncio.CancelledError:
             await self._settle(call, Settled("cancelled", error="cancelled"))
@@ -154,7 +159,12 @@ class Router:
         )
 
     async def _settle(self, call: ModelCall, settled: Settled) -> None:
-        await self._together.do(lambda connection: call.settle(connection, settled))
+        await self._together.do(lambda connection: call.settle(connection, settled), exclusive=bool(call.purses))
+
+    async def raise_budget(self, call: RaiseCall) -> Raised:
+        """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
+        limit = known(self.routes, call.budget).limit
+        return await self._together.do(lambda connection: lift(connection, call, limit), exclusive=True)
 
     def _note(self, deployment: str, failure: ProviderFailure) -> None:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""

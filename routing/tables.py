@@ -1,4 +1,4 @@
-"""What the database holds about model calls: one row a provider call, no prompt and no answer."""
+"""What the database holds about models: a row for each call, without prompt or answer, and what budgets have left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ class ModelCallRow(SQLModel, table=True):
     model_version: str
     """The model that answered, as the provider calls it; empty until then."""
     outcome: str
-    """sent, answered, invalid, unsure, refused, unavailable, ambiguous (may have been charged), cancelled or cached."""
+    """sent, answered, invalid, unsure, refused, unavailable, ambiguous (may have been charged), cancelled.
+
+    Cached and denied, by a budget, were no calls.
+    """
     error: str
     """What failed: `429`, `time-out`...; empty if nothing did."""
     status: int | None = None
@@ -77,3 +80,36 @@ class ModelCallRow(SQLModel, table=True):
     """What it would have cost besides, had it not come out of the cache or gone in a batch."""
     cached_tokens: int = _number()
     """How many of the prompt's tokens the provider had cached."""
+
+
+class BudgetRow(SQLModel, table=True):
+    """What a budget holds back and has spent, for one subject, such as a run, and one day or month."""
+
+    __tablename__ = "model_budget"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    budget: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    """The run, workflow type, agent, tenant or task; empty for all of them together."""
+    since: str = Field(primary_key=True)
+    """The day or month in UTC; empty for ever."""
+    reserved_nano_usd: int = Field(sa_type=sa.BigInteger)
+    spent_nano_usd: int = Field(sa_type=sa.BigInteger)
+    """With what calls may have cost whose answer nobody saw."""
+    raised_nano_usd: int = Field(sa_type=sa.BigInteger)
+    """By how much people have raised what the file allows."""
+
+
+class BudgetRaiseRow(SQLModel, table=True):
+    """Who raised a budget, once for each step that asked or each command."""
+
+    __tablename__ = "model_budget_raise"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: str = Field(primary_key=True)
+    budget: str
+    subject: str
+    since: str
+    nano_usd: int = Field(sa_type=sa.BigInteger)
+    by: str
+    """Nobody has verified the name yet."""
+    why: str
+    at: datetime = Field(sa_type=UtcDateTime)

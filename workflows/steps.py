@@ -13,7 +13,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, EffectCall, EffectResult
-from perdure.errors import EffectError, InvalidInput, ModelError, PerdureError, by_name
+from perdure.errors import BudgetSpent, EffectError, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
 from perdure.workflows.parked import persist
@@ -53,7 +53,8 @@ async def generate(
 
     The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair, one re-ask and the larger tiers
     of the task, `NoRoute` if no route serves TASK, `ModelUnavailable` when the retries are used up. All but `NoRoute` are a
-    `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT.
+    `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT. `BudgetSpent` says that a budget
+    is used up; where models.toml says who may raise it, that person is asked first, and the model again after that.
     """
     generation = await generate_json(
         task,
@@ -84,29 +85,37 @@ async def generate_json(
 ) -> Generation:
     """Do what `generate` does for an output that is known by reference or schema only, as plans have it."""
     run = current_run()
-    call = GenerateCall(
-        step=run.step(name or f"generate:{task}"),
-        task=task,
-        inputs={key: as_json(value) for key, value in (inputs or {}).items()},
-        output=output,
-        tenant=tenant,
-        agent=agent,
-    )
-    try:
-        generation = await execute(
-            "perdure.generate",
-            call,
-            Generation,
-            id=call.step.name,
-            summary=summary or f"Ask a model: {task}",
-            timeout=timeout,
-            retries=_MODEL_RETRIES,
+    while True:
+        call = GenerateCall(
+            step=run.step(name or f"generate:{task}"),
+            task=task,
+            inputs={key: as_json(value) for key, value in (inputs or {}).items()},
+            output=output,
+            tenant=tenant,
+            agent=agent,
         )
-    except ModelError as error:
-        run.spend(error.spent_nano_usd)
-        raise
-    run.spend(generation.record.usage.cost_nano_usd)
-    return generation
+        try:
+            generation = await execute(
+                "perdure.generate",
+                call,
+                Generation,
+                id=call.step.name,
+                summary=summary or f"Ask a model: {task}",
+                timeout=timeout,
+                retries=_MODEL_RETRIES,
+            )
+        except BudgetSpent as error:
+            run.spend(error.spent_nano_usd)
+            from perdure.workflows.budgets import raised
+
+            if not await raised(error):
+                raise
+        except ModelError as error:
+            run.spend(error.spent_nano_usd)
+            raise
+        else:
+            run.spend(generation.record.usage.cost_nano_usd)
+            return generation
 
 
 async def recall(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from model_workflows import Ask, Judged, Judges
+from returns_kit import decide, open_request
 from stub_provider import Answers, Fails, Hangs, Stub, stub_provider
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
@@ -106,3 +107,32 @@ async def test_slow_provider(governed: OpenWorker, stub: Stub, tmp_path: Path) -
 
     assert (("refund",), ["stub-first", "stub-second"]) == (judged.verdicts, stub.models)
     assert "second: after first: time-out" == judged.attempts[-1]
+
+
+BUDGET = '[budgets.cap]\nper = "run"\nusd = 0.0001\nraise_usd = 1\nask = "finance"\n'
+
+
+async def test_a_person_raises_the_budget(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """A run whose budget is used up asks the person that the file names, and goes on once that one has agreed."""
+    stub.will(GOOD)
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first", more=BUDGET)}) as desk:
+        handle = await desk.start(Judges.run, Ask(times=2))
+        request = await open_request(handle)
+        calls = stub.calls
+        await decide(handle, request, "approve")
+        judged = Judged.model_validate(await handle.result())
+
+        assert (0, "finance", "Raise budget cap by $1.00 to $1.00?") == (calls, request.of, request.question)
+        assert (("refund", "refund"), 2) == (judged.verdicts, stub.calls)
+        assert await desk.replays(handle, [Judges])
+
+
+async def test_a_person_does_not_raise_the_budget(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """If that person says no, the step fails with the budget's name."""
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first", more=BUDGET)}) as desk:
+        handle = await desk.start(Judges.run, Ask())
+        await decide(handle, await open_request(handle), "reject")
+        judged = Judged.model_validate(await handle.result())
+
+    assert ("BudgetSpent", 0) == (judged.error, stub.calls)
+    assert "budget 'cap' of run" in judged.message
