@@ -14,6 +14,7 @@ from sqlmodel import col
 
 from perdure.lineage import StepRef
 from perdure.routing.budgets import Denial, Purse, reserve, settle
+from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
 from perdure.routing.tables import ModelCallRow
@@ -54,34 +55,66 @@ class ModelCall:
     reserved_nano_usd: int = 0
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
+    question: Question | None = None
+    """What it asks, if the answer is to be kept."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
+    _sent: bool = False
+    _settled: Settled | None = None
 
     @property
     def milliseconds(self) -> int:
         """How long it has taken so far."""
         return round((time.monotonic() - self._since) * 1000)
 
-    def send(self, connection: sa.Connection) -> Denial | None:
-        """Hold back what the call may cost and write that it goes out now, or return the budget that is too empty."""
+    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | None:
+        """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
+
+        Returns what: the kept answer, somebody who is asking the same, or a budget that is too empty.
+        """
+        found = self.question.look(connection) if self.question is not None else None
+        if isinstance(found, Asked):
+            return found
+        if found is not None:
+            self.write(connection, _cached(found))
+            return found
         denial = reserve(connection, self.purses, self.reserved_nano_usd) if self.purses else None
         if denial is not None:
             self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
             return denial
+        if self.question is not None:
+            self.question.hold(connection)
         connection.execute(_INSERT, self._row("sent"))
+        self._sent = True
         self._since = time.monotonic()
         return None
 
-    def settle(self, connection: sa.Connection, settled: Settled) -> None:
-        """Write how the call ended, and what of the money that was held back it has cost."""
+    def settle(self, connection: sa.Connection, settled: Settled, kept: Kept | None = None) -> None:
+        """Write how the call ended, what of the money that was held back it has cost, and the answer that is KEPT.
+
+        A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
+        """
+        if not self._sent or self._settled not in (None, settled):
+            return
+        self._settled = settled
         connection.execute(_SETTLE, {"of_call": self.call_id, **_ended(settled, self.milliseconds)})
         # What may have been charged counts as spent: a budget is kept, also where nobody can know.
         spent = self.reserved_nano_usd if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
         settle(connection, self.purses, self.reserved_nano_usd, spent)
+        if self.question is not None and kept is not None:
+            self.question.keep(connection, kept)
+        elif self.question is not None:
+            self.question.release(connection)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether other processes must not write the same rows meanwhile."""
+        return bool(self.purses) or self.question is not None
 
     def write(self, connection: sa.Connection, settled: Settled) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
-        connection.execute(_INSERT, self._row(settled.outcome) | _ended(settled, 0))
+        row = self._row(settled.outcome) | _ended(settled, 0)
+        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0})
 
     def told(self, settled: Settled) -> Attempt:
         """Return what the history keeps of it."""
@@ -133,6 +166,15 @@ class ModelCall:
 
 _UNSEEN = ("sent", "ambiguous", "cancelled")
 """How calls end whose answer nobody saw. The provider may have charged them."""
+
+
+def _cached(kept: Kept) -> Settled:
+    return Settled(
+        "cached",
+        model_version=kept.model_version,
+        answer_digest=kept.answer_digest,
+        saved_nano_usd=kept.usage.cost_nano_usd,
+    )
 
 
 def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -48,6 +49,13 @@ def _nano_usd(value: object) -> object:
     return int(nano)
 
 
+def _span(value: object) -> object:
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('write a time such as "15m", "12h" or "30d"')
+    return timedelta(seconds=int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
+
+
 def _float(value: object) -> object:
     return float(value) if isinstance(value, Decimal) else value
 
@@ -69,6 +77,7 @@ Usd = Annotated[int, BeforeValidator(_usd)]
 Price = Annotated[int, BeforeValidator(_nano_usd)]
 Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
 
@@ -151,6 +160,10 @@ class Task(Table):
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
     temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    cache: Span | None = None
+    """How long an answer is kept and given again to the same question of the same tenant; None: it is not."""
+    validators: Names = ()
+    """Functions that say what is wrong with an answer that fits its form, as `module:function`."""
     budget_usd_per_day: Usd | None = None
     """Nano-USD, in the file US dollars: short for a budget of this task that begins anew every day."""
 
@@ -162,6 +175,8 @@ class Task(Table):
             raise ValueError(f"`cascade` names larger tiers than {self.tier!r}, the smaller first")
         if self.escalate_below is not None and not self.cascade:
             raise ValueError("`escalate_below` needs a `cascade`: the tiers to go to")
+        if self.cache is not None and self.temperature:
+            raise ValueError("`cache` keeps answers that would be given again; with a `temperature` they would not")
         return self
 
     @property

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from perdure.errors import AskAgain, InvalidAnswer, ModelError, ModelRefused, ModelUnavailable
 from perdure.routing.answers import Answer, Form, Misfit
+from perdure.routing.cache import Kept
 from perdure.routing.calls import ModelCall, Outcome, Settled
 from perdure.routing.config import Deployment, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, ModelRecord, Usage
@@ -80,6 +81,29 @@ class Exchange:
             answer,
         )
 
+    def to_keep(self, settled: Settled, answer: Answer | None, reply: Reply) -> Kept | None:
+        """Return what the cache may keep of a call that ended so."""
+        if answer is None or settled.outcome != "answered":
+            return None
+        return Kept(answer.value, answer.digest, _confidence(reply, answer), settled.model_version, settled.usage)
+
+    def kept(self, call: ModelCall, kept: Kept) -> Generation:
+        """Return the generation that a KEPT answer makes, instead of CALL."""
+        return Generation(
+            value=kept.value,
+            confidence=kept.confidence,
+            ask_below=self.task.ask_below,
+            record=self._record(
+                call,
+                model=kept.model_version or self.deployment.model,
+                usage=self.before,
+                provider_calls=self._calls_before,
+                answer_digest=kept.answer_digest,
+                cached=True,
+                saved_nano_usd=kept.usage.cost_nano_usd,
+            ),
+        )
+
     def ended(self, call: ModelCall, settled: Settled, answer: Answer | None, reply: Reply) -> Generation:
         """Return the generation that ANSWER makes. Raises what it means that there is none, or that it does not count."""
         if answer is not None and settled.outcome == "answered":
@@ -128,23 +152,52 @@ class Exchange:
             value=answer.value,
             confidence=_confidence(reply, answer),
             ask_below=self.task.ask_below,
-            record=ModelRecord(
-                call_id=call.call_id,
-                task=self.task.name,
-                tier=self.deployment.tier,
-                deployment=self.deployment.name,
+            record=self._record(
+                call,
                 model=settled.model_version or self.deployment.model,
                 usage=_sum(self.before, settled.usage),
-                attempt=self.attempt,
-                provider_calls=sum(each.outcome != "not recorded" for each in self.earlier) + 1,
+                provider_calls=self._calls_before + 1,
+                answer_digest=answer.digest,
                 repaired=bool(answer.repairs),
                 repairs=answer.repairs,
-                prompt_digest=call.prompt_digest,
-                answer_digest=answer.digest,
-                milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
-                switched=self.choice.switched,
-                earlier=self.earlier,
             ),
+        )
+
+    @property
+    def _calls_before(self) -> int:
+        return sum(each.outcome not in ("not recorded", "denied", "cached") for each in self.earlier)
+
+    def _record(
+        self,
+        call: ModelCall,
+        *,
+        model: str,
+        usage: Usage,
+        provider_calls: int,
+        answer_digest: str,
+        repaired: bool = False,
+        repairs: str = "",
+        cached: bool = False,
+        saved_nano_usd: int = 0,
+    ) -> ModelRecord:
+        return ModelRecord(
+            call_id=call.call_id,
+            task=self.task.name,
+            tier=self.deployment.tier,
+            deployment=self.deployment.name,
+            model=model,
+            usage=usage,
+            attempt=self.attempt,
+            provider_calls=provider_calls,
+            repaired=repaired,
+            repairs=repairs,
+            prompt_digest=call.prompt_digest,
+            answer_digest=answer_digest,
+            milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
+            switched=self.choice.switched,
+            earlier=self.earlier,
+            cached=cached,
+            saved_nano_usd=saved_nano_usd,
         )
 
 

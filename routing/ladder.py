@@ -102,7 +102,8 @@ class Ladder:
 
     def _follow(self, standing: _Standing, each: Attempt) -> None:
         """Move STANDING on by what came of EACH attempt."""
-        if each.outcome == "denied":  # by a budget: nobody was asked
+        # A budget denied it, so nobody was asked; or the answer was there and the worker died before it said so.
+        if each.outcome in ("denied", "answered", "cached"):
             return
         who = each.deployment or f"attempt {each.attempt}"
         standing.why = f"after {who}: {each.error or each.outcome}"

@@ -13,7 +13,8 @@ from perdure.lineage import digest
 from perdure.routing import provider
 from perdure.routing.answers import Form
 from perdure.routing.breakers import Breakers
-from perdure.routing.budgets import known, lift, purses
+from perdure.routing.budgets import Denial, known, lift, purses
+from perdure.routing.cache import Asked, Flights, Kept, Question
 from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
@@ -24,7 +25,7 @@ from perdure.routing.local import Embedder, LocalModel
 from perdure.routing.prompts import Messages, ask_again, render, size
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.together import Together
-from perdure.storage import Database
+from perdure.storage import Database, now
 
 
 class Router:
@@ -39,6 +40,7 @@ class Router:
         self.breakers = Breakers()
         self._database = database
         self._together = Together(database)
+        self._flights = Flights()
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -113,32 +115,58 @@ class Router:
         deployment = choice.deployment
         messages = ask_again(question, choice.problems) if choice.problems else question
         most = exchange.most_cost(messages)
+        asked = digest([[message["role"], message["content"]] for message in question])
         call = ModelCall(
             exchange.call,
             deployment,
             exchange.attempt,
-            prompt_digest=digest([[message["role"], message["content"]] for message in messages]),
+            prompt_digest=asked if messages is question else digest([[m["role"], m["content"]] for m in messages]),
             switched=choice.switched,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
         )
+        call.question = Question.of(
+            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+        )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
-        self.breakers.take(deployment.name)
         try:
-            denial = await self._together.do(call.send, exclusive=bool(call.purses))
-            if denial is not None:
-                raise denial.error(exchange.earlier)
-            reply = await self._reply(exchange, choice, messages, key=key, local=local)
+            async with self._flights.of(call.question):
+                found = await self._begin(call)
+                if isinstance(found, Kept):
+                    return exchange.kept(call, found)
+                if found is not None:
+                    raise found.error(exchange.earlier)
+                self.breakers.take(deployment.name)
+                return await self._make(exchange, call, messages, key=key, local=local)
         except asyncio.CancelledError:
             await self._settle(call, Settled("cancelled", error="cancelled"))
             raise
+
+    async def _begin(self, call: ModelCall) -> Kept | Denial | None:
+        """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
+        wait = 0.02
+        while True:
+            found = await self._together.do(call.send, exclusive=call.exclusive)
+            if not isinstance(found, Asked):
+                return found
+            # Another process asks the same. Its answer is a row, which nobody announces.
+            await asyncio.sleep(min(wait, max((found.until - now()).total_seconds(), 0.001)))
+            wait = min(wait * 1.5, 0.5)
+
+    async def _make(
+        self, exchange: Exchange, call: ModelCall, messages: Messages, *, key: str | None, local: LocalModel | None
+    ) -> Generation:
+        """Make CALL and record how it ended. Raises what its failure means."""
+        deployment = call.deployment
+        try:
+            reply = await self._reply(exchange, exchange.choice, messages, key=key, local=local)
         except ProviderFailed as error:
             failure = error.failure
         else:
             settled, answer = exchange.read(reply, messages)
             self.breakers.served(deployment.name)
-            await self._settle(call, settled)
+            await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
             return exchange.ended(call, settled, answer, reply)
         settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
         self._note(deployment.name, failure)
@@ -158,8 +186,8 @@ class Router:
             local=local,
         )
 
-    async def _settle(self, call: ModelCall, settled: Settled) -> None:
-        await self._together.do(lambda connection: call.settle(connection, settled), exclusive=bool(call.purses))
+    async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
+        await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
 
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""

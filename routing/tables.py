@@ -1,4 +1,4 @@
-"""What the database holds about models: a row for each call, without prompt or answer, and what budgets have left."""
+"""What the database holds about models: the calls, without prompt or answer, what budgets have left, and kept answers."""
 
 from __future__ import annotations
 
@@ -113,3 +113,39 @@ class BudgetRaiseRow(SQLModel, table=True):
     """Nobody has verified the name yet."""
     why: str
     at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AnswerRow(SQLModel, table=True):
+    """An answer that is kept for a time, for tasks with `cache`, or a question that is being asked."""
+
+    __tablename__ = "model_answer"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (sa.Index("ix_model_answer_expires_at", "expires_at"),)
+
+    key: str = Field(primary_key=True)
+    """The digest of all that the answer depends on, the tenant among it."""
+    tenant: str
+    task: str
+    model: str
+    model_version: str
+    value: str | None = Field(default=None, sa_type=sa.Text)
+    """The answer as JSON; None while it is asked for."""
+    answer_digest: str
+    confidence: float | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nano_usd: int = Field(sa_type=sa.BigInteger)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    holder: str
+    """The call that asks, or has asked."""
+    held_until: datetime = Field(sa_type=UtcDateTime)
+    """When it will have failed, if it has not said anything before."""
+
+
+class ModelVersionRow(SQLModel, table=True):
+    """Which version of a model answered last, as the provider calls it."""
+
+    __tablename__ = "model_version"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    model: str = Field(primary_key=True)
+    version: str
+    seen_at: datetime = Field(sa_type=UtcDateTime)

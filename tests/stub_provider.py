@@ -19,6 +19,7 @@ class Answers:
     text: str
     finish: str = "stop"
     tokens: tuple[int, int] | None = (100, 10)
+    model: str = "stub-2026-11-01"
     cached: int = 0
     """How many of the prompt's tokens it says it had cached."""
 
@@ -125,7 +126,7 @@ def _completion(answer: Answers) -> JsonValue:
         "id": "stub",
         "object": "chat.completion",
         "created": 1,
-        "model": "stub-2026-11-01",
+        "model": answer.model,
         "choices": [{"index": 0, "finish_reason": answer.finish, "message": message}],
     }
     if answer.tokens is not None:

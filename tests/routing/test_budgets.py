@@ -110,6 +110,26 @@ async def test_what_nobody_saw_counts_as_spent(routed: Routed, stub: Stub, sqlit
     assert (0, 0) == (state.reserved, cost.cost)
 
 
+async def test_cancelled_before_it_was_sent(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A step that is cancelled while it waits for another's answer neither holds back nor spends anything."""
+    stub.will(Hangs())
+    router = routed(task='cache = "1d"', more=budget("1"))
+    asks = asyncio.create_task(router.generate(of_run(1), attempt=1, output=Triage))
+    await stub.arrived.wait()
+    waits = asyncio.create_task(router.generate(of_run(2), attempt=1, output=Triage))
+    await asyncio.sleep(0)
+    [before] = await budget_states(sqlite_database)
+
+    waits.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+
+    assert [before] == await budget_states(sqlite_database)
+    asks.cancel()
+    await asyncio.gather(asks, return_exceptions=True)
+    [after] = await budget_states(sqlite_database)
+    assert (0, before.reserved) == (after.reserved, after.spent)
+
+
 async def test_failures_cost_nothing(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
     """What is held back for a call that was refused goes back into the budget."""
     stub.will(Fails(503))
