@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -66,7 +66,15 @@ _SCHEMAS: WeakKeyDictionary[type[BaseModel], Mapping[str, JsonValue]] = WeakKeyD
 class Form:
     """The form that an answer must have: a pydantic model, a JSON schema, or any JSON if there is neither."""
 
-    def __init__(self, output: type[BaseModel] | None, schema: Mapping[str, JsonValue] | None) -> None:
+    def __init__(
+        self,
+        output: type[BaseModel] | None,
+        schema: Mapping[str, JsonValue] | None,
+        *,
+        problems: Callable[[object], Sequence[str]] = lambda _: (),
+    ) -> None:
+        """PROBLEMS returns what else is wrong with an answer that fits: an instance of OUTPUT, or JSON if that is None."""
+        self._problems = problems
         self._output = output
         self._size: int | None = None
         if output is not None:
@@ -92,10 +100,13 @@ class Form:
     def read(self, text: str) -> Answer:
         """Return the answer in TEXT. Raises `Misfit`."""
         found, repairs = read_json(text)
+        meant: object = found
         if self._output is not None:
-            found = _fit_model(found, self._output)
+            found, meant = _fit_model(found, self._output)
         else:
             _fit_schema(found, self.schema)
+        if problems := self._problems(meant):
+            raise Misfit("; ".join(problems))
         return Answer(found, _digest(found), repairs)
 
 
@@ -188,7 +199,7 @@ def _words(text: str) -> str:
     return re.sub(r"[\s{}\[\]\"',:\\]+", "", text).replace("None", "null").casefold()
 
 
-def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:
+def _fit_model(value: JsonValue, output: type[BaseModel]) -> tuple[JsonValue, BaseModel]:
     try:
         fitted = output.model_validate_json(json.dumps(value))
         dumped: JsonValue = fitted.model_dump(mode="json", by_alias=True, round_trip=True)
@@ -198,7 +209,7 @@ def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:
         raise Misfit(
             "; ".join(_problem(item["loc"], item["type"], item.get("ctx")) for item in error.errors()[:8])
         ) from None
-    return dumped
+    return dumped, fitted
 
 
 def _problem(place: tuple[int | str, ...], kind: str, context: Mapping[str, object] | None) -> str:

@@ -111,8 +111,8 @@ class Deployment(Table):
     """How many tokens prompt and answer may have together."""
     max_tokens: int = Field(default=1024, ge=1)
     """How many tokens an answer may have."""
-    structured: Literal["schema", "json", "none"] = "schema"
-    """What the provider is told of the answer's form: its JSON schema, only that it is JSON, or nothing."""
+    structured: Literal["schema", "tool", "json", "none"] = "schema"
+    """What the provider is told of the form: its JSON schema, the same for a tool, that it is JSON, or nothing."""
 
     @field_validator("api_key")
     @classmethod
@@ -166,6 +166,14 @@ class Task(Table):
     """Functions that say what is wrong with an answer that fits its form, as `module:function`."""
     budget_usd_per_day: Usd | None = None
     """Nano-USD, in the file US dollars: short for a budget of this task that begins anew every day."""
+
+    @field_validator("validators")
+    @classmethod
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+                raise ValueError('write "module:function"')
+        return names
 
     @model_validator(mode="after")
     def _climbs(self) -> Task:

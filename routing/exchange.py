@@ -20,6 +20,12 @@ from perdure.routing.provider import Reply, as_confidence
 AT_ONCE = timedelta(milliseconds=1)
 """The delay of an attempt that goes to another deployment: there is nothing to wait for."""
 
+_WITHHELD = {
+    "content_filter": "withheld its answer by its content filter",
+    "refusal": "refused to answer",
+}
+"""How a call ends that was answered without an answer, and what is said of it."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -58,13 +64,13 @@ class Exchange:
         error = ""
         answer = None
         try:
+            if reply.finish in _WITHHELD:
+                raise Misfit(_WITHHELD[reply.finish])
             if reply.finish == "length":
                 raise Misfit(f"the answer is cut off after {self.deployment.max_tokens} tokens")
             answer = self.form.read(reply.text)
         except Misfit as misfit:
-            outcome, error = ("refused" if reply.finish == "content_filter" else "invalid"), misfit.problems
-        if outcome == "refused":
-            error = "withheld by the content filter"
+            outcome, error = ("refused" if reply.finish in _WITHHELD else "invalid"), misfit.problems
         if answer is not None and self._too_unsure(reply, answer):
             outcome, error = "unsure", f"confidence below {self.task.escalate_below}"
         return (
@@ -112,7 +118,7 @@ class Exchange:
         after = self.ladder.choose(attempts, self.attempt + 1)
         facts = _facts(attempts)
         if settled.outcome == "refused":
-            said = f"{self.where} withheld its answer by its content filter"
+            said = f"{self.where} {settled.error}"
             if after is None:
                 raise ModelRefused(f"{said}. A person has to look at the inputs.", facts=facts)
             raise ModelUnavailable(f"{said}.{_next(after)}", retry_after=AT_ONCE, facts=facts)

@@ -21,6 +21,9 @@ from perdure.routing.prompts import Messages
 # Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
 _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_OFFLINE_MODE": "true", "LITELLM_MODE": "PRODUCTION"}
 
+_TOOL = "answer"
+"""What the tool is called that an answer comes through where a deployment has tools and no schemas."""
+
 _loading = threading.Lock()
 _loaded: tuple[LiteLlm, ExamplesProvider] | None = None
 
@@ -41,7 +44,7 @@ class Reply:
     model: str
     """The model that answered, as the provider calls it."""
     finish: str
-    """`stop`, `length`, `content_filter`..."""
+    """`stop`, `length`, `content_filter`, `refusal`..."""
     tokens: tuple[int, int] | None
     """Prompt and completion tokens; None if the provider did not count them."""
     cached_tokens: int = 0
@@ -91,7 +94,7 @@ async def complete(
             response = await litellm.acompletion(
                 model=deployment.model,
                 messages=messages,
-                response_format=_response_format(deployment, form),
+                **_structure(deployment, form),
                 temperature=temperature,
                 max_tokens=deployment.max_tokens,
                 drop_params=True,
@@ -115,14 +118,22 @@ def _reply(response: Completion) -> Reply:
     usage = getattr(response, "usage", None)
     tokens = (int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)) if usage else (0, 0)
     stated = (getattr(choice.message, "provider_specific_fields", None) or {}).get("confidence")
+    called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
     return Reply(
-        text=choice.message.content or "",
+        # Several calls are several answers, which reading the text refuses.
+        text="\n".join(called) or choice.message.content or "",
         model=response.model or "",
-        finish=choice.finish_reason or "",
+        finish="refusal" if _refusal(choice.message) and not called else choice.finish_reason or "",
         tokens=tokens if any(tokens) else None,
         cached_tokens=_cached(usage),
         confidence=as_confidence(stated),
     )
+
+
+def _refusal(message: object) -> object:
+    """Return what a model wrote instead of an answer, where the provider tells the two apart."""
+    fields = getattr(message, "provider_specific_fields", None) or {}
+    return getattr(message, "refusal", None) or fields.get("refusal")
 
 
 def _cached(usage: object) -> int:
@@ -150,10 +161,18 @@ def key_of(deployment: Deployment) -> str | None:
     return key
 
 
-def _response_format(deployment: Deployment, form: Form) -> dict[str, object] | None:
+def _structure(deployment: Deployment, form: Form) -> dict[str, object]:
+    """Return what the provider is told of the answer's form, as far as DEPLOYMENT understands it."""
     if deployment.structured == "none":
-        return None
+        return {}
+    if deployment.structured == "tool" and form.schema:
+        tool = {"name": _TOOL, "description": "Give the answer.", "parameters": form.schema}
+        return {
+            "tools": [{"type": "function", "function": tool}],
+            "tool_choice": {"type": "function", "function": {"name": _TOOL}},
+        }
     if deployment.structured == "json" or not form.schema:
-        return {"type": "json_object"}
+        return {"response_format": {"type": "json_object"}}
     # Not strict: that allows only part of JSON schema. The answer is validated here in any case.
-    return {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema, "strict": False}}
+    schema = {"name": form.name, "schema": form.schema, "strict": False}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}

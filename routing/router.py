@@ -16,6 +16,7 @@ from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
 from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
+from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
 from perdure.routing.exchange import Exchange
@@ -31,6 +32,8 @@ from perdure.storage import Database, now
 class Router:
     """Answers tasks by ROUTES and records every provider call in DATABASE.
 
+    Raises `InvalidSettings` if a task's validators cannot be imported.
+
     EMBEDDER serves local deployments. The vectors of their examples are kept in the folder CACHE, if given. One router is
     to serve all that a worker does: its circuit breakers learn from every run.
     """
@@ -41,6 +44,7 @@ class Router:
         self._database = database
         self._together = Together(database)
         self._flights = Flights()
+        self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -74,7 +78,12 @@ class Router:
         if attempt < 1:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
         task = self.routes.task(call.task)
-        form = Form(output, call.output.json_schema)
+        checks = self._checks[task.name]
+
+        def problems(answer: object) -> list[str]:
+            return [said for check in checks if (said := check.problem(answer, call.inputs))]
+
+        form = Form(output, call.output.json_schema, problems=problems)
         question = render(task.instructions, call.inputs, form.schema)
         ladder = self._ladder(task, question)
         earlier: tuple[Attempt, ...] = ()

@@ -24,6 +24,7 @@ class Ask(Frozen):
     tenant: str = "default"
     agent: str = ""
     times: int = 1
+    or_ask: str = ""
 
 
 class Judged(Frozen):
@@ -46,7 +47,12 @@ class Judges:
         for _ in range(ask.times):
             try:
                 found = await generate(
-                    ask.task, Judgement, inputs={"message": ask.message}, tenant=ask.tenant, agent=ask.agent
+                    ask.task,
+                    Judgement,
+                    inputs={"message": ask.message},
+                    tenant=ask.tenant,
+                    agent=ask.agent,
+                    or_ask=ask.or_ask,
                 )
             except ModelError as error:
                 return Judged(

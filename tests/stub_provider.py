@@ -20,6 +20,10 @@ class Answers:
     finish: str = "stop"
     tokens: tuple[int, int] | None = (100, 10)
     model: str = "stub-2026-11-01"
+    refusal: str | None = None
+    """What the model says instead of an answer."""
+    tools: tuple[str, ...] = ()
+    """The arguments of the tool calls that it answers by."""
     cached: int = 0
     """How many of the prompt's tokens it says it had cached."""
 
@@ -121,7 +125,15 @@ async def stub_provider() -> AsyncIterator[Stub]:
 
 
 def _completion(answer: Answers) -> JsonValue:
-    message: JsonValue = {"role": "assistant", "content": answer.text}
+    message: dict[str, JsonValue] = {"role": "assistant", "content": answer.text}
+    if answer.refusal is not None:
+        message |= {"content": None, "refusal": answer.refusal}
+    if answer.tools:
+        calls: list[JsonValue] = [{"name": "answer", "arguments": each} for each in answer.tools]
+        message |= {
+            "content": None,
+            "tool_calls": [{"id": f"call-{n}", "type": "function", "function": call} for n, call in enumerate(calls)],
+        }
     completion: dict[str, JsonValue] = {
         "id": "stub",
         "object": "chat.completion",

@@ -13,7 +13,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, EffectCall, EffectResult
-from perdure.errors import BudgetSpent, EffectError, InvalidInput, ModelError, PerdureError, by_name
+from perdure.errors import BudgetSpent, EffectError, InvalidAnswer, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, OutputRef
 from perdure.workflows.parked import persist
@@ -45,6 +45,7 @@ async def generate(
     inputs: Mapping[str, Value] | None = None,
     tenant: str = "default",
     agent: str = "",
+    or_ask: str = "",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
@@ -55,17 +56,26 @@ async def generate(
     of the task, `NoRoute` if no route serves TASK, `ModelUnavailable` when the retries are used up. All but `NoRoute` are a
     `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT. `BudgetSpent` says that a budget
     is used up; where models.toml says who may raise it, that person is asked first, and the model again after that.
+
+    When no model gives a valid answer, the person or role OR_ASK is asked for one, if given.
     """
-    generation = await generate_json(
-        task,
-        _output_ref(output),
-        inputs=inputs,
-        tenant=tenant,
-        agent=agent,
-        name=name,
-        summary=summary,
-        timeout=timeout,
-    )
+    try:
+        generation = await generate_json(
+            task,
+            _output_ref(output),
+            inputs=inputs,
+            tenant=tenant,
+            agent=agent,
+            name=name,
+            summary=summary,
+            timeout=timeout,
+        )
+    except InvalidAnswer as error:
+        if not or_ask:
+            raise
+        from perdure.workflows.answering import answered
+
+        return await answered(task, output, of=or_ask, inputs=inputs or {}, error=error)
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record

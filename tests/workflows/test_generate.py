@@ -136,3 +136,16 @@ async def test_a_person_does_not_raise_the_budget(governed: OpenWorker, stub: St
 
     assert ("BudgetSpent", 0) == (judged.error, stub.calls)
     assert "budget 'cap' of run" in judged.message
+
+
+async def test_a_person_answers(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """When no model gives a valid answer a person is asked for it, until what that one says is valid."""
+    stub.will(Answers("no JSON"))
+    async with governed(Judges, settings={"models": routes(tmp_path, stub, "first")}) as desk:
+        handle = await desk.start(Judges.run, Ask(or_ask="support-lead"))
+        await decide(handle, await open_request(handle), "approve", comment="refund it")
+        await decide(handle, await open_request(handle), "approve", comment='{"verdict": "refund"}')
+        judged = Judged.model_validate(await handle.result())
+
+        assert (("refund",), ("person: ",)) == (judged.verdicts, judged.attempts)
+        assert await desk.replays(handle, [Judges])
