@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -90,6 +90,29 @@ class Table(BaseModel):
     name: str
 
 
+class NewPrice(BaseModel):
+    """What a deployment costs from some day on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: datetime
+    """In the file a day, which begins in UTC, or a time with its offset."""
+    input_price: Price = Field(alias="input_usd_per_mtok")
+    output_price: Price = Field(alias="output_usd_per_mtok")
+    cached_price: Price | None = Field(default=None, alias="cached_input_usd_per_mtok")
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _aware(cls, since: object) -> object:
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                raise ValueError("write a day, or a time with its offset, e.g. 2027-01-01T00:00:00Z")
+            return since
+        if isinstance(since, date):
+            return datetime(since.year, since.month, since.day, tzinfo=UTC)
+        raise ValueError("write a day without quotes, e.g. 2027-01-01")
+
+
 class Deployment(Table):
     """A pinned model behind a provider. One attempt of a step is one call to one deployment."""
 
@@ -105,6 +128,10 @@ class Deployment(Table):
     """Nano-USD per million completion tokens; in the file US dollars per million."""
     cached_price: Price | None = Field(default=None, alias="cached_input_usd_per_mtok")
     """The same for prompt tokens that the provider had cached; None: they cost as much as others."""
+    prices: tuple[NewPrice, ...] = ()
+    """Later prices; each holds from its day on."""
+    region: str = ""
+    """Where it is served, in your own words, for tasks with `residency`."""
     timeout: Seconds = 60.0
     """Seconds that one call may take from end to end."""
     context: int = Field(default=128_000, ge=256)
@@ -133,6 +160,15 @@ class Deployment(Table):
         """Whether it answers inside the worker."""
         return self.model.startswith(LOCAL)
 
+    def priced(self, at: datetime) -> Deployment:
+        """Return this deployment with the prices that hold AT that time."""
+        due = [price for price in self.prices if price.since <= at]
+        if not due:
+            return self
+        last = max(due, key=lambda price: price.since)
+        held = {"input_price": last.input_price, "output_price": last.output_price, "cached_price": last.cached_price}
+        return self.model_copy(update={**held, "prices": ()})
+
     def cost(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0) -> int:
         """Return what the tokens cost, in nano-USD, rounded up once. CACHED_TOKENS are part of PROMPT_TOKENS."""
         cached = self.input_price if self.cached_price is None else self.cached_price
@@ -160,6 +196,8 @@ class Task(Table):
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
     temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    residency: Names = ()
+    """The regions that its inputs may go to; empty: all. A deployment without a region is in none of them."""
     cache: Span | None = None
     """How long an answer is kept and given again to the same question of the same tenant; None: it is not."""
     validators: Names = ()
@@ -239,4 +277,10 @@ class Routes:
     def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
         """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried."""
         wanted = tier or task.tier
-        return tuple(one for one in self.deployments.values() if one.tier == wanted and (task.examples or not one.local))
+        return tuple(one for one in self.deployments.values() if one.tier == wanted and _may_serve(one, task))
+
+
+def _may_serve(deployment: Deployment, task: Task) -> bool:
+    if deployment.local:  # it is served here
+        return bool(task.examples)
+    return not task.residency or deployment.region in task.residency

@@ -142,7 +142,7 @@ class Exchange:
         after = self.ladder.choose(attempts, self.attempt + 1) if failure.verdict != "never" else None
         if after is None:
             return ModelRefused(f"{said}. {failure.remedy}", facts=facts)
-        if after.deployment is self.deployment:
+        if after.deployment.name == self.deployment.name:
             return ModelUnavailable(f"{said}. It is tried again.", retry_after=failure.retry_after, facts=facts)
         return ModelUnavailable(f"{said}.{_next(after)}", retry_after=AT_ONCE, facts=facts)
 

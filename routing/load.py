@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
 from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task
+from perdure.routing.contracts import Tier
 from perdure.routing.examples import read_examples
 
 
@@ -25,57 +26,55 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     tasks: dict[str, Task] = {}
     deployments: dict[str, Deployment] = {}
     budgets: dict[str, Budget] = {}
-    origin: dict[str, Path] = {}
-    for path in dict.fromkeys(path.absolute() for path in paths):
-        file = _File(path)
-        first = paths[0].absolute()
+    origin: dict[str, _File] = {}
+    files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
+    for file in files:
         deployments |= {
-            name: one for name, one in file.deployments().items() if _new(f"deployments.{name}", path, origin, first)
+            name: one for name, one in file.deployments().items() if _new("deployments", name, file, origin, files)
         }
-        tasks |= {name: one for name, one in file.tasks().items() if _new(f"tasks.{name}", path, origin, first)}
-        budgets |= {name: one for name, one in file.budgets().items() if _new(f"budgets.{name}", path, origin, first)}
+        tasks |= {name: one for name, one in file.tasks().items() if _new("tasks", name, file, origin, files)}
+        budgets |= {name: one for name, one in file.budgets().items() if _new("budgets", name, file, origin, files)}
     routes = Routes(tasks, deployments, budgets | _daily(tasks))
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
     return routes
 
 
-def _new(table: str, path: Path, origin: dict[str, Path], first: Path) -> bool:
-    if table not in origin:
-        origin[table] = path
-        return True
-    if origin[table] != first:
-        raise InvalidSettings(
-            f"[{table}] is defined in {origin[table]} and in {path}. Rename one, or define it in {first}."
-        )
-    return False
+def _new(kind: str, name: str, *, file: _File, origin: dict[str, _File], files: Sequence[_File]) -> bool:
+    known = origin.setdefault(f"{kind}.{name}", file)
+    if known is not file and known is not files[0]:
+        raise file.wrong([kind, name], f"is defined in {known.path} as well. Rename one, or define it in {files[0].path}.")
+    return known is file
 
 
 def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
     """Return the budgets that tasks state for themselves."""
-    return {
-        f"{name}-a-day": Budget(name=f"{name}-a-day", per="task", of=name, usd=task.budget_usd_per_day, every="day")
-        for name, task in tasks.items()
-        if task.budget_usd_per_day is not None
-    }
+    found: dict[str, Budget] = {}
+    for name, task in tasks.items():
+        if task.budget_usd_per_day is not None:
+            own = f"{name}-a-day"
+            dollars = Decimal(task.budget_usd_per_day) / 1_000_000_000
+            found[own] = Budget(name=own, per="task", of=name, usd=dollars, every="day")
+    return found
 
 
-def _check_served(task: Task, routes: Routes, path: Path) -> None:
-    for tier in task.cascade:
+def _check_served(task: Task, routes: Routes, file: _File) -> None:
+    for tier in task.tiers:
         if not routes.serving(task, tier):
-            raise InvalidSettings(
-                f"{path}: [tasks.{task.name}] cascades to tier {tier!r}, and no deployment of it can answer. Add one."
-            )
-    if routes.serving(task):
-        return
-    if any(one.tier == task.tier for one in routes.deployments.values()):
-        raise InvalidSettings(
-            f"{path}: [tasks.{task.name}] has no examples, and tier {task.tier!r} has only local deployments, which "
-            "answer by examples. Add `examples`, or a deployment of a hosted model to the tier."
+            key = "tier" if tier == task.tier else "cascade"
+            raise file.wrong(["tasks", task.name, key], _why_unserved(task, tier, routes))
+
+
+def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
+    there = [one for one in routes.deployments.values() if one.tier == tier]
+    if not there:
+        return f"no deployment has tier {tier!r}. Add one."
+    if all(one.local for one in there) and not task.examples:
+        return (
+            f"tier {tier!r} has only local deployments, which answer by examples, and the task has none. Add `examples`, "
+            "or a deployment of a hosted model to the tier."
         )
-    raise InvalidSettings(
-        f"{path}: [tasks.{task.name}] wants tier {task.tier!r}, and no deployment has that tier. Add one."
-    )
+    return f"no deployment of tier {tier!r} is in a region that `residency` allows: {', '.join(task.residency)}. Add one."
 
 
 T = TypeVar("T", bound=Table)
@@ -96,7 +95,7 @@ class _File:
                 f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
         if unknown := sorted(self._tables.keys() - {"tasks", "deployments", "budgets"}):
-            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
+            raise self.wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
@@ -114,11 +113,11 @@ class _File:
         where = ["tasks", name]
         if "instructions_file" in table:
             if "instructions" in table:
-                raise self._wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
+                raise self.wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
             table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
         examples = table.pop("examples", None)
         if examples is not None and not isinstance(examples, str):
-            raise self._wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
+            raise self.wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
         task = self._table(where, table, Task)
         return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
 
@@ -126,12 +125,12 @@ class _File:
         tables = self._tables.get(kind, {})
         for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
             if not isinstance(table, dict):
-                raise self._wrong([kind, name], f"write a table, [{kind}.NAME]")
+                raise self.wrong([kind, name], f"write a table, [{kind}.NAME]")
         return list(tables.items())
 
     def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
         if "name" in table:
-            raise self._wrong([*where, "name"], "unknown key; the name is in the table's header")
+            raise self.wrong([*where, "name"], "unknown key; the name is in the table's header")
         try:
             return kind.model_validate({**table, "name": where[1]})
         except ValidationError as error:
@@ -143,17 +142,18 @@ class _File:
             elif wrong["type"] == "extra_forbidden":
                 known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
                 message = f"unknown key; known: {', '.join(known)}"
-            raise self._wrong([*where, *map(str, wrong["loc"])], message) from None
+            raise self.wrong([*where, *map(str, wrong["loc"])], message) from None
 
     def _read(self, where: list[str], name: object) -> str:
         if not isinstance(name, str):
-            raise self._wrong(where, "write the path of a text file, relative to this file")
+            raise self.wrong(where, "write the path of a text file, relative to this file")
         try:
             return (self.path.parent / name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise self._wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise self.wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
-    def _wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
+    def wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
+        """Return the error that says MESSAGE of the table, and key, at the path WHERE."""
         line = self._line(where)
         table, key = ".".join(where[:2]), ".".join(where[2:])
         place = f"[{table}]" + (f" {key}" if key else "")
@@ -162,11 +162,16 @@ class _File:
     def _line(self, where: Sequence[str]) -> int | None:
         """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""
         header, key = ".".join(where[:2]), where[2] if len(where) > 2 else None
+        nth = int(where[3]) if len(where) > 3 and where[3].isdigit() else 0
         found = None
         current = ""
         for number, line in enumerate(self._text.splitlines(), start=1):
-            if match := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
+            if match := re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]", line):
                 current = match[1].replace('"', "").replace("'", "")
+                if key and current == f"{header}.{key}":
+                    if nth == 0:
+                        return number
+                    nth -= 1
                 if current == header or (found is None and current.startswith(header + ".")):
                     found = number
             elif key and current == header and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):

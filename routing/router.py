@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -96,6 +97,7 @@ class Router:
                 f"every deployment for task {task.name!r} has refused it. Look at what they said: `perdure show` lists the "
                 "attempts."
             )
+        choice = replace(choice, deployment=choice.deployment.priced(now()))
         exchange = Exchange(call, task, form, ladder, choice, attempt, earlier, before)
         if self._local is None:
             await self.warm_up()
