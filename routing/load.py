@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +30,10 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     origin: dict[str, _File] = {}
     files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
     for file in files:
-        deployments |= {
-            name: one for name, one in file.deployments().items() if _new("deployments", name, file, origin, files)
-        }
-        tasks |= {name: one for name, one in file.tasks().items() if _new("tasks", name, file, origin, files)}
-        budgets |= {name: one for name, one in file.budgets().items() if _new("budgets", name, file, origin, files)}
+        new = partial(_new, file=file, origin=origin, files=files)
+        deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
+        tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
+        budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
     routes = Routes(tasks, deployments, budgets | _daily(tasks))
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
