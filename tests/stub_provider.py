@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -65,6 +65,8 @@ class Stub:
     messages: list[list[dict[str, str]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    choose: Callable[[str], Behaviour] | None = None
+    """What to do for a request to this model; None: what was planned."""
     _planned: deque[Behaviour] = field(default_factory=deque)
     _last: Behaviour = field(default_factory=lambda: Answers("{}"))
 
@@ -94,7 +96,8 @@ class Stub:
         self.messages.append(request["messages"])
         self.keys.append(headers.get("authorization", "").removeprefix("bearer "))
         self.arrived.set()
-        behaviour = self._planned.popleft() if self._planned else self._last
+        planned = self._planned.popleft() if self._planned else self._last
+        behaviour = self.choose(request["model"]) if self.choose else planned
         if isinstance(behaviour, Answers):
             _send(writer, 200, _completion(behaviour))
         elif isinstance(behaviour, Fails):
