@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from perdure.errors import InvalidInput
 from perdure.lineage import digest
 from perdure.routing.contracts import OutputRef
+from perdure.routing.prompts import canonical
 
 
 class Misfit(Exception):
@@ -60,7 +61,7 @@ def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
     return found
 
 
-_SCHEMAS: WeakKeyDictionary[type[BaseModel], Mapping[str, JsonValue]] = WeakKeyDictionary()
+_SCHEMAS: WeakKeyDictionary[type[BaseModel], tuple[Mapping[str, JsonValue], str]] = WeakKeyDictionary()
 
 
 class Form:
@@ -76,21 +77,21 @@ class Form:
         """PROBLEMS returns what else is wrong with an answer that fits: an instance of OUTPUT, or JSON if that is None."""
         self._problems = problems
         self._output = output
-        self._size: int | None = None
         if output is not None:
             if output not in _SCHEMAS:
-                _SCHEMAS[output] = output.model_json_schema(by_alias=True)
-            self.schema: Mapping[str, JsonValue] = _SCHEMAS[output]
+                schema = output.model_json_schema(by_alias=True)
+                _SCHEMAS[output] = schema, canonical(schema)
+            self.schema: Mapping[str, JsonValue]
+            self.schema, self.text = _SCHEMAS[output]
         else:
             self.schema = dict(schema or {})
             _check_schema(self.schema)
+            self.text = canonical(self.schema) if self.schema else ""
 
     @property
     def size(self) -> int:
         """How many bytes its schema has."""
-        if self._size is None:
-            self._size = len(json.dumps(self.schema)) if self.schema else 0
-        return self._size
+        return len(self.text.encode())
 
     @property
     def name(self) -> str:

@@ -19,16 +19,14 @@ _FRAME = (
 )
 
 
-def render(instructions: str, inputs: Mapping[str, JsonValue], schema: Mapping[str, JsonValue]) -> Messages:
-    """Return the messages that put INPUTS to a model.
+def render(instructions: str, inputs: Mapping[str, JsonValue], schema: str) -> Messages:
+    """Return the messages that put INPUTS to a model. SCHEMA is the answer's, as canonical JSON; empty: there is none.
 
     The inputs stand inside JSON in the user message, so that nothing in them can pass for an instruction of ours.
     Equal inputs give equal messages (RFC 8785).
     """
-    system = (
-        f"{instructions.strip()}\n\n{_FRAME}{f', which fits this JSON schema: {_canonical(schema)}' if schema else '.'}"
-    )
-    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": _canonical(inputs)}]
+    system = f"{instructions.strip()}\n\n{_FRAME}{f', which fits this JSON schema: {schema}' if schema else '.'}"
+    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": canonical(inputs)}]
 
 
 def ask_again(messages: Messages, problems: str) -> Messages:
@@ -47,7 +45,8 @@ def most_tokens(text: str) -> int:
     return -(-len(text.encode()) // 3)
 
 
-def _canonical(value: Mapping[str, JsonValue]) -> str:
+def canonical(value: Mapping[str, JsonValue]) -> str:
+    """Return VALUE as canonical JSON (RFC 8785). Raises `InvalidInput` if JSON cannot carry it faithfully."""
     try:
         return rfc8785.dumps(dict(value)).decode()
     except (ValueError, UnicodeEncodeError) as error:

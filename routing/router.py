@@ -85,7 +85,7 @@ class Router:
             return [said for check in checks if (said := check.problem(answer, call.inputs))]
 
         form = Form(output, call.output.json_schema, problems=problems)
-        question = render(task.instructions, call.inputs, form.schema)
+        question = render(task.instructions, call.inputs, form.text)
         ladder = self._ladder(task, question)
         earlier: tuple[Attempt, ...] = ()
         before = Usage()
