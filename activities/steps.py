@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
+from perdure.activities import metering
 from perdure.connectors.contracts import EffectCall, EffectResult, UndoCall, Undone
-from perdure.errors import InvalidInput
+from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
 from perdure.routing.contracts import GenerateCall, Generation, RaiseCall, Raised
@@ -57,7 +58,13 @@ class StepActivities:
         from perdure.routing.answers import resolve_output
 
         output = resolve_output(call.output)
-        return await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+        try:
+            generation = await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+        except ModelError as error:
+            metering.failed(call, error)
+            raise
+        metering.answered(call, generation)
+        return generation
 
     @activity.defn(name="perdure.raise_budget")
     async def raise_budget(self, call: RaiseCall) -> Raised:

@@ -1,4 +1,4 @@
-"""`perdure cost` and `perdure budgets`: what models have cost, and what may still be spent."""
+"""`perdure cost`, `models` and `budgets`: what models have cost, how they have done, and what may still be spent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perdure.commands.session import client_settings
 from perdure.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from perdure.routing.spending import BudgetState, Cost
+    from perdure.routing.spending import BudgetState, Cost, Quality
     from perdure.routing.spending import By as Group
 
 budgets = typer.Typer(
@@ -74,6 +74,38 @@ def cost(
                 group = cast("Group | None", by.value if by else None)
                 parts = await costs(database, group, since=span[0], until=span[1])
         _print(options, await _by_outcome(options, parts) if by is By.outcome else parts, by)
+
+    asyncio.run(work())
+
+
+@takes_options
+def models(
+    options: Options,
+    since: Annotated[
+        str | None, typer.Option(help="Only calls from this day or time on, in UTC.", metavar="DATE", show_default=False)
+    ] = None,
+) -> None:
+    """Show how models have done, by deployment: errors, answers that fitted, latency and cost."""
+    begin = _time(since)
+
+    async def work() -> None:
+        from perdure.routing.spending import qualities
+        from perdure.storage import open_database
+
+        async with open_database(client_settings().database) as database:
+            found = await qualities(database, since=begin)
+        rows = [
+            {**each.model_dump(mode="json"), "error_rate": each.error_rate, "validity": each.validity} for each in found
+        ]
+        if options.format is Format.json:
+            emit(rows)
+        elif options.format is Format.jsonl:
+            for row in rows:
+                emit_line(row)
+        elif not found:
+            say("no model was called")
+        else:
+            _print_models(found)
 
     asyncio.run(work())
 
@@ -213,6 +245,28 @@ def _print(options: Options, found: Sequence[Cost], by: By | None) -> None:
             dollars(each.saved),
         )
         table.add_row(Text(plain(each.group or ("all" if by is None else "-"))), *(Text(cell) for cell in numbers))
+    out().print(table)
+
+
+def _print_models(found: Sequence[Quality]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("DEPLOYMENT", "MODEL"):
+        table.add_column(name, overflow="fold")
+    for name in ("CALLS", "ERRORS", "VALID", "REPAIRED", "P50", "P95", "P99", "COST"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found:
+        numbers = (
+            str(each.calls),
+            f"{each.error_rate:.1%}",
+            f"{each.validity:.1%}" if each.validity is not None else "-",
+            str(each.repaired),
+            *(f"{milliseconds} ms" for milliseconds in (each.p50, each.p95, each.p99)),
+            dollars(each.cost),
+        )
+        table.add_row(Text(plain(each.deployment)), Text(plain(each.model)), *(Text(cell) for cell in numbers))
     out().print(table)
 
 

@@ -26,6 +26,7 @@ from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
 from perdure.routing.prompts import Messages, ask_again, render, size
 from perdure.routing.provider import ProviderFailed, Reply
+from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
 from perdure.storage import Database, now
 
@@ -169,20 +170,22 @@ class Router:
         self, exchange: Exchange, call: ModelCall, messages: Messages, *, key: str | None, local: LocalModel | None
     ) -> Generation:
         """Make CALL and record how it ended. Raises what its failure means."""
-        deployment = call.deployment
-        try:
-            reply = await self._reply(exchange, exchange.choice, messages, key=key, local=local)
-        except ProviderFailed as error:
-            failure = error.failure
-        else:
-            settled, answer = exchange.read(reply, messages)
-            self.breakers.served(deployment.name)
-            await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
-            return exchange.ended(call, settled, answer, reply)
-        settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
-        self._note(deployment.name, failure)
-        await self._settle(call, settled)
-        raise exchange.failed(call, settled, failure)
+        with span_of(call, messages, temperature=exchange.task.temperature) as span:
+            try:
+                reply = await self._reply(exchange, exchange.choice, messages, key=key, local=local)
+            except ProviderFailed as error:
+                failure = error.failure
+            else:
+                settled, answer = exchange.read(reply, messages)
+                self.breakers.served(call.deployment.name)
+                await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
+                ended(span, call, settled, reply)
+                return exchange.ended(call, settled, answer, reply)
+            settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
+            self._note(call.deployment.name, failure)
+            await self._settle(call, settled)
+            ended(span, call, settled)
+            raise exchange.failed(call, settled, failure)
 
     async def _reply(
         self, exchange: Exchange, choice: Choice, messages: Messages, *, key: str | None, local: LocalModel | None

@@ -28,6 +28,8 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "agent": _CALLS.c.agent,
     "run": _CALLS.c.workflow_id + "/" + _CALLS.c.run_id,
 }
+_SIDES = (_CALLS.c.deployment, _CALLS.c.model)
+_NAMES = ("deployment", "model")
 _NO_CALL = ("cached", "denied")
 _ANSWERED = ("answered", "cached")
 _UNSEEN = ("sent", "ambiguous", "cancelled")
@@ -57,6 +59,35 @@ class Cost(Frozen):
     def per_completed(self) -> int | None:
         """What a completed step has cost, with its retries and with those steps that came to nothing; None: none was."""
         return -(-self.cost // self.completed) if self.completed else None
+
+
+class Quality(Frozen):
+    """How a deployment's model has done. Times are milliseconds, the cost nano-USD."""
+
+    deployment: str
+    model: str
+    calls: int
+    failed: int
+    """Calls that brought no answer."""
+    read: int
+    """Answers that came."""
+    invalid: int
+    """Those of them that did not fit."""
+    repaired: int
+    cost: int
+    p50: int
+    p95: int
+    p99: int
+
+    @property
+    def error_rate(self) -> float:
+        """The share of calls without an answer."""
+        return self.failed / self.calls if self.calls else 0.0
+
+    @property
+    def validity(self) -> float | None:
+        """The share of answers that fitted; None: there was none."""
+        return 1 - self.invalid / self.read if self.read else None
 
 
 class BudgetState(Frozen):
@@ -99,6 +130,44 @@ async def costs(
         found = [_cost(row) for row in (await connection.execute(query)).mappings()]
     key = (lambda each: (each.group,)) if by == "day" else (lambda each: (-each.cost, -each.at_risk, each.group))
     return sorted((each for each in found if by is None or each.calls or each.hits), key=key)
+
+
+async def qualities(database: Database, *, since: datetime | None = None, until: datetime | None = None) -> list[Quality]:
+    """Return how deployments have done from SINCE, before UNTIL, each model of a deployment by itself."""
+    calls = sa.select(
+        _CALLS.c.deployment,
+        _CALLS.c.model,
+        _CALLS.c.outcome,
+        _CALLS.c.milliseconds,
+        _CALLS.c.cost_nano_usd,
+        _CALLS.c.repairs,
+        sa.func.row_number().over(partition_by=_SIDES, order_by=_CALLS.c.milliseconds).label("rank"),
+        sa.func.count().over(partition_by=_SIDES).label("of"),
+    ).where(_CALLS.c.outcome.not_in((*_NO_CALL, "sent")))
+    if since is not None:
+        calls = calls.where(_CALLS.c.sent_at >= since)
+    if until is not None:
+        calls = calls.where(_CALLS.c.sent_at < until)
+    each = calls.subquery()
+    read = ("answered", "unsure", "invalid")
+    query = sa.select(
+        each.c.deployment,
+        each.c.model,
+        sa.func.count().label("calls"),
+        _sum(sa.case((each.c.outcome.in_(("unavailable", "ambiguous", "refused")), 1), else_=0)).label("failed"),
+        _sum(sa.case((each.c.outcome.in_(read), 1), else_=0)).label("read"),
+        _sum(sa.case((each.c.outcome == "invalid", 1), else_=0)).label("invalid"),
+        _sum(sa.case((each.c.repairs != "", 1), else_=0)).label("repaired"),
+        _sum(each.c.cost_nano_usd).label("cost"),
+        # The nearest rank: the smallest that so many per cent do not exceed.
+        *(
+            sa.func.max(sa.case((each.c.rank * 100 < each.c.of * per_cent + 100, each.c.milliseconds))).label(name)
+            for name, per_cent in (("p50", 50), ("p95", 95), ("p99", 99))
+        ),
+    ).group_by(each.c.deployment, each.c.model)
+    async with database.read() as connection:
+        found = (await connection.execute(query.order_by(each.c.deployment, each.c.model))).mappings()
+        return [Quality(**{name: row[name] if name in _NAMES else int(row[name] or 0) for name in row}) for row in found]
 
 
 def together(group: str, parts: Sequence[Cost]) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from returns_kit import decide, open_request
 from stub_provider import Answers, Fails, Hangs, Stub, stub_provider
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import WorkflowHistory
+from temporalio.client import Client, WorkflowHistory
+from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
 from workflow_kit import OpenWorker
 
+from perdure.plugin import PerdurePlugin
+from perdure.settings import Settings
 from perdure.workflows.attributes import COST
 
 GOOD = Answers('{"verdict": "refund"}')
@@ -149,3 +155,26 @@ async def test_a_person_answers(governed: OpenWorker, stub: Stub, tmp_path: Path
 
         assert (("refund",), ("person: ",)) == (judged.verdicts, judged.attempts)
         assert await desk.replays(handle, [Judges])
+
+
+async def test_calls_are_counted(temporal: WorkflowEnvironment, stub: Stub, tmp_path: Path) -> None:
+    """The worker's metrics have every call by deployment and outcome, with its time and cost."""
+    stub.will(Fails(503), GOOD)
+    buffer = MetricBuffer(10_000)
+    settings = Settings(home=tmp_path, task_queue=str(uuid.uuid4()), models=routes(tmp_path, stub, "first", "second"))
+    client = await Client.connect(
+        temporal.client.service_client.config.target_host,
+        plugins=[PerdurePlugin(settings)],
+        runtime=Runtime(telemetry=TelemetryConfig(metrics=buffer)),
+    )
+    async with Worker(client, task_queue=settings.task_queue, workflows=[Judges]):
+        await client.execute_workflow(Judges.run, Ask(), id=str(uuid.uuid4()), task_queue=settings.task_queue)
+
+    seen = {
+        (update.metric.name, update.attributes["deployment"], update.attributes["outcome"]): update.value
+        for update in buffer.retrieve_updates()
+        if update.metric.name.startswith(("perdure_model", "gen_ai"))
+    }
+    assert 1 == seen["perdure_model_calls", "first", "unavailable"] == seen["perdure_model_calls", "second", "answered"]
+    assert 0.000021 == seen["perdure_model_call_cost", "second", "answered"]
+    assert 0 < seen["gen_ai_client_operation_duration", "second", "answered"]
