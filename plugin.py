@@ -19,6 +19,7 @@ from temporalio.worker import Replayer, Worker, WorkerConfig, WorkflowReplayResu
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
+from perdure.activities.batches import BatchActivities
 from perdure.activities.boundary import Boundary
 from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.queues import serving
@@ -27,6 +28,7 @@ from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
+from perdure.workflows.batches import WORKFLOWS as BATCHES
 from perdure.workflows.governed import GovernedRuns
 from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
 from perdure.workflows.queues import ConnectorQueues
@@ -81,6 +83,7 @@ class PerdurePlugin(SimplePlugin):
         self._database = LazyDatabase(self.settings)
         self._activities = StepActivities()
         self._maintenance = MaintenanceActivities()
+        self._batches = BatchActivities()
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -90,8 +93,8 @@ class PerdurePlugin(SimplePlugin):
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
-            activities=[*self._activities.all(), *self._maintenance.all()],
-            workflows=[PlanWorkflow, *MAINTENANCE],
+            activities=[*self._activities.all(), *self._maintenance.all(), *self._batches.all()],
+            workflows=[PlanWorkflow, *MAINTENANCE, *BATCHES],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
         )
@@ -151,6 +154,7 @@ class PerdurePlugin(SimplePlugin):
         from perdure.governance.approvals import Approvals
         from perdure.memory.embed import MiniLm
         from perdure.memory.store import open_memory
+        from perdure.routing.batches import Batches
         from perdure.routing.config import SHIPPED
         from perdure.routing.load import load_routes
         from perdure.routing.router import Router
@@ -176,6 +180,7 @@ class PerdurePlugin(SimplePlugin):
             watch = Watch.over(database, connectors, fresh=settings.contract_age)
             await watch.drift.register()
             self._maintenance.open(watch)
+            self._batches.open(Batches(database, router))
             self._activities.open(
                 Rooms(
                     memory=memory,
@@ -190,6 +195,7 @@ class PerdurePlugin(SimplePlugin):
             finally:
                 self._activities.open(None)
                 self._maintenance.open(None)
+                self._batches.open(None)
                 self._database.use(None)
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, cast
 
 import sqlalchemy as sa
@@ -52,6 +52,7 @@ class ModelCall:
     attempt: int
     prompt_digest: str
     switched: str = ""
+    lane: str = ""
     reserved_nano_usd: int = 0
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
@@ -111,6 +112,13 @@ class ModelCall:
         """Whether other processes must not write the same rows meanwhile."""
         return bool(self.purses) or self.question is not None
 
+    def settle_later(self, connection: sa.Connection, settled: Settled) -> None:
+        """Write how a call ended that another attempt of this, or another process, has sent; once."""
+        found = state_of(connection, self.call_id)
+        if found is not None and found[0] == "sent":
+            self._sent = True
+            self.settle(connection, settled)
+
     def write(self, connection: sa.Connection, settled: Settled) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
         row = self._row(settled.outcome) | _ended(settled, 0)
@@ -152,6 +160,7 @@ class ModelCall:
             "outcome": outcome,
             "error": "",
             "switched": self.switched,
+            "lane": self.lane,
             "reserved_nano_usd": self.reserved_nano_usd,
             "prompt_tokens": 0,
             "completion_tokens": 0,
@@ -194,6 +203,12 @@ def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
         "settled_at": now(),
         "milliseconds": milliseconds,
     }
+
+
+def state_of(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | None:
+    """Return the outcome of a recorded call and when it was sent; None: it is not recorded."""
+    row = connection.execute(sa.select(_TABLE.c.outcome, _TABLE.c.sent_at).where(_TABLE.c.call_id == call_id)).one_or_none()
+    return (row[0], row[1]) if row is not None else None
 
 
 async def earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -138,6 +139,16 @@ class Deployment(Table):
     """How many tokens prompt and answer may have together."""
     max_tokens: int = Field(default=1024, ge=1)
     """How many tokens an answer may have."""
+    batch_price: Annotated[Decimal | None, Field(gt=0, le=1)] = None
+    """The share of the price that calls in a batch cost; None: it takes no batches."""
+    batch_size: int = Field(default=100, ge=1, le=10_000)
+    """So many calls make a batch."""
+    batch_wait: Span = timedelta(minutes=1)
+    """So long the first call of a batch waits for others."""
+    batch_poll: Span = timedelta(seconds=30)
+    """How often the provider is asked whether it has done."""
+    batch_within: Span = timedelta(hours=25)
+    """How long a run waits for its answer; then it asks by itself."""
     structured: Literal["schema", "tool", "json", "none"] = "schema"
     """What the provider is told of the form: its JSON schema, the same for a tool, that it is JSON, or nothing."""
 
@@ -168,6 +179,16 @@ class Deployment(Table):
         last = max(due, key=lambda price: price.since)
         held = {"input_price": last.input_price, "output_price": last.output_price, "cached_price": last.cached_price}
         return self.model_copy(update={**held, "prices": ()})
+
+    def batched(self) -> Deployment:
+        """Return this deployment with the prices of calls in a batch."""
+        share = self.batch_price if self.batch_price is not None else Decimal(1)
+        held = {
+            "input_price": ceil(self.input_price * share),
+            "output_price": ceil(self.output_price * share),
+            "cached_price": None if self.cached_price is None else ceil(self.cached_price * share),
+        }
+        return self.model_copy(update=held)
 
     def cost(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0) -> int:
         """Return what the tokens cost, in nano-USD, rounded up once. CACHED_TOKENS are part of PROMPT_TOKENS."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -83,8 +84,83 @@ class ModelRecord(Frozen):
     """The attempts before this one."""
     cached: bool = False
     """Whether the answer came out of the cache."""
+    batch: str = ""
+    """The batch that it came in."""
     saved_nano_usd: int = 0
     """What that saved, or the batch."""
+
+
+class EnqueueCall(Frozen):
+    """The argument of the activity `perdure.enqueue`: put CALL into a batch, to be answered by a signal to its run."""
+
+    call: GenerateCall
+
+
+class Enqueued(Frozen):
+    """Which deployment's batches a call has gone into, and how long its run waits for the answer; empty: into none."""
+
+    deployment: str = ""
+    within: timedelta = timedelta()
+
+
+class Collecting(Frozen):
+    """The state of the workflow `perdure.batch_collector`: what waits for the next batch of DEPLOYMENT."""
+
+    deployment: str
+    size: int
+    """So many calls make a batch."""
+    wait: timedelta
+    """So long the first of them waits for others."""
+    poll: timedelta
+    calls: tuple[GenerateCall, ...] = ()
+    number: int = 0
+    """How many batches there were before."""
+    seen: tuple[str, ...] = ()
+    """Digests of the calls that came last, so that one that comes twice is asked once."""
+
+
+class BatchCall(Frozen):
+    """A batch: the argument of the workflow `perdure.batch` and of its activities."""
+
+    batch: str
+    """Its name, which the provider keeps with it, so that it is found again after a crash."""
+    deployment: str
+    poll: timedelta
+    calls: tuple[GenerateCall, ...]
+    at_provider: str = ""
+    """The provider's id of it, once it has one."""
+
+
+class Submitted(Frozen):
+    """The provider's id of a batch, empty if there was nothing to send; ADOPTED if an earlier attempt had sent it."""
+
+    at_provider: str
+    adopted: bool = False
+
+
+class Polled(Frozen):
+    """Whether the provider has done with a batch, and its own word for it."""
+
+    ended: bool
+    status: str = ""
+
+
+class Fanned(Frozen):
+    """How many calls of a batch were answered, and how many go to a provider one by one."""
+
+    answered: int
+    stragglers: int
+
+
+class BatchAnswer(Frozen):
+    """What the signal `perdure.batch_answer` tells a run about its STEP. Without GENERATION it asks by itself: see WHY."""
+
+    first_execution_run_id: str
+    step: str
+    generation: Generation | None = None
+    why: str = ""
+    cost_nano_usd: int = 0
+    """What an answer that does not count has cost."""
 
 
 class RaiseCall(Frozen):
@@ -141,3 +217,6 @@ class Generated(BaseModel, Generic[T]):
 
 def _unsure(confidence: float | None, ask_below: float | None) -> bool:
     return confidence is not None and ask_below is not None and confidence < ask_below
+
+
+BatchAnswer.model_rebuild()

@@ -94,7 +94,7 @@ async def complete(
             response = await litellm.acompletion(
                 model=deployment.model,
                 messages=messages,
-                **_structure(deployment, form),
+                **structure(deployment, form),
                 temperature=temperature,
                 max_tokens=deployment.max_tokens,
                 drop_params=True,
@@ -161,7 +161,7 @@ def key_of(deployment: Deployment) -> str | None:
     return key
 
 
-def _structure(deployment: Deployment, form: Form) -> dict[str, object]:
+def structure(deployment: Deployment, form: Form) -> dict[str, object]:
     """Return what the provider is told of the answer's form, as far as DEPLOYMENT understands it."""
     if deployment.structured == "none":
         return {}

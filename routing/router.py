@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -29,6 +29,16 @@ from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
 from perdure.storage import Database, now
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a call asks: the prompt, the form of the answer, and who may be asked."""
+
+    task: Task
+    form: Form
+    messages: Messages
+    ladder: Ladder
 
 
 class Router:
@@ -79,6 +89,25 @@ class Router:
         """
         if attempt < 1:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
+        asked = self.question(call, output)
+        earlier: tuple[Attempt, ...] = ()
+        before = Usage()
+        if attempt > 1:
+            earlier, before = await earlier_attempts(self._database, call.step, attempt)
+        choice = asked.ladder.choose(earlier, attempt)
+        if choice is None:
+            raise ModelRefused(
+                f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
+                "`perdure show` lists the attempts."
+            )
+        choice = replace(choice, deployment=choice.deployment.priced(now()))
+        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
+        if self._local is None:
+            await self.warm_up()
+        return await self._ask(exchange, asked.messages)
+
+    def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
+        """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
         task = self.routes.task(call.task)
         checks = self._checks[task.name]
 
@@ -86,23 +115,8 @@ class Router:
             return [said for check in checks if (said := check.problem(answer, call.inputs))]
 
         form = Form(output, call.output.json_schema, problems=problems)
-        question = render(task.instructions, call.inputs, form.text)
-        ladder = self._ladder(task, question)
-        earlier: tuple[Attempt, ...] = ()
-        before = Usage()
-        if attempt > 1:
-            earlier, before = await earlier_attempts(self._database, call.step, attempt)
-        choice = ladder.choose(earlier, attempt)
-        if choice is None:
-            raise ModelRefused(
-                f"every deployment for task {task.name!r} has refused it. Look at what they said: `perdure show` lists the "
-                "attempts."
-            )
-        choice = replace(choice, deployment=choice.deployment.priced(now()))
-        exchange = Exchange(call, task, form, ladder, choice, attempt, earlier, before)
-        if self._local is None:
-            await self.warm_up()
-        return await self._ask(exchange, question)
+        messages = render(task.instructions, call.inputs, form.text)
+        return Asking(task, form, messages, self._ladder(task, messages))
 
     def _ladder(self, task: Task, question: Messages) -> Ladder:
         serving = [self.routes.serving(task, tier) for tier in task.tiers]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from temporalio import workflow
 
 from perdure.errors import ModelError
@@ -25,6 +27,7 @@ class Ask(Frozen):
     agent: str = ""
     times: int = 1
     or_ask: str = ""
+    lane: Literal["now", "batch"] = "now"
 
 
 class Judged(Frozen):
@@ -53,6 +56,7 @@ class Judges:
                     tenant=ask.tenant,
                     agent=ask.agent,
                     or_ask=ask.or_ask,
+                    lane=ask.lane,
                 )
             except ModelError as error:
                 return Judged(

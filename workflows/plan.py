@@ -169,7 +169,11 @@ class _Interpreter:
             else OutputRef(name=f"plan:{self._plan.name}.{step.id}", json_schema=step.output)
         )
         generation = await generate_json(
-            step.generate, output, inputs={key: self._render(each, step) for key, each in step.inputs.items()}, name=step.id
+            step.generate,
+            output,
+            inputs={key: self._render(each, step) for key, each in step.inputs.items()},
+            lane=step.lane,
+            name=step.id,
         )
         return {
             "value": generation.value,

@@ -43,6 +43,8 @@ class GenerateStep(_Step):
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     output: dict[str, JsonValue] | str
     """A JSON schema, or `module:Class` of a model that the worker has loaded."""
+    lane: Literal["now", "batch"] = "now"
+    """`batch` if it can wait."""
 
 
 class PlanScope(_Model):

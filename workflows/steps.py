@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 from temporalio import workflow
@@ -46,6 +46,7 @@ async def generate(
     tenant: str = "default",
     agent: str = "",
     or_ask: str = "",
+    lane: Literal["now", "batch"] = "now",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
@@ -57,7 +58,9 @@ async def generate(
     `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT. `BudgetSpent` says that a budget
     is used up; where models.toml says who may raise it, that person is asked first, and the model again after that.
 
-    When no model gives a valid answer, the person or role OR_ASK is asked for one, if given.
+    In LANE `batch` it waits, for hours if need be, to be asked together with others at a lower price; where there are no
+    batches, or one brings no answer, it is asked by itself. When no model gives a valid answer, the person or role OR_ASK
+    is asked for one, if given.
     """
     try:
         generation = await generate_json(
@@ -66,6 +69,7 @@ async def generate(
             inputs=inputs,
             tenant=tenant,
             agent=agent,
+            lane=lane,
             name=name,
             summary=summary,
             timeout=timeout,
@@ -89,14 +93,17 @@ async def generate_json(
     inputs: Mapping[str, Value] | None = None,
     tenant: str = "default",
     agent: str = "",
+    lane: Literal["now", "batch"] = "now",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
 ) -> Generation:
     """Do what `generate` does for an output that is known by reference or schema only, as plans have it."""
     run = current_run()
-    while True:
-        call = GenerateCall(
+    told = summary or f"Ask a model: {task}"
+
+    def asked() -> GenerateCall:
+        return GenerateCall(
             step=run.step(name or f"generate:{task}"),
             task=task,
             inputs={key: as_json(value) for key, value in (inputs or {}).items()},
@@ -104,13 +111,23 @@ async def generate_json(
             tenant=tenant,
             agent=agent,
         )
+
+    if lane == "batch":
+        from perdure.workflows.batches import batched
+
+        generation = await batched(asked(), summary=told)
+        if generation is not None:
+            run.spend(generation.record.usage.cost_nano_usd)
+            return generation
+    while True:
+        call = asked()
         try:
             generation = await execute(
                 "perdure.generate",
                 call,
                 Generation,
                 id=call.step.name,
-                summary=summary or f"Ask a model: {task}",
+                summary=told,
                 timeout=timeout,
                 retries=_MODEL_RETRIES,
             )
