@@ -137,24 +137,26 @@ class Batches:
         answers = []
         for key, item in items.items():
             call = item.exchange.call
-            about = {"first_execution_run_id": call.step.lineage.first_execution_run_id, "step": call.step.name}
+            about = BatchAnswer(first_execution_run_id=call.step.lineage.first_execution_run_id, step=call.step.name)
             reply = replies.get(key)
             if reply is None:
                 lost: Outcome = "unavailable" if seen else "ambiguous"
                 await self._settle(item, Settled(lost, error=f"batch {status}, without an answer"))
-                answers.append(BatchAnswer(**about, why=f"batch {batch.batch} ({status}) has no answer to it"))
+                why = f"batch {batch.batch} ({status}) has no answer to it"
+                answers.append(about.model_copy(update={"why": why}))
                 continue
             settled, answer = item.exchange.read(reply, item.messages)
             await self._settle(item, _with_savings(item, settled))
             if answer is None or settled.outcome != "answered":
-                answers.append(
-                    BatchAnswer(**about, why=f"the answer of batch {batch.batch} does not count: {settled.error}")
-                )
+                why = f"the answer of batch {batch.batch} does not count: {settled.error}"
+                cost = settled.usage.cost_nano_usd
+                answers.append(about.model_copy(update={"why": why, "cost_nano_usd": cost}))
                 continue
             generation = item.exchange.ended(item.record, settled, answer, reply)
             saved = _saved(item, settled)
             record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": saved})
-            answers.append(BatchAnswer(**about, generation=generation.model_copy(update={"record": record})))
+            generation = generation.model_copy(update={"record": record})
+            answers.append(about.model_copy(update={"generation": generation}))
         return answers
 
     def _item(self, call: GenerateCall, batch: BatchCall) -> _Item:
@@ -169,6 +171,7 @@ class Batches:
             1,
             prompt_digest=digest([[each["role"], each["content"]] for each in asked.messages]),
             lane="batch",
+            prompt_version=asked.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self._router.routes, call) if most else (),
             # The same in every attempt and process, so that a call is booked once.

@@ -53,6 +53,8 @@ class ModelCall:
     prompt_digest: str
     switched: str = ""
     lane: str = ""
+    arm: str = ""
+    prompt_version: str = ""
     reserved_nano_usd: int = 0
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
@@ -161,6 +163,8 @@ class ModelCall:
             "error": "",
             "switched": self.switched,
             "lane": self.lane,
+            "arm": self.arm,
+            "prompt_version": self.prompt_version,
             "reserved_nano_usd": self.reserved_nano_usd,
             "prompt_tokens": 0,
             "completion_tokens": 0,

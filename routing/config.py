@@ -18,6 +18,7 @@ A tier's deployments are tried in the order of the file, one an attempt.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
 Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
 
 
@@ -203,6 +205,10 @@ class Task(Table):
     tier: Tier
     instructions: str = ""
     """What the model is told to do; inline, or from `instructions_file`."""
+    inputs: dict[str, Literal["text", "number", "integer", "boolean", "object", "list", "any"]] = Field(
+        default_factory=dict
+    )
+    """What kind of value each input is; empty: anything goes. A `?` after the name: it may be missing."""
     examples: tuple[Example, ...] = ()
     text: Names = ()
     """The input fields that are classified, as paths; none means all of them."""
@@ -245,6 +251,11 @@ class Task(Table):
         if self.cache is not None and self.temperature:
             raise ValueError("`cache` keeps answers that would be given again; with a `temperature` they would not")
         return self
+
+    @property
+    def prompt_version(self) -> str:
+        """Changes whenever the instructions do."""
+        return hashlib.sha256(self.instructions.encode()).hexdigest()[:12]
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

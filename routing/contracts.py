@@ -76,6 +76,10 @@ class ModelRecord(Frozen):
     repairs: str = ""
     """What had to be mended before the answer could be read."""
     prompt_digest: str = ""
+    prompt_version: str = ""
+    """The version of the task's instructions."""
+    arm: str = ""
+    """`canary` or `control` while a new deployment is tried; else empty."""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""

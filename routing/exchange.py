@@ -198,6 +198,8 @@ class Exchange:
             repaired=repaired,
             repairs=repairs,
             prompt_digest=call.prompt_digest,
+            prompt_version=call.prompt_version,
+            arm=call.arm,
             answer_digest=answer_digest,
             milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
             switched=self.choice.switched,

@@ -54,7 +54,8 @@ def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
         if task.budget_usd_per_day is not None:
             own = f"{name}-a-day"
             dollars = Decimal(task.budget_usd_per_day) / 1_000_000_000
-            found[own] = Budget(name=own, per="task", of=name, usd=dollars, every="day")
+            table = {"name": own, "per": "task", "of": name, "usd": dollars, "every": "day"}
+            found[own] = Budget.model_validate(table)
     return found
 
 

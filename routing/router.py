@@ -22,6 +22,7 @@ from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
+from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
 from perdure.routing.prompts import Messages, ask_again, render, size
@@ -115,7 +116,9 @@ class Router:
             return [said for check in checks if (said := check.problem(answer, call.inputs))]
 
         form = Form(output, call.output.json_schema, problems=problems)
+        check_inputs(task, call.inputs)
         messages = render(task.instructions, call.inputs, form.text)
+        refuse_secrets(task.name, messages)
         return Asking(task, form, messages, self._ladder(task, messages))
 
     def _ladder(self, task: Task, question: Messages) -> Ladder:
@@ -148,6 +151,7 @@ class Router:
             exchange.attempt,
             prompt_digest=asked if messages is question else digest([[m["role"], m["content"]] for m in messages]),
             switched=choice.switched,
+            prompt_version=exchange.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
         )

@@ -167,7 +167,10 @@ async def qualities(database: Database, *, since: datetime | None = None, until:
     ).group_by(each.c.deployment, each.c.model)
     async with database.read() as connection:
         found = (await connection.execute(query.order_by(each.c.deployment, each.c.model))).mappings()
-        return [Quality(**{name: row[name] if name in _NAMES else int(row[name] or 0) for name in row}) for row in found]
+        return [
+            Quality.model_validate({**row, **{name: int(row[name] or 0) for name in row if name not in _NAMES}})
+            for row in found
+        ]
 
 
 def together(group: str, parts: Sequence[Cost]) -> Cost:

@@ -11,13 +11,15 @@ from pathlib import Path
 from routing_kit import HashingEmbedder, Triage, asking
 
 from perdure.routing import Router, load_routes
+from perdure.routing.cache import Kept
+from perdure.routing.calls import ModelCall, Settled
 from perdure.storage import open_database
 
 
 class Dying(Router):
     """Dies where a router writes down how a call has ended."""
 
-    async def _settle(self, *_: object) -> None:
+    async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
