@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from routing_kit import KEY, HashingEmbedder
 from stub_provider import Stub, stub_provider
 
-from perdure.routing import Router, load_routes
+from perdure.routing import Router, load_routes, provider
 from perdure.storage import Database
 
 
@@ -19,8 +21,23 @@ def embedder() -> HashingEmbedder:
     return HashingEmbedder()
 
 
+@pytest.fixture(scope="session")
+def litellm_is_warm() -> None:
+    """Make LiteLLM's first call, which imports for seconds: tests with short time-outs must not wait for that."""
+
+    async def call() -> None:
+        litellm, _ = provider.load()
+        nobody: dict[str, object] = {"api_base": "http://127.0.0.1:9/v1", "api_key": "none", "timeout": 60}
+        with contextlib.suppress(Exception):
+            await litellm.acompletion(
+                model="openai/nobody", messages=[{"role": "user", "content": ""}], num_retries=0, max_retries=0, **nobody
+            )
+
+    asyncio.run(call())
+
+
 @pytest.fixture
-async def stub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
+async def stub(litellm_is_warm: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
     """A provider on loopback."""
     monkeypatch.setenv("STUB_KEY", KEY)
     async with stub_provider() as provider:
@@ -52,7 +69,7 @@ def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: Hash
                 "api_key": '"env:STUB_KEY"',
                 "input_usd_per_mtok": "0.15",
                 "output_usd_per_mtok": "0.6",
-                "timeout": "5",
+                "timeout": "30",
                 **options,
             }
             text += f"[deployments.{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())

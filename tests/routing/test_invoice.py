@@ -78,7 +78,7 @@ def of_step(number: int) -> GenerateCall:
 async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
     """After many steps with every fault the booked costs are the invoice's, calls are attempts, and budgets agree."""
     biller = Biller(seed=5)
-    router = routed(deployments=["first", "second"], timeout="4", more='\n[budgets.all]\nper = "all"\nusd = 100000\n')
+    router = routed(deployments=["first", "second"], timeout="6", more='\n[budgets.all]\nper = "all"\nusd = 100000\n')
     stub.will(Answers(GOOD, tokens=(0, 1)))
     await router.generate(asking(), attempt=1, output=Triage)  # LiteLLM's first call takes long
     biller.billed += Fraction("0.0000006")
