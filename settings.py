@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -66,7 +66,10 @@ class Settings(BaseSettings):
     `queue` the task queue that they wait in, `own` for one that is named after it.
     """
 
-    contract_age: timedelta | None = timedelta(minutes=5)
+    openapi: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    """Connectors made from OpenAPI documents, e.g. `[openapi.shop] document = "shop.openapi.yaml"`, with their actions."""
+
+    contract_age: timedelta | None = timedelta(seconds=10)
     """How old the last look at a target's contract may be when a high-risk write relies on it; `PT0S` looks each time."""
 
     payload_threshold: int = Field(default=32 * KiB, ge=1 * KiB)

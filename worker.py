@@ -52,7 +52,8 @@ class Served:
 def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
 
-    Without CONFIGURE the connectors stay as declared, which is enough for a replay.
+    Connectors that the settings make from OpenAPI documents come along. Without CONFIGURE there are only those of the
+    modules, as they are declared, which is enough for a replay.
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """
@@ -63,6 +64,7 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
         _collect(_imported(name), name, served)
     if not configure:
         return served
+    served.connectors += _described(settings, served.connectors)
     served.connectors = [_configured(each, settings.connector_options(each.name)) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
@@ -167,6 +169,19 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
             f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; "
             "name the module that does"
         )
+
+
+def _described(settings: Settings, defined: Sequence[Connector]) -> list[Connector]:
+    names = {connector.name for connector in defined}
+    if both := sorted(names & settings.openapi.keys()):
+        raise InvalidSettings(
+            f"the connector {both[0]!r} is defined by a module and by [openapi.{both[0]}]: drop one of them"
+        )
+    if not settings.openapi:
+        return []
+    from perdure.connectors.openapi import declared_in
+
+    return [declared_in(name, section) for name, section in settings.openapi.items()]
 
 
 def _configured(connector: Connector, options: Mapping[str, str]) -> Connector:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
+from perdure.activities.alive import alive
 from perdure.connectors.watched import (
     FINDING_KINDS,
     CheckContractCall,
@@ -17,6 +18,8 @@ from perdure.connectors.watched import (
     ReconcileCall,
     Reconciled,
     Repaired,
+    SweepCall,
+    Swept,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +45,8 @@ class MaintenanceActivities:
 
     @activity.defn(name="perdure.reconcile")
     async def reconcile(self, call: ReconcileCall) -> Reconciled:
-        """Compare the ledger with a target."""
+        """Find out what runs that have ended left open, then compare the ledger with a target."""
+        swept = await self._sweep(SweepCall(connector=call.connector))
         report = await self.watch.reconciler.reconcile(call)
         await self._count(report.connector, {each.id: each.kind for each in report.findings}, report.opened)
         return Reconciled(
@@ -55,7 +59,13 @@ class MaintenanceActivities:
             counts=report.counts,
             opened=report.opened,
             gone=report.gone,
+            swept=swept.counts,
         )
+
+    @activity.defn(name="perdure.sweep")
+    async def sweep(self, call: SweepCall) -> Swept:
+        """Find out what became of effects that no run asks for any more."""
+        return await self._sweep(call)
 
     @activity.defn(name="perdure.check_contract")
     async def check_contract(self, call: CheckContractCall) -> ContractState:
@@ -83,7 +93,16 @@ class MaintenanceActivities:
 
     def all(self) -> list[Callable[..., object]]:
         """Return the activities to register with a worker."""
-        return [self.reconcile, self.check_contract, self.propose_repair, self.close_finding]
+        return [self.reconcile, self.sweep, self.check_contract, self.propose_repair, self.close_finding]
+
+    async def _sweep(self, call: SweepCall) -> Swept:
+        swept = await self.watch.sweeper.sweep(call, alive)
+        gauge = activity.metric_meter().create_gauge(
+            "perdure_effects", "Effects that have not ended or wait for a person, by state"
+        )
+        for state, count in swept.open.items():
+            gauge.set(count, {"state": state})
+        return swept
 
     async def _count(self, connector: str, kinds: dict[str, str], opened: tuple[str, ...]) -> None:
         meter = activity.metric_meter().with_additional_attributes({"connector": connector})

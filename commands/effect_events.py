@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
     from perdure.connectors.watched import StreamEvent
 
-app = typer.Typer(
-    help="See what was done to other systems.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
-
-@app.command()
 @takes_options
 def events(
     options: Options,
@@ -66,7 +58,6 @@ def events(
     asyncio.run(work())
 
 
-@app.command()
 @takes_options
 def publish(
     options: Options,

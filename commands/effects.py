@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.commands.approval import AsOption
+from perdure.commands.connectors import EveryOption, StopOption
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
-from perdure.commands.session import client_settings
+from perdure.commands.session import Session, client_settings, perform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,6 +178,30 @@ def resolve(
             say(f"{name} has ended, so nothing goes on there")
 
     asyncio.run(work())
+
+
+@app.command()
+@takes_options
+def sweep(
+    options: Options,
+    connector: Annotated[
+        str | None, typer.Option(help="Only those of this connector.", metavar="NAME", show_default=False)
+    ] = None,
+    every: EveryOption = None,
+    stop: StopOption = False,
+) -> None:
+    """Find out what became of effects that runs left open when they were terminated.
+
+    A worker looks them up and sends nothing. What nobody can tell is parked; then the exit code is 1. Comparisons with
+    `perdure connectors reconcile` do the same for their connector.
+    """
+
+    async def work(session: Session) -> None:
+        from perdure.commands.watching import sweep
+
+        await sweep(session, options, connector, every=every, stop=stop)
+
+    perform(work, options)
 
 
 def _print_table(found: Sequence[Effect]) -> None:

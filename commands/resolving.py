@@ -58,13 +58,13 @@ class Resolved(Frozen):
 
 
 @asynccontextmanager
-async def opened(settings: Settings, modules: Sequence[str] = ()) -> AsyncIterator[Ledger]:
-    """Yield the ledger of SETTINGS, with the connectors that MODULES declare."""
+async def opened(settings: Settings, modules: Sequence[str] | None = None) -> AsyncIterator[Ledger]:
+    """Yield the ledger of SETTINGS, with the connectors that MODULES and the settings declare; None: with none of them."""
     from perdure.connectors.ledger import Ledger
     from perdure.storage import open_database
     from perdure.worker import load_modules
 
-    connectors = load_modules(modules, settings).connectors if modules else []
+    connectors = [] if modules is None else load_modules(modules, settings).connectors
     async with open_database(settings.database) as database:
         yield Ledger(database, {each.name: each for each in connectors})
 
@@ -93,7 +93,7 @@ async def resolve_effect(options: Options, said: Said) -> Resolved:
     settings = client_settings()
     if settings.unverified_decisions == "refuse":
         raise NotAllowed("nobody verifies who types a command, and these settings refuse that (unverified_decisions)")
-    modules = [*said.modules, *settings.modules] if "happened" in said.verdicts else []
+    modules = [*said.modules, *settings.modules] if "happened" in said.verdicts else None
     async with opened(settings, modules) as ledger:
         effect = await ledger.find(said.key)
         resolution = _resolution(effect, said)

@@ -27,6 +27,8 @@ from perdure.connectors.watched import (
     RepairCall,
     Repaired,
     Report,
+    SweepCall,
+    Swept,
 )
 from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable, by_name
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
@@ -39,6 +41,15 @@ if TYPE_CHECKING:
     from perdure.settings import Settings
 
 T = TypeVar("T", bound="BaseModel")
+
+_FATES = {
+    "alive": "are still asked for by their runs, and left alone",
+    "found": "were found at the target",
+    "absent": "are not at the target, and are not sent as long as no run asks",
+    "parked": "wait for a person: `perdure effects list`",
+    "unknown": "could not be looked up, as the target does not answer or they may still land",
+    "unserved": "are of actions that the worker does not have",
+}
 
 PATIENCE = timedelta(minutes=5)
 """How long a worker may take before the command stops waiting; the run goes on."""
@@ -72,7 +83,7 @@ async def print_connectors(options: Options, settings: Settings) -> None:
     for each in known:
         check = checks.get((each.name, each.version))
         for action in each.actions:
-            stands = "" if check is None else "blocked" if action.name in check.blocked else check.verdict
+            stands = "" if check is None else "blocked" if action.name in check.blocked else check.verdict_on(action.name)
             undo = "reads" if action.reads else action.undo or action.reversibility
             rows_of_text.append((action.name, action.risk, action.mechanism, undo, "yes" if action.listed else "", stands))
     _table(("ACTION", "RISK", "MECHANISM", "UNDO", "LISTED", "CONTRACT"), rows_of_text)
@@ -134,6 +145,31 @@ async def compare(
         print_findings(options, report.findings)
     if report.opened:
         raise typer.Exit(Exit.ERROR)
+
+
+async def sweep(session: Session, options: Options, connector: str | None, *, every: timedelta | None, stop: bool) -> None:
+    """Have a worker look up what ended runs left open, of CONNECTOR or of all, or have it done EVERY so often."""
+    name, call = connector or "all", SweepCall(connector=connector or "")
+    if every is not None or stop:
+        await _schedule(session, "perdure.sweep", name, call, every, stop=stop)
+        return
+    swept = await _run(session, "perdure.sweep", name, call, Swept)
+    if options.format is not Format.text:
+        emit(swept) if options.format is Format.json else emit_line(swept)
+    else:
+        _show_swept(swept)
+    if swept.counts.get("parked"):
+        raise typer.Exit(Exit.ERROR)
+
+
+def _show_swept(swept: Swept) -> None:
+    for fate, what in _FATES.items():
+        if swept.counts.get(fate):
+            say(f"{swept.counts[fate]} {what}")
+        for key in swept.keys.get(fate, ()):
+            typer.echo(f"{key}  {fate}")
+    if not swept.counts:
+        say("no effect is open")
 
 
 async def start_repair(

@@ -107,4 +107,4 @@ def connector_of(connector: object, actions: Collection[Action[In, Out]]) -> str
 
 
 def _readable(pattern: str) -> str:
-    return "header.NAME" if pattern.startswith("header") else pattern
+    return pattern.partition("\\")[0] + ".NAME" if "\\" in pattern else pattern

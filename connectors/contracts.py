@@ -231,7 +231,7 @@ class Operation(Frozen):
     """The actions that rely on it."""
 
 
-ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples"]
+ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
 
 
 class Contract(Frozen):
@@ -250,6 +250,15 @@ class Contracted(Protocol):
 
         Raises `TargetUnavailable`.
         """
+        ...
+
+
+@runtime_checkable
+class Pinned(Protocol):
+    """What a connector offers besides that was made from a description which somebody keeps and has looked at."""
+
+    def pinned(self) -> Contract | None:
+        """Return the contract in that description: it is relied on from the start, whatever the target says by then."""
         ...
 
 
@@ -286,6 +295,8 @@ class EffectCall(Frozen):
     generation: int = 0
     must: bool = False
     """Whether the run can only go forward: then a refusal is no end, it is parked for a person."""
+    instead_of: str = Field(default="", exclude_if=lambda key: not key)
+    """The key of an effect that is gone at the target, where a person has approved that this is sent in its place."""
 
 
 class Receipt(Frozen):
@@ -373,11 +384,17 @@ class Effect(Frozen):
     """The key of the effect that has other arguments under the same step or business key. This one is what was asked for
     later; nothing of it is sent unless a person approves it as an effect of its own."""
     beside: bool = False
-    """Whether it stands beside another of the same business key, by a person's word, and so does not hold that key."""
+    """Whether it stands beside another of the same business key, by a person's word, and so does not hold that key. One
+    that contradicts nothing was lost at the target and sent again."""
     given_up: bool = False
     """Whether its run has undone it while other runs relied on it, so that it is theirs."""
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def replaced(self) -> bool:
+        """Whether it was lost at the target after it had happened, and was sent again as a later generation."""
+        return self.state == "succeeded" and self.beside and self.contradicts is None
 
     @property
     def receipt(self) -> Receipt:

@@ -8,7 +8,6 @@ from typing import NoReturn
 from pydantic import BaseModel, JsonValue
 
 from perdure.connectors.contracts import (
-    Absent,
     AnyAction,
     Attempt,
     CannotTell,
@@ -23,7 +22,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.identity import refused, waits_unsent
 from perdure.connectors.journal import Claim, Intent, Journal
-from perdure.connectors.states import Move, next_move
+from perdure.connectors.states import STALL, Move, lease, next_move
 from perdure.connectors.wire import canonical, sha256
 from perdure.errors import (
     EffectBusy,
@@ -36,6 +35,7 @@ from perdure.errors import (
 from perdure.storage import now
 
 CLOSED = "it was undone before it had happened, so it is not done any more"
+LEFT = "nobody asks for it any more, and it is not at the target"
 
 
 class Course:
@@ -86,7 +86,27 @@ class Course:
         await self._journal.move(absent, "failed", changes, note=CLOSED)
         return await self._journal.get(self._intent.key)
 
-    async def _look(self, found: Effect, move: Move) -> Effect | Claim:
+    async def find_out(self, found: Effect) -> Effect:
+        """Look up what became of the effect FOUND, for which no run asks any more, and send nothing.
+
+        What is neither at the target nor on its way is proposed again, for whoever may ask some day. An undo is parked:
+        what it was to take back stands. Raises `EffectParked` also where one look-up could not tell.
+        """
+        move = next_move(found, self._target, self._now(), undoing=True)
+        if move.kind == "answer":
+            return found
+        absent = found if move.kind == "send" else await self._look(found, move, last=True)
+        if isinstance(absent, Effect) and absent.state != "proposed":
+            return absent
+        if self._intent.undo_of:
+            await self._park(absent, f"{LEFT}, so that {self._intent.undo_of} stands", doubt_until=None)
+        if isinstance(absent, Claim):
+            await self._journal.move(
+                absent, "proposed", {"lease_until": None, "doubt_until": None, "error": LEFT}, note=LEFT
+            )
+        return await self._journal.get(self._intent.key)
+
+    async def _look(self, found: Effect, move: Move, *, last: bool = False) -> Effect | Claim:
         # Returns the effect if it is at the target, or the claim under which it was found to be absent.
         if move.kind == "busy":
             raise EffectBusy(f"{self._what} is in the hands of another attempt", retry_after=move.after)
@@ -99,14 +119,16 @@ class Course:
         if isinstance(probe, Found):
             await self._confirm(claim, probe.executed, "probe")
             return await self._journal.get(claim.key)
-        if isinstance(probe, Absent):
-            return claim
+        if isinstance(probe, CannotTell):
+            await self._could_not_tell(claim, probe.why, last=last)
+        return claim
+
+    async def _could_not_tell(self, claim: Claim, why: str, *, last: bool = False) -> NoReturn:
         looks = claim.looks + 1
-        if looks >= self._target.looks:
-            await self._park(claim, f"it was looked up {looks} times: {probe.why}")
-        changes = {"lease_until": None, "looks": looks, "error": probe.why}
-        await self._journal.move(claim, "unknown", changes, note=probe.why)
-        raise EffectUnknown(f"{self._what} may have happened: {probe.why}", retry_after=self._target.settle)
+        if last or looks >= self._target.looks:
+            await self._park(claim, f"it was looked up {looks} times: {why}")
+        await self._journal.move(claim, "unknown", {"lease_until": None, "looks": looks, "error": why}, note=why)
+        raise EffectUnknown(f"{self._what} may have happened: {why}", retry_after=self._target.settle)
 
     async def _probe(self, claim: Claim) -> Probe:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
@@ -128,15 +150,15 @@ class Course:
         except TargetUnavailable as error:
             await self._not_taken(claim, error)
         except EffectRejected as error:
-            await self._rejected(claim, error)
+            return await self._rejected(claim, error)
         except Exception as error:  # noqa: BLE001  whatever it is, the request may have been on its way
             await self._lost(claim, error)
         return await self._confirm(claim, executed, "response")
 
     async def _execute(self, claim: Claim) -> Executed:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
-        if self._now() > claim.lease_until - attempt.deadline:
-            # The process stood still after the claim. Sending now could outlast the lease, and another may send then.
+        if self._now() > claim.lease_until - lease(self._target) + STALL:
+            # The process stood still after the claim. What it sent now could land when others take it for settled.
             raise TargetUnavailable(f"{self._what} was not sent: the worker was held up for too long before it")
         async with asyncio.timeout(attempt.deadline.total_seconds()):
             return await self._connector.execute(self._intent.action, self._intent.args, attempt)
@@ -181,18 +203,32 @@ class Course:
         await self._journal.move(claim, "unknown", changes, note=error.message)
         raise EffectUnknown(error.message, retry_after=error.retry_after) from error
 
-    async def _rejected(self, claim: Claim, error: EffectRejected) -> NoReturn:
-        changes: dict[str, object] = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
+    async def _rejected(self, claim: Claim, error: EffectRejected) -> EffectResult:
+        if claim.doubt_until is not None:
+            earlier = await self._earlier(claim, error)
+            if earlier is not None:
+                return await self._confirm(claim, earlier.executed, "probe")
+        if self._intent.must or self._intent.undo_of:
+            # There is no way back from here, so it is no end that the target says no.
+            await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
+        changes = {"lease_until": None, "doubt_until": None, "error": error.message}
+        await self._journal.move(claim, "failed", changes, note=error.message)
+        raise error
+
+    async def _earlier(self, claim: Claim, error: EffectRejected) -> Found | None:
+        """Return what an earlier request of CLAIM did, if it did: that this one was refused with ERROR says nothing of it.
+
+        The target may have asked for a valid password before it looked at the key.
+        """
         at = self._now()
-        if claim.doubt_until is None or claim.doubt_until <= at:
-            if self._intent.must or self._intent.undo_of:
-                # There is no way back from here, so it is no end that the target says no.
-                await self._park(claim, f"{self._intent.action.connector} refuses it: {error.message}", doubt_until=None)
-            await self._journal.move(claim, "failed", changes | {"doubt_until": None}, note=error.message)
-            raise error
-        # A request before this one may still land, so this refusal is not the last word.
-        await self._journal.move(claim, "unknown", changes, note=error.message)
-        raise EffectUnknown(error.message, retry_after=claim.doubt_until - at) from error
+        if claim.doubt_until is not None and at < claim.doubt_until:
+            changes = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
+            await self._journal.move(claim, "unknown", changes, note=error.message)
+            raise EffectUnknown(error.message, retry_after=claim.doubt_until - at) from error
+        probe = await self._probe(claim)
+        if isinstance(probe, CannotTell):
+            await self._could_not_tell(claim, f"a repeat was refused, {error.message}, and {probe.why}")
+        return probe if isinstance(probe, Found) else None
 
     async def _lost(self, claim: Claim, error: Exception) -> NoReturn:
         why = f"the answer of {self._intent.action.connector} was lost: {_reason(error)}"

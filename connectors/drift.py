@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 
 from perdure.connectors.compatible import compare, worst
-from perdure.connectors.contracts import AnyAction, Connector, Contract, Contracted
+from perdure.connectors.contracts import AnyAction, Connector, Contract, Contracted, Pinned
 from perdure.connectors.stream import add
 from perdure.connectors.watch_tables import ConnectorRow, ContractCheckRow, ContractRow
 from perdure.connectors.watched import ActionFact, Change, Checked, ConnectorFacts, NewEvent
@@ -66,8 +66,9 @@ class Drift:
     async def check(self, name: str) -> Checked | None:
         """Compare the contract that the connector NAME relies on with the live one; None if its target has none to ask for.
 
-        The first contract of a connector is taken as it is. An operation whose actions have been declared anew is as well:
-        who changed them has looked at the target. Raises `TargetUnavailable`, `NotFound`.
+        The first contract of a connector is the one that it was made from, else what the target says. That holds as well
+        for an operation whose actions have been declared anew: who changed them has looked at the target. Raises
+        `TargetUnavailable`, `NotFound`.
         """
         connector = self._connectors.get(name)
         if connector is None:
@@ -79,7 +80,8 @@ class Drift:
         relied = await self.relied(name, version=version(connector))
         if relied is None:
             before = await self.relied(name)
-            relied = await self._take(connector, live if before is None else _adapted(before, live, connector))
+            first = (connector.pinned() if isinstance(connector, Pinned) else None) or live
+            relied = await self._take(connector, first if before is None else _adapted(before, first, connector))
         # Comparing two large schemas may take a while, and nothing else should wait for it.
         changes = await asyncio.to_thread(compare, relied.contract, live)
         return await self._note(connector, relied, live, changes)
@@ -178,7 +180,7 @@ def declaration(action: AnyAction) -> str:
 def _adapted(before: Relied, live: Contract, connector: Connector) -> Contract:
     # An operation is relied on as it was for as long as an action relies on it that was not declared anew since.
     now_declared = {action.name: declaration(action) for action in connector.actions.values()}
-    operations = dict(live.operations)
+    operations = dict(live.operations)  # LIVE, or what the connector was made from
     for name, operation in before.contract.operations.items():
         if any(before.declared.get(action) == now_declared.get(action, "") for action in operation.actions):
             relying = live.operations[name].actions if name in live.operations else operation.actions

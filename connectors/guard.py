@@ -19,13 +19,15 @@ from perdure.storage import now
 log = structlog.get_logger(__name__)
 
 _ASK_AGAIN = timedelta(seconds=30)
+"""How long a target is left alone that has no contract, or does not answer."""
 
 
 class Guard:
     """Holds back high-risk writes whose target has changed, and lets everything else pass with a warning.
 
-    What is known is read from the database once in EVERY. Before a high-risk write the target is asked again if it was not
-    within FRESH; None asks on schedules only.
+    What is known is read from the database once in EVERY. Before a high-risk write the target is asked, unless it was
+    within FRESH; None asks on schedules only. Many writes at once share one question. A connector may say, by
+    `contract_age`, that asking is much to ask of its target.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Guard:
         drift: Drift,
         *,
         every: timedelta = timedelta(seconds=2),
-        fresh: timedelta | None = timedelta(minutes=5),
+        fresh: timedelta | None = timedelta(seconds=10),
     ) -> None:
         self._drift = drift
         self._every = every
@@ -42,7 +44,8 @@ class Guard:
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
         self._checking: dict[str, asyncio.Lock] = {}
-        self._tried: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
         self._warned: set[tuple[str, str]] = set()
 
     async def before(self, connector: Connector, action: AnyAction) -> Connector:
@@ -80,26 +83,32 @@ class Guard:
     def _stale(self, connector: Connector) -> bool:
         if self._fresh is None or self._drift.contracted(connector.name) is None:
             return False
-        checked = self._known.get(connector.name)
-        if checked is not None and now() - checked.at < self._fresh:
+        # A target without a contract leaves no check behind, and one that is down would hold up each effect.
+        silent = self._silent.get(connector.name)
+        if silent is not None and time.monotonic() - silent < _ASK_AGAIN.total_seconds():
             return False
-        # A target without a contract leaves no check behind, and one that is down would be asked before each effect.
-        tried = self._tried.get(connector.name)
-        return tried is None or time.monotonic() - tried >= min(self._fresh, _ASK_AGAIN).total_seconds()
+        checked = self._known.get(connector.name)
+        age = max(self._fresh, getattr(connector, "contract_age", timedelta(0)))
+        return checked is None or now() - checked.at >= age
 
     async def _ask(self, connector: Connector) -> None:
-        async with self._checking.setdefault(connector.name, asyncio.Lock()):
-            if not self._stale(connector):
+        name, came = connector.name, time.monotonic()
+        async with self._checking.setdefault(name, asyncio.Lock()):
+            # Whoever waited here may take an answer to a question that was put after they came.
+            if self._asked.get(name, 0.0) >= came or not self._stale(connector):
                 return
+            self._asked[name] = time.monotonic()
+            checked = None
             try:
-                checked = await self._drift.check(connector.name)
+                checked = await self._drift.check(name)
             except PerdureError as error:
                 # Then what was known last holds. If the target is down, the action will find out by itself.
-                log.warning("contract could not be asked for", connector=connector.name, error=error.message)
+                log.warning("contract could not be asked for", connector=name, error=error.message)
+            if checked is None:
+                self._silent[name] = time.monotonic()
             else:
-                if checked is not None:
-                    self._known = {**self._known, connector.name: checked}
-            self._tried[connector.name] = time.monotonic()
+                self._silent.pop(name, None)
+                self._known = {**self._known, name: checked}
 
     def _warn(self, action: AnyAction, checked: Checked, changes: list[str]) -> None:
         if (action.name, checked.live) not in self._warned:

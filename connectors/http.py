@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar, cast
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, JsonValue
 
@@ -39,6 +40,7 @@ __all__ = ["HttpAction", "HttpConnector", "Listing"]
 _Action = HttpAction[BaseModel, BaseModel]
 
 _SAMPLED = timedelta(days=30)
+_SAMPLED_EVERY = timedelta(minutes=5)
 _SAMPLES = 200
 
 
@@ -49,7 +51,8 @@ class HttpConnector(Configured):
             refund = HttpAction("payments.refund", Refund, RefundDone, request="POST /refunds")
 
     `configured` gives the connector that can act. It needs `url`; `token` goes along as bearer token, `header.NAME` as
-    that header. With `token_url` and a client or refresh token, it gets access tokens that all workers share.
+    that header, `query.NAME` as that parameter of each address. With `token_url` and a client or refresh token, it gets
+    access tokens that all workers share.
 
     One call is one request: nothing is retried, no redirect is followed.
     """
@@ -58,6 +61,7 @@ class HttpConnector(Configured):
         "url": "https://...",
         "token": "env:SHOP_TOKEN",
         r"header\.[\w-]+": "env:SHOP_KEY",
+        r"query\.[\w-]+": "env:SHOP_KEY",
         "token_url": "https://.../oauth/token",
         "client_id": "desk",
         "client_secret": "env:SHOP_CLIENT_SECRET",
@@ -112,7 +116,7 @@ class HttpConnector(Configured):
                 raise EffectRejected(f"{self._said(spec, response)}: check the connector's url")
             raise open_end(self._said(spec, response), retry_after=_retry_after(response))
         try:
-            return spec.executed(_parsed(response))
+            return spec.executed(self.parsed(spec, response))
         except ValueError as error:
             raise open_end(f"{spec.name}: {self._name} answered {status}, and {error}") from None
 
@@ -161,12 +165,24 @@ class HttpConnector(Configured):
 
     async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
         """Yield what the target lists, page by page, in the window or around it. Raises as `Reconcilable.listing` says."""
+        for listing, actions in self._listings():
+            async for page in self._pages(actions[0], listing, since, until):
+                for listed in (each for action in actions for each in action.listed(page)):
+                    if listed.at is None or since <= listed.at < until:
+                        yield listed
+
+    def _listings(self) -> list[tuple[Listing, list[_Action]]]:
+        """Return each listing with the actions whose results it has: several may be found in one."""
+        alike: dict[tuple[Listing, str], list[_Action]] = {}
         for action in self._specs:
             if action.listing is not None:
-                async for page in self._pages(action, action.listing, since, until):
-                    for listed in action.listed(page):
-                        if listed.at is None or since <= listed.at < until:
-                            yield listed
+                alike.setdefault((action.listing, action.remote_ref), []).append(action)
+        return [(listing, actions) for (listing, _), actions in alike.items()]
+
+    @property
+    def contract_age(self) -> timedelta:
+        """How old the last look at the contract may be in any case: to infer it from lists takes many requests."""
+        return timedelta(0) if self.openapi else _SAMPLED_EVERY
 
     async def contract(self) -> Contract | None:
         """Return what the target's OpenAPI document says of the actions, else what their listings let infer."""
@@ -178,12 +194,13 @@ class HttpConnector(Configured):
             return from_document(response.content, self._specs)
         until = datetime.now(UTC)
         items: dict[str, list[Item]] = {}
-        for action in self._specs:
-            if action.listing is not None:
-                async for page in self._pages(action, action.listing, until - _SAMPLED, until):
-                    items.setdefault(action.name, []).extend(page)
-                    if len(items[action.name]) >= _SAMPLES:
-                        break
+        for listing, actions in self._listings():
+            found: list[Item] = []
+            async for page in self._pages(actions[0], listing, until - _SAMPLED, until):
+                found += page
+                if len(found) >= _SAMPLES:
+                    break
+            items |= {action.name: found for action in actions if found}
         return from_items(items, {action.name: action for action in self._specs}) if items else None
 
     async def close(self) -> None:
@@ -212,6 +229,8 @@ class HttpConnector(Configured):
             new = [item for item in items if str(item.get(spec.remote_ref)) not in seen]
             if new:
                 yield new
+            if listing.past(items, since):
+                return
             seen.update(str(item.get(spec.remote_ref)) for item in new)
             number += 1
             if listing.next:
@@ -248,11 +267,12 @@ class HttpConnector(Configured):
         url = self.option("url", self.default_url).rstrip("/")
         content, described = self.written(spec, request, attempt.key)
         keyed = spec.headers(attempt.key) if key else {}
-        headers = await self._identified(spec, attempt) | keyed | described
+        headers = httpx.Headers(dict(request.headers))
+        headers.update(await self._identified(spec, attempt) | keyed | described)
         try:
             return await self._client.request(
                 request.method,
-                url + request.path,
+                url + self._with_keys(request.path),
                 content=content,
                 headers=headers,
                 timeout=attempt.deadline.total_seconds(),
@@ -269,6 +289,14 @@ class HttpConnector(Configured):
             return None, {}
         content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         return content, {"Content-Type": "application/json"}
+
+    def parsed(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
+        """Return the JSON of RESPONSE, which says that SPEC was done. Raises `ValueError` if it has none."""
+        return _parsed(response)
+
+    def _with_keys(self, path: str) -> str:
+        keys = {name.removeprefix("query."): self.option(name) for name in self.given if name.startswith("query.")}
+        return f"{path}{'&' if '?' in path else '?'}{urlencode(keys)}" if keys else path
 
     async def identified(self, within: timedelta) -> dict[str, str]:
         """Return, WITHIN that time, the headers that say who asks."""

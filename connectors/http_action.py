@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Generic
 from urllib.parse import quote, urlencode
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.connectors.contracts import Absent, Action, CannotTell, Executed, Found, In, Listed, Out, Probe
 from perdure.connectors.http_listing import Item, Listing, time_of
+from perdure.errors import EffectRejected
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Request:
     method: str
     path: str
     body: JsonValue = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     def asks(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
         method, _, template = self.request.partition(" ")
-        given = args.model_dump(mode="json")
+        given = self.given(args)
         rest = {name: value for name, value in given.items() if name not in _fields(template)}
         path = _filled(template, given)
         if method in ("GET", "DELETE"):
@@ -73,13 +75,17 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
             body = {**body, self.key: key}
         return Request(method, path, body)
 
+    def given(self, args: In) -> dict[str, JsonValue]:
+        """Return ARGS by the names that the request has for them."""
+        return args.model_dump(mode="json")
+
     def headers(self, key: str) -> dict[str, str]:
         """Return the headers that carry the effect's KEY."""
         return {self.key or "Idempotency-Key": key} if self.target.mechanism == "header" and not self.reads else {}
 
     def looks_up(self, args: In, key: str) -> Request:
         """Return the request that finds the effect of KEY."""
-        return Request("GET", _filled(self.probe.removeprefix("GET "), args.model_dump(mode="json") | {"key": key}))
+        return Request("GET", _filled(self.probe.removeprefix("GET "), self.given(args) | {"key": key}))
 
     @property
     def absent_is_404(self) -> bool:
@@ -148,8 +154,17 @@ def _fields(template: str) -> set[str]:
     return set(_FIELD.findall(template))
 
 
-def _filled(template: str, values: dict[str, JsonValue]) -> str:
-    return _FIELD.sub(lambda field: quote(str(values[field[1]]), safe=""), template)
+def in_path(value: str, name: str) -> str:
+    """Return VALUE of the field NAME as a part of an address. Raises `EffectRejected` if it would lead to another place."""
+    if value in ("", ".", ".."):
+        raise EffectRejected(f"{name} is {value!r}, and that would be another address; nothing was sent")
+    return quote(value, safe="")
+
+
+def _filled(template: str, values: Mapping[str, JsonValue]) -> str:
+    path, mark, query = template.partition("?")
+    path = _FIELD.sub(lambda field: in_path(str(values[field[1]]), field[1]), path)
+    return path + mark + _FIELD.sub(lambda field: quote(str(values[field[1]]), safe=""), query)
 
 
 def _names(model: type[BaseModel]) -> set[str]:

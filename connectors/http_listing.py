@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -33,6 +33,8 @@ class Listing:
     """Where the answer has its list, e.g. `data`; empty if the answer is the list."""
     next: str = ""
     """Where the answer has the address of the next page, e.g. `links.next`; `Link` if that header has it (RFC 8288)."""
+    newest_first: bool = False
+    """Whether the newest come first: then it is not read on from an item that was made, by `at`, before the window."""
     volatile: tuple[str, ...] = ()
     """Fields of the output that may change at the target without that being anybody's mistake."""
     stands: Callable[[Item], bool] | None = None
@@ -73,6 +75,11 @@ class Listing:
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise ValueError("it has no list of objects" + (f" at {self.items!r}" if self.items else ""))
         return [item for item in found if isinstance(item, dict)]
+
+    def past(self, items: Sequence[Item], since: datetime) -> bool:
+        """Say whether what comes after ITEMS was made before SINCE."""
+        last = time_of(items[-1].get(self.at)) if self.newest_first and items else None
+        return last is not None and last < since
 
     def following(self, answer: JsonValue, link: str, base: str) -> str | None:
         """Return the path of the page after ANSWER, which came with the header LINK from BASE; None if it was the last.

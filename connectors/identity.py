@@ -62,12 +62,14 @@ def _same(found: Effect, intent: Intent) -> bool:
 
 async def _changed(journal: Journal, intent: Intent, own: Effect) -> tuple[Intent, Effect]:
     later = await journal.generations(own)
-    for each in later:
-        if _same(each, intent):
-            return replace(intent, key=each.key, generation=each.generation), each
+    same = next((each for each in later if _same(each, intent)), None)
     why = f"its key came again with other arguments: {intent.action.name} {intent.args_digest}"
-    for open_effect in (own, *later):
-        await _set_aside(journal, open_effect, why)
+    for other in (own, *later):
+        # What was at work when it was contradicted may have been left behind since, and nobody asks for it any more.
+        if same is None or (other is not same and other.state in ("claimed", "in flight", "unknown")):
+            await _set_aside(journal, other, why)
+    if same is not None:
+        return replace(intent, key=same.key, generation=same.generation), same
     generation = max(each.generation for each in (own, *later)) + 1
     key = effect_key(intent.step, item=intent.item, generation=generation)
     changed = replace(intent, key=key, generation=generation)
@@ -77,11 +79,11 @@ async def _changed(journal: Journal, intent: Intent, own: Effect) -> tuple[Inten
 async def _set_aside(journal: Journal, found: Effect, what: str) -> None:
     """Park FOUND if it is open, so that neither of two intents is carried out; what has happened or happens stays."""
     at_work = found.lease_until is not None and journal.clock() < found.lease_until
-    if found.state in ENDED or at_work:
-        await journal.note(found, found.state, what)
-    else:
+    if found.state not in ENDED and not at_work:
         changes = {"fence": found.fence + 1, "lease_until": None, "error": what}
         await journal.move(found, "parked", changes, note=what)
+    elif what not in {event.note for event in await journal.events(found.key)}:
+        await journal.note(found, found.state, what)
 
 
 async def _contradict(journal: Journal, intent: Intent, other: Effect, why: str) -> NoReturn:

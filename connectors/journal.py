@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from perdure.connectors.commits import Change, Commits
 from perdure.connectors.contracts import AnyAction, Effect, EffectEvent, EffectState
-from perdure.connectors.states import TRANSITIONS, lease
+from perdure.connectors.states import TRANSITIONS, doubt, lease
 from perdure.connectors.tables import EffectEventRow, EffectRow
 from perdure.errors import EffectBusy, NotFound
 from perdure.lineage import Lineage, StepRef
@@ -73,7 +73,7 @@ class Journal:
         lease_until = at + lease(target)
         row = _new_row(intent, "in flight", at) | {
             "lease_until": lease_until,
-            "doubt_until": at + target.deadline + target.settle,
+            "doubt_until": at + doubt(target),
             "sent": 1,
             "first_sent_at": at,
             "last_sent_at": at,
@@ -106,7 +106,7 @@ class Journal:
         changes: dict[str, object] = {
             "fence": fence,
             "lease_until": lease_until,
-            "doubt_until": at + target.deadline + target.settle,
+            "doubt_until": at + doubt(target),
             "sent": held.sent + 1,
             "last_sent_at": at,
         }
@@ -139,12 +139,13 @@ class Journal:
     ) -> None:
         """Bring the effect HELD to the state AFTER with CHANGES, BY a person where one says so.
 
-        Raises `EffectBusy` if its fence is no longer in force.
+        Raises `EffectBusy` if its fence is no longer in force, or if its holder has written how it ended meanwhile.
         """
         if after not in TRANSITIONS[held.state]:
             raise AssertionError(f"effect {held.key}: {after!r} does not follow {held.state!r}")
         at = at or self.clock()
-        row = {"held_key": held.key, "held_fence": held.fence, "state": after, "updated_at": at}
+        held_as = {"held_key": held.key, "held_fence": held.fence, "held_state": held.state}
+        row = held_as | {"state": after, "updated_at": at}
         row |= {name: _storable(value) if isinstance(value, str) else value for name, value in changes.items()}
         fence = changes.get("fence", held.fence)
         event = _event(held.key, fence, (held.state, after), at, _storable(note)) | {"by": by, "verified": verified}
@@ -177,13 +178,21 @@ class Journal:
         return None if row is None else _effect(row)
 
     async def generations(self, effect: Effect) -> Sequence[Effect]:
-        """Return the later generations of EFFECT, changed intents of the same step, the newest first."""
+        """Return the later generations of EFFECT, the newest first: changed intents of the same step, and repairs."""
+        one = effect.step.lineage.model_dump() | {
+            "step": effect.step.name,
+            "item": effect.item,
+            "generation": effect.generation,
+        }
         async with self._database.read() as connection:
-            rows = (await connection.execute(_SELECT_CONTRADICTING, {"key": effect.key})).mappings().all()
-        # What contradicts it by the business key alone is another step's, or another run's.
-        one = (effect.step.lineage, effect.step.name, effect.item)
-        found = [_effect(row) for row in rows]
-        return [each for each in found if (each.step.lineage, each.step.name, each.item) == one]
+            rows = (await connection.execute(_SELECT_LATER, one)).mappings().all()
+        return [_effect(row) for row in rows]
+
+    async def give_way(self, effect: Effect, to: str) -> bool:
+        """Let go of EFFECT's business key for the effect under the key TO, which a person has sent in its place."""
+        event = _event(effect.key, effect.fence, (effect.state, effect.state), self.clock(), f"sent again as {to}")
+        row = {"held_key": effect.key, "held_state": effect.state, "beside": True}
+        return await self._commits.apply(Change(effect.key, _GIVE_WAY, row, event))
 
     async def starting_with(self, prefix: str) -> Sequence[Effect]:
         """Return up to two effects whose keys start with PREFIX."""
@@ -218,15 +227,28 @@ class Journal:
 _INSERT_SQLITE = sqlite.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_POSTGRES = postgresql.insert(EffectRow).on_conflict_do_nothing()
 _INSERT_EVENT = sa.insert(EffectEventRow)
-_UPDATE = sa.update(EffectRow).where(col(EffectRow.key) == sa.bindparam("held_key"), sa.bindparam("held_fence") > 0)
+_UPDATE = sa.update(EffectRow).where(
+    col(EffectRow.key) == sa.bindparam("held_key"),
+    col(EffectRow.fence) == sa.bindparam("held_fence"),
+    # A holder writes its last word without a new fence. Who read the row before that must not write over it.
+    col(EffectRow.state) == sa.bindparam("held_state"),
+)
 _SELECT = sa.select(EffectRow).where(col(EffectRow.key) == sa.bindparam("key"))
 _SELECT_HOLDER = sa.select(EffectRow).where(
     col(EffectRow.business_key) == sa.bindparam("business_key"),
     col(EffectRow.state).not_in(("failed", "compensated")),
     sa.not_(col(EffectRow.beside)),
 )
-_SELECT_CONTRADICTING = (
-    sa.select(EffectRow).where(col(EffectRow.contradicts) == sa.bindparam("key")).order_by(col(EffectRow.generation).desc())
+_SELECT_LATER = (
+    sa.select(EffectRow)
+    .where(*(col(getattr(EffectRow, name)) == sa.bindparam(name) for name in (*Lineage.model_fields, "step", "item")))
+    .where(col(EffectRow.generation) > sa.bindparam("generation"))
+    .order_by(col(EffectRow.generation).desc())
+)
+_GIVE_WAY = sa.update(EffectRow).where(
+    col(EffectRow.key) == sa.bindparam("held_key"),
+    col(EffectRow.state) == sa.bindparam("held_state"),
+    sa.not_(col(EffectRow.beside)),
 )
 _SELECT_EVENTS = (
     sa.select(EffectEventRow).where(col(EffectEventRow.key) == sa.bindparam("key")).order_by(col(EffectEventRow.id))

@@ -19,6 +19,8 @@ class JsonModel(BaseModel):
 
     schema_: ClassVar[Schema] = {}
     """The schema of the object as the target has it."""
+    nullable_: ClassVar[frozenset[str]] = frozenset()
+    """The properties that have to be there and may be null."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,7 +39,12 @@ class JsonModel(BaseModel):
             (cls.model_fields[name].alias or name if name in cls.model_fields else name): values[name] for name in values
         }
         # A run passes on every field. None stands for "not given", except where the schema has it as a value.
-        return {name: value for name, value in named.items() if value is not None or name in _nullable(cls.schema_)}
+        return {name: value for name, value in named.items() if value is not None or name in cls.nullable_}
+
+    @classmethod
+    def model_json_schema(cls, *args: object, **kwargs: object) -> dict[str, JsonValue]:
+        """Return the schema of the object as the target has it, whatever else is asked for."""
+        return dict(cls.schema_)
 
 
 class OpenJsonModel(JsonModel):
@@ -52,8 +59,7 @@ def model_of(name: str, schema: Schema) -> type[JsonModel]:
     A property whose name Python or pydantic has another use for gets an underscore at its end, and its own name as alias.
     """
     properties = _mapping(schema.get("properties"))
-    required = schema.get("required")
-    needed = set(required) if isinstance(required, list) else set()
+    needed = set(cast("list[str]", schema.get("required") or []))
     fields = {}
     for given, described in properties.items():
         said = _mapping(described).get("description")
@@ -66,12 +72,14 @@ def model_of(name: str, schema: Schema) -> type[JsonModel]:
     made = create_model(_class_name(name), __base__=base, **fields)  # type: ignore[call-overload]
     model = cast("type[JsonModel]", made)
     model.schema_ = schema
+    model.nullable_ = frozenset(_nullable(schema))
     return model
 
 
 def fits(schema: Schema, value: JsonValue) -> str:
     """Return why VALUE does not fit SCHEMA, without quoting it; empty if it does."""
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import UnknownType
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
@@ -81,6 +89,8 @@ def fits(schema: Schema, value: JsonValue) -> str:
         wrong = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
     except Unresolvable:
         return "its schema has a reference that leads out of it"
+    except (UnknownType, re.error):
+        return "its schema is not one"
     return "; ".join(f"{error.json_path}: does not fit {error.validator!r}" for error in wrong[:5])
 
 
@@ -90,13 +100,13 @@ def _refuse_misfit(schema: Schema, value: dict[str, JsonValue]) -> None:
 
 
 def _nullable(schema: Schema) -> set[str]:
+    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     return {
         name
         for name, described in _mapping(schema.get("properties")).items()
-        if "null" in str(_mapping(described).get("type"))
-        or "anyOf" in _mapping(described)
-        or "oneOf" in _mapping(described)
-    } & set(cast("list[str]", schema.get("required") or []))
+        if name in cast("list[str]", schema.get("required") or [])
+        and not fits({**definitions, **_mapping(described)}, None)
+    }
 
 
 def _mapping(value: JsonValue) -> dict[str, JsonValue]:

@@ -29,7 +29,7 @@ from perdure.connectors.contracts import (
 from perdure.connectors.course import Course, parked, read
 from perdure.connectors.identity import stand
 from perdure.connectors.journal import Intent, Journal
-from perdure.connectors.resolving import resolve
+from perdure.connectors.resolving import resolve, undone
 from perdure.connectors.wire import canonical, sha256, understood
 from perdure.errors import NotFound, UnknownAction
 from perdure.storage import Database, now
@@ -88,7 +88,7 @@ class Ledger:
             business_key=business_key(action, args),
             must=call.must,
         )
-        return await _to_the_end(self._perform(connector, intent))
+        return await _to_the_end(self._perform(connector, intent, instead_of=call.instead_of))
 
     async def undo(self, call: UndoCall) -> Undone:
         """Undo the effect that CALL names, once it is known what became of it.
@@ -101,6 +101,18 @@ class Ledger:
         if action.reads:
             return Undone(effect=call.effect, outcome="nothing to undo")
         return await _to_the_end(self._undo_all(call))
+
+    async def find_out(self, effect: Effect) -> Effect:
+        """Find out what became of EFFECT, whose run has ended, and return it as it stands then. Nothing is sent.
+
+        Raises `EffectParked` if a person has to, `EffectBusy` while an attempt holds it, and `EffectUnknown` while it may
+        still land or its target cannot be asked.
+        """
+        connector, action = self._known(effect.action)
+        found = await Course(self._journal, connector, _begun(effect, action)).find_out(effect)
+        if found.undo_of and found.state == "succeeded":
+            await undone(self._journal, found.undo_of, found.key)
+        return found
 
     async def resolve(self, resolution: Resolution) -> Effect:
         """Write down what a person says about a parked effect, and return it as it stands then.
@@ -142,6 +154,11 @@ class Ledger:
         """Return the action called NAME. Raises `UnknownAction` with those that there are."""
         return self._known(name)[1]
 
+    def serves(self, name: str) -> bool:
+        """Say whether there is an action called NAME."""
+        connector = self._connectors.get(name.partition(".")[0])
+        return connector is not None and name in connector.actions
+
     def _known(self, name: str) -> tuple[Connector, AnyAction]:
         connector = self._connectors.get(name.partition(".")[0])
         action = connector.actions.get(name) if connector else None
@@ -156,7 +173,9 @@ class Ledger:
     async def _guarded(self, connector: Connector, action: AnyAction) -> Connector:
         return connector if self._guard is None else await self._guard.before(connector, action)
 
-    async def _perform(self, connector: Connector, intent: Intent) -> EffectResult:
+    async def _perform(self, connector: Connector, intent: Intent, *, instead_of: str) -> EffectResult:
+        if instead_of:
+            await self._journal.give_way(await self._journal.get(instead_of), intent.key)
         intent, stands = await stand(self._journal, self._askers, intent)
         return await Course(self._journal, connector, intent).perform(stands)
 
@@ -175,6 +194,8 @@ class Ledger:
             return await self._leave(call, effect, action)
         if effect.state == "parked":
             raise parked(effect.key, action, effect.error)
+        if effect.replaced:
+            return Undone(effect=key, outcome="nothing to undo", receipt=effect.receipt)
         if effect.business_key is not None and effect.state == "succeeded" and await self._askers.give_up(key):
             return Undone(effect=key, outcome="kept", receipt=effect.receipt)
         if action.undo is None:

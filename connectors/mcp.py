@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import shlex
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +20,19 @@ from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from perdure.connectors.configured import Configured
-from perdure.connectors.contracts import Action, AnyAction, Attempt, CannotTell, Executed, Probe, Risk, Target
+from perdure.connectors.contracts import (
+    Action,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Contract,
+    Executed,
+    Probe,
+    Risk,
+    Target,
+)
 from perdure.connectors.json_models import JsonModel, fits, model_of
+from perdure.connectors.schemas import from_mcp
 from perdure.errors import EffectError, EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 from perdure.lineage import Frozen, digest
 
@@ -43,6 +54,8 @@ class Hints(BaseModel):
     readOnlyHint: bool = False  # noqa: N815  the protocol's names
     destructiveHint: bool = True  # noqa: N815
     idempotentHint: bool = False  # noqa: N815
+    openWorldHint: bool = True  # noqa: N815
+    title: str = ""
 
 
 class Tool(BaseModel):
@@ -51,6 +64,7 @@ class Tool(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
+    title: str = ""
     description: str = ""
     inputSchema: dict[str, JsonValue] = Field(default_factory=dict)  # noqa: N815
     outputSchema: dict[str, JsonValue] | None = None  # noqa: N815
@@ -79,7 +93,8 @@ class McpConnector(Configured):
     RISKS and READS say otherwise for single tools. HONOURS_KEY says that the server drops a call whose `_meta` has the
     effect's key a second time.
 
-    A tool that is not any more what TOOLS says, in description, schema or hints, is not called.
+    A tool that is not any more what TOOLS says, in description, schema or hints, is not called before somebody has
+    accepted it as it is.
     """
 
     takes: ClassVar = {
@@ -156,6 +171,22 @@ class McpConnector(Configured):
         """Say that it cannot be told: the protocol has no way to ask what a call has done."""
         return CannotTell(f"{action.name}: an MCP server cannot be asked what a call has done")
 
+    def pinned(self) -> Contract | None:
+        """Return what the kept tools say."""
+        return self._contract_of(self._tools.values())
+
+    async def contract(self) -> Contract | None:
+        """Ask the server for its tools as they are now. Raises `TargetUnavailable`."""
+        try:
+            session = await self._begun()
+            live = await session.asked_again()
+        except EffectError:
+            raise
+        except Exception as error:  # noqa: BLE001  transports have errors of their own
+            await self.close()
+            raise TargetUnavailable(f"{self.name} cannot be asked for its tools ({_kind(error)})") from None
+        return self._contract_of(live)
+
     async def close(self) -> None:
         """End the session, and the server if it was started here."""
         session, self._session = self._session, None
@@ -163,22 +194,41 @@ class McpConnector(Configured):
             await session.end()
 
     async def _client(self, action: AnyAction, tool: Tool) -> Client:
+        session = await self._begun()
+        live = session.tools.get(tool.name)
+        if live is None or (live.digest != tool.digest and not await self._accepted(live)):
+            what = "has no such tool any more" if live is None else "has changed the tool's description, schema or hints"
+            raise TargetUnavailable(
+                f"{action.name}: the server {what}, so it is not called. Look at the change: `perdure connectors check "
+                f"{self.name}`. If it is right, accept it, or keep the tools anew."
+            )
+        return session.client
+
+    async def _begun(self) -> _Session:
         async with self._opening:
             if self._session is None or self._session.ended:
                 session = _Session(self._server())
                 try:
                     await session.begin()
                 except Exception as error:  # noqa: BLE001  transports have errors of their own
-                    raise TargetUnavailable(f"{action.name}: {self.name} cannot be reached ({_kind(error)})") from None
+                    raise TargetUnavailable(f"{self.name} cannot be reached ({_kind(error)})") from None
                 self._session = session
-            live = self._session.tools.get(tool.name)
-        if live is None or live.digest != tool.digest:
-            what = "has no such tool any more" if live is None else "has changed the tool's description, schema or hints"
-            raise TargetUnavailable(
-                f"{action.name}: the server {what}, so it is not called. "
-                "Look at the change, and keep the tools anew if it is right."
-            )
-        return self._session.client
+            return self._session
+
+    async def _accepted(self, live: Tool) -> bool:
+        """Say whether a person has accepted LIVE as it is."""
+        if self._database is None:
+            return False
+        from perdure.connectors.drift import Drift, version
+
+        relied = await Drift(self._database, {}).relied(self.name, version=version(self))
+        if relied is None or not relied.accepted_by:
+            return False
+        return relied.contract.operations.get(live.name) == self._contract_of([live]).operations.get(live.name)
+
+    def _contract_of(self, tools: Iterable[Tool]) -> Contract:
+        said = [cast("dict[str, JsonValue]", tool.model_dump(mode="json")) for tool in tools]
+        return from_mcp(said, {tool.name: [action] for action, tool in self._tools.items()})
 
     async def _failed(self, action: AnyAction, error: Exception) -> NoReturn:
         from mcp import MCPError
@@ -239,6 +289,12 @@ class _Session:
     async def begin(self) -> None:
         self._keeper = asyncio.create_task(self._keep(), name="an MCP session")
         await self._ready
+
+    async def asked_again(self) -> Sequence[Tool]:
+        """Return the tools as they are now."""
+        tools = await _listed(self.client)
+        self.tools = {tool.name: tool for tool in tools}
+        return tools
 
     async def end(self) -> None:
         self._stop.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import ClassVar, Final, Generic, cast
@@ -18,6 +18,7 @@ from perdure.connectors.contracts import (
     CannotTell,
     Found,
     In,
+    Listed,
     Out,
     Probe,
     Target,
@@ -25,6 +26,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.http import HttpConnector
 from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.http_listing import Item, Listing, time_of
 from perdure.lineage import Frozen
 
 __all__ = ["Capture", "Intent", "Pay", "Payment", "Refund", "RefundDone", "StripeConnector"]
@@ -34,7 +36,11 @@ STRIPE: Final = Target(mechanism="natural-key", settle=timedelta(seconds=5), dea
 but is not relied on: it is forgotten after a day, and it repeats errors as well."""
 
 _KEY: Final = "perdure_key"
+_ACTION: Final = "perdure_action"
 _PAGES: Final = 10
+_PAGE: Final = "limit=100&starting_after={after}"
+_INTENTS: Final = Listing(f"GET /v1/payment_intents?{_PAGE}", items="data", at="created", newest_first=True)
+_REFUNDS: Final = Listing(f"GET /v1/refunds?{_PAGE}", items="data", at="created", newest_first=True)
 _IN_FORCE: Final = frozenset({"processing", "requires_action", "requires_capture", "succeeded"})
 
 
@@ -95,6 +101,8 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
     """Makes the path of the list that the object would be in."""
     counts: frozenset[str] = frozenset()
     """The statuses with which it has happened."""
+    all_listed: bool = False
+    """Whether whatever is listed counts, also what has no key of ours."""
 
     def __post_init__(self) -> None:
         Action.__post_init__(self)  # the probe is not HttpAction's
@@ -106,12 +114,37 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
         body.pop(self.key, None)  # not a field here
         if self.found_in is not None:
             given = body.get("metadata")
-            body["metadata"] = {**(given if isinstance(given, dict) else {}), _KEY: key}
+            ours: dict[str, JsonValue] = {_KEY: key, _ACTION: self.name}
+            body["metadata"] = {**(given if isinstance(given, dict) else {}), **ours}
         return replace(request, body=None if self.reads else body)
 
     def headers(self, key: str) -> dict[str, str]:
         """Return the headers that carry the effect's KEY."""
         return {} if self.reads else {"Idempotency-Key": key}
+
+    def listed(self, items: Iterable[Item]) -> list[Listed]:
+        """Read ITEMS of the list: those that this action made, and if ALL_LISTED those that nobody here made."""
+        return [self._told(item) for item in items if self._made(item)]
+
+    def _made(self, item: Item) -> bool:
+        metadata = _metadata(item)
+        # Before it was stored with the key, what made an intent cannot be told. It is looked up by its key then.
+        return metadata.get(_ACTION) == self.name or (self.all_listed and _ACTION not in metadata)
+
+    def _told(self, item: Item) -> Listed:
+        # A status goes on changing, and nobody is to blame for that.
+        facts = {name: item[name] for name in self.output.model_fields if name in item and name != "status"}
+        if isinstance(payment := item.get("payment_intent"), str):
+            facts["payment"] = payment
+        return Listed(
+            action=self.name,
+            remote_ref=str(item.get(self.remote_ref)),
+            key=str(_metadata(item).get(_KEY, "")),
+            facts=facts,
+            at=time_of(item.get("created")),
+            # Of a payment that was given back its status says nothing.
+            stands=None if item.get("status") in self.counts else False,
+        )
 
 
 _Action = StripeAction[BaseModel, BaseModel]
@@ -155,6 +188,8 @@ class StripeConnector(HttpConnector):
             ),
             found_in=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
             counts=frozenset({"succeeded", "pending", "requires_action"}),
+            listing=_REFUNDS,
+            all_listed=True,
             target=STRIPE,
             risk="high",
             reversibility="irreversible",
@@ -191,6 +226,7 @@ class StripeConnector(HttpConnector):
             body=_asked,
             found_in=intents,
             counts=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
+            listing=_INTENTS,
             target=STRIPE,
             reversibility="compensatable",
             undo=undo_by(self.cancel, lambda _, made: Intent(payment=made.id)),
@@ -204,6 +240,7 @@ class StripeConnector(HttpConnector):
             body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "manual"},
             found_in=intents,
             counts=_IN_FORCE,
+            listing=_INTENTS,
             target=STRIPE,
             risk="high",
             reversibility="compensatable",
@@ -218,6 +255,7 @@ class StripeConnector(HttpConnector):
             body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "automatic"},
             found_in=intents,
             counts=_IN_FORCE,
+            listing=_INTENTS,
             target=STRIPE,
             risk="high",
             reversibility="compensatable",
@@ -262,14 +300,18 @@ class StripeConnector(HttpConnector):
             if not isinstance(answer, dict) or not isinstance(objects, list):
                 return CannotTell(f"{action.name}: the list has no data")
             for each in objects:
-                metadata = each.get("metadata") if isinstance(each, dict) else None
-                if isinstance(each, dict) and isinstance(metadata, dict) and metadata.get(_KEY) == attempt.key:
+                if isinstance(each, dict) and _metadata(each).get(_KEY) == attempt.key:
                     return _judged(action, each)
             last = objects[-1] if objects else None
             if not answer.get("has_more") or not isinstance(last, dict):
                 return Absent()
             after = f"&starting_after={last['id']}"
         return CannotTell(f"{action.name}: it is not among the newest {_PAGES * 100}, and there are more")
+
+
+def _metadata(item: Item) -> Mapping[str, JsonValue]:
+    metadata = item.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _judged(action: _Action, found: dict[str, JsonValue]) -> Probe:

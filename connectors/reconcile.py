@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -40,7 +40,10 @@ _MARGIN = timedelta(minutes=1)
 class Reconciler:
     """Compares the ledger of one database with what the targets of CONNECTORS say."""
 
-    def __init__(self, database: Database, connectors: Mapping[str, Connector]) -> None:
+    def __init__(
+        self, database: Database, connectors: Mapping[str, Connector], *, clock: Callable[[], datetime] = now
+    ) -> None:
+        self.clock = clock
         self._database = database
         self._journal = Journal(database)
         self._connectors = connectors
@@ -52,7 +55,7 @@ class Reconciler:
         Raises `NotFound`, `InvalidInput` if the connector's target cannot be listed, `TargetUnavailable`.
         """
         connector, target, actions = self._listable(call.connector)
-        at = now()
+        at = self.clock()
         # What was sent before this has landed, or will not land any more.
         settled = max(lease(action.target) + action.target.settle for action in actions.values())
         until = min(call.until or at - settled, at - settled)

@@ -80,8 +80,14 @@ class Repairs:
                 f"finding {finding.id}: the target has {effect.key} by now, as {probe.executed.remote_ref}. "
                 f"Compare again: `perdure connectors reconcile {finding.connector}`"
             )
+        later = await self._journal.generations(effect)
         call = EffectCall(
-            step=effect.step, action=effect.action, args=effect.args, item=effect.item, generation=effect.generation + 1
+            step=effect.step,
+            action=effect.action,
+            args=effect.args,
+            item=effect.item,
+            generation=max(each.generation for each in (effect, *later)) + 1,
+            instead_of=effect.key,
         )
         what = _described(action, effect.args)
         return self._proposal(finding, "send again", f"Send again what {finding.connector} has lost: {what}?", action, call)

@@ -35,7 +35,7 @@ async def resolve(journal: Journal, effect: Effect, said: Resolution, action: An
     note = f"{said.verdict}: {said.comment}"
     await journal.move(effect, AFTER[said.verdict], changes, note=note, by=said.by, verified=said.verified)
     if effect.undo_of and said.verdict == "happened":
-        await _undone(journal, effect.undo_of, effect.key)
+        await undone(journal, effect.undo_of, effect.key)
     return await journal.get(effect.key)
 
 
@@ -121,7 +121,8 @@ async def _business_key(journal: Journal, effect: Effect) -> dict[str, object]:
     return {}
 
 
-async def _undone(journal: Journal, original: str, undo: str) -> None:
+async def undone(journal: Journal, original: str, undo: str) -> None:
+    """Note that the effect under ORIGINAL was undone by the one under UNDO, if that is not noted yet."""
     assert undo == undo_key(original)
     effect = await journal.get(original)
     if effect.state == "succeeded":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 from pydantic import JsonValue
@@ -18,6 +19,8 @@ Schema = dict[str, JsonValue]
 
 _DEEPEST = 4
 """How many types within types are looked into; deeper ones may be anything."""
+_LARGEST = 20_000
+"""How many schemas one may hold once its references are replaced."""
 
 
 class Unreadable(ValueError):
@@ -38,11 +41,11 @@ def from_openapi(
     paths = document.get("paths")
     if not isinstance(paths, dict):
         raise Unreadable("the OpenAPI document has no paths")
-    by_shape = {_shape(path): item for path, item in paths.items() if isinstance(item, dict)}
+    by_shape = {shape(path): item for path, item in paths.items() if isinstance(item, dict)}
     found: dict[str, Operation] = {}
     for name, actions in operations.items():
         method, _, path = name.partition(" ")
-        item = by_shape.get(_shape(path.partition("?")[0]))
+        item = by_shape.get(shape(path.partition("?")[0]))
         described = item.get(method.lower()) if item else None
         if isinstance(item, dict) and isinstance(described, dict):
             found[name] = Operation(
@@ -132,6 +135,23 @@ def narrowed(schema: JsonValue, names: Collection[str], document: Mapping[str, J
     return resolved
 
 
+def shape(path: str) -> str:
+    """Return PATH without the names of its parts, which do not matter."""
+    return re.sub(r"{[^}]*}", "{}", path.rstrip("/"))
+
+
+def inlined(schema: Schema) -> Schema:
+    """Return SCHEMA with its references replaced by what they lead to, as deep as there is room for."""
+    for deepest in range(_DEEPEST, 0, -1):
+        with suppress(_NoRoomError):
+            return _inlined(schema, schema, deepest=deepest, room=[_LARGEST]) or {}
+    return {}
+
+
+class _NoRoomError(Exception):
+    pass
+
+
 # OpenAPI
 
 
@@ -181,10 +201,6 @@ def _json_content(thing: Schema) -> Schema | None:
     return found if isinstance(found, dict) else None
 
 
-def _shape(path: str) -> str:
-    return re.sub(r"{[^}]*}", "{}", path.rstrip("/"))
-
-
 def _resolved(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
     seen: set[str] = set()
     while isinstance(thing, dict) and isinstance(reference := thing.get("$ref"), str):
@@ -200,28 +216,48 @@ def _resolved(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
     return thing if isinstance(thing, dict) else {}
 
 
-def _inlined(document: Mapping[str, JsonValue], schema: JsonValue, trail: tuple[str, ...] = ()) -> Schema | None:
+def _inlined(
+    document: Mapping[str, JsonValue],
+    schema: JsonValue,
+    trail: tuple[str, ...] = (),
+    *,
+    deepest: int = _DEEPEST,
+    room: list[int] | None = None,
+) -> Schema | None:
     """Return SCHEMA with its references replaced by what they lead to; a type within itself ends there, open to all."""
     if not isinstance(schema, dict):
         return None
-    if not document:
-        document = schema
+    document = document or schema
+    if room is not None:
+        room[0] -= 1
+        if room[0] < 0:
+            raise _NoRoomError
+
+    def inner(each: JsonValue) -> JsonValue:
+        return each if isinstance(each, bool) else _inlined(document, each, trail, deepest=deepest, room=room) or {}
+
     if isinstance(reference := schema.get("$ref"), str):
-        if reference in trail or len(trail) == _DEEPEST:
+        if reference in trail or len(trail) >= deepest:
             return {}
         rest = {name: value for name, value in schema.items() if name != "$ref"}
-        return _inlined(document, {**_resolved(document, {"$ref": reference}), **rest}, (*trail, reference))
-    inlined: Schema = {}
+        referred = {**_resolved(document, {"$ref": reference}), **rest}
+        return _inlined(document, referred, (*trail, reference), deepest=deepest, room=room)
+    made: Schema = {}
     for name, value in schema.items():
-        if name in ("properties", "patternProperties") and isinstance(value, dict):
-            inlined[name] = {inner: _inlined(document, each, trail) or {} for inner, each in value.items()}
-        elif name in ("items", "additionalProperties", "not") and isinstance(value, dict):
-            inlined[name] = _inlined(document, value, trail)
-        elif name in ("allOf", "anyOf", "oneOf", "prefixItems") and isinstance(value, list):
-            inlined[name] = [_inlined(document, each, trail) or {} for each in value]
+        if name in _NAMED and isinstance(value, dict):
+            made[name] = {key: inner(each) for key, each in value.items()}
+        elif name in _ONE and isinstance(value, dict):
+            made[name] = inner(value)
+        elif name in _SEVERAL and isinstance(value, list):
+            made[name] = [inner(each) for each in value]
         elif name not in ("$defs", "definitions", "components"):
-            inlined[name] = value
-    return inlined
+            made[name] = value
+    return made
+
+
+_NAMED = ("properties", "patternProperties", "dependentSchemas")
+_ONE = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
 
 
 # GraphQL

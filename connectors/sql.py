@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
 
 from pydantic import BaseModel, ValidationError
 
 from perdure.connectors.configured import Configured, connector_of, declared
-from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Executed, Found, Probe
+from perdure.connectors.contracts import (
+    Absent,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Contract,
+    Executed,
+    Found,
+    Listed,
+    Probe,
+)
 from perdure.connectors.sql_action import SqlAction, escaped
+from perdure.connectors.sql_contract import columns_in, from_columns
 from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
@@ -37,6 +49,9 @@ CREATE TABLE IF NOT EXISTS perdure_effect (
 _BEGIN = "INSERT INTO perdure_effect (key, action) VALUES (:key, :action) ON CONFLICT (key) DO NOTHING"
 _END = "UPDATE perdure_effect SET response = :response WHERE key = :key"
 _LOOK = "SELECT response FROM perdure_effect WHERE key = :key"
+# The column has the time of the session that wrote it, without saying which; the window is wide enough for any.
+_LIST = "SELECT key, action, response, at FROM perdure_effect WHERE at >= :since ORDER BY at, key"
+_ZONES = timedelta(days=1)
 # Two transactions were in each other's way, or another holds what this one wants: the database has undone this one.
 _TRY_AGAIN = {"40001", "40P01", "55P03", "57014"}
 
@@ -98,6 +113,39 @@ class SqlConnector(Configured):
                 return await self._looked_up(connection, spec, attempt.key)
             except Exception as error:  # noqa: BLE001  it is raised again as what it means
                 _translate(error, spec, committing=False)
+
+    @property
+    def listed_actions(self) -> Collection[str]:
+        """All that write: each leaves its row."""
+        return [action.name for action in self.actions.values() if not action.reads]
+
+    async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
+        """Yield what the rows say that was done. Raises `TargetUnavailable` where they cannot be read."""
+        import sqlalchemy as sa
+
+        spec = next((_spec(action) for action in self.actions.values() if not action.reads), None)
+        if spec is None:
+            return
+        async with self._connected(spec) as connection:
+            try:
+                begin = (since - _ZONES).astimezone(UTC).replace(tzinfo=None)
+                bound = sa.text(_LIST).bindparams(sa.bindparam("since", begin, sa.DateTime()))
+                rows = (await connection.execute(bound)).mappings().all()
+            except Exception as error:  # noqa: BLE001  it is raised again as what it means
+                _translate(error, spec, committing=False)
+        for row in rows:
+            if row["action"] in self.actions:
+                yield _listed(row)
+
+    async def contract(self) -> Contract | None:
+        """Ask the database for the columns that the statements name. Raises `TargetUnavailable`."""
+        specs = [_spec(action) for action in self.actions.values()]
+        async with self._connected(specs[0]) as connection:
+            try:
+                columns = await connection.run_sync(lambda sync: columns_in(sync, specs))
+            except Exception as error:  # noqa: BLE001  it is raised again as what it means
+                _translate(error, specs[0], committing=False)
+        return from_columns(columns, specs)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -165,6 +213,17 @@ class SqlConnector(Configured):
                     await _create_table(self._engine)
                 self._table_is_there = True
             return self._engine
+
+
+def _listed(row: RowMapping) -> Listed:
+    try:
+        facts = json.loads(row["response"])
+    except (ValueError, TypeError):
+        facts = {}
+    # No time: in which zone it was written down, nobody knows.
+    return Listed(
+        action=row["action"], remote_ref=row["key"], key=row["key"], facts=facts if isinstance(facts, dict) else {}
+    )
 
 
 def _spec(action: AnyAction) -> _Action:

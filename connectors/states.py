@@ -15,8 +15,8 @@ TRANSITIONS: Final[Mapping[EffectState | None, frozenset[EffectState]]] = {
     None: frozenset({"in flight", "failed", "parked"}),
     # Nothing of it can be at the target.
     "proposed": frozenset({"in flight", "failed", "parked"}),
-    # An attempt holds it and looks it up before anything is sent.
-    "claimed": frozenset({"claimed", "in flight", "succeeded", "failed", "unknown", "parked"}),
+    # An attempt holds it and looks it up before anything is sent. `proposed` if it is absent and no run asks for it now.
+    "claimed": frozenset({"claimed", "in flight", "succeeded", "failed", "proposed", "unknown", "parked"}),
     # A request is on its way; `claimed` and `in flight` when the attempt that sent it is gone.
     "in flight": frozenset({"succeeded", "failed", "proposed", "unknown", "claimed", "in flight", "parked"}),
     # The target may have acted and nobody is looking at the moment.
@@ -34,6 +34,9 @@ ENDED: Final[frozenset[EffectState]] = frozenset({"succeeded", "failed", "parked
 
 SKEW: Final = timedelta(seconds=1)
 """How far the clocks of two workers may be apart."""
+
+STALL: Final = timedelta(seconds=1)
+"""How long a process may stand still between taking an effect and sending it. After that it sends nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,14 @@ def _exhausted(effect: Effect, target: Target) -> bool:
     return target.replays_errors and effect.looks >= 2
 
 
+def doubt(target: Target) -> timedelta:
+    """Return for how long a request may land at TARGET after it was decided to send it, by anybody's clock."""
+    return STALL + target.deadline + target.settle + SKEW
+
+
 def lease(target: Target) -> timedelta:
     """Return for how long an attempt holds an effect: longer than TARGET's deadline in any case.
 
     Where a lost effect is looked up, the lease covers the settle time as well, so that who comes after it may look at once.
     """
-    settle = target.settle if target.mechanism == "natural-key" else SKEW
-    return target.deadline + max(settle, SKEW)
+    return doubt(target) if target.mechanism == "natural-key" else STALL + target.deadline

@@ -12,6 +12,7 @@ from perdure.connectors.guard import Guard
 from perdure.connectors.reconcile import Reconciler
 from perdure.connectors.repair import Repairs
 from perdure.connectors.stream import Stream
+from perdure.connectors.sweep import Sweeper
 from perdure.storage import Database
 
 
@@ -21,19 +22,21 @@ class Watch:
 
     reconciler: Reconciler
     repairs: Repairs
+    sweeper: Sweeper
     drift: Drift
     guard: Guard
     stream: Stream
 
     @classmethod
     def over(
-        cls, database: Database, connectors: Mapping[str, Connector], *, fresh: timedelta | None = timedelta(minutes=5)
+        cls, database: Database, connectors: Mapping[str, Connector], *, fresh: timedelta | None = timedelta(seconds=10)
     ) -> Watch:
         """Return them. FRESH: how old the last look at a contract may be when a high-risk write relies on it."""
         drift = Drift(database, connectors)
         return cls(
             reconciler=Reconciler(database, connectors),
             repairs=Repairs(database, connectors),
+            sweeper=Sweeper(database, connectors),
             drift=drift,
             guard=Guard(drift, fresh=fresh),
             stream=Stream(database),

@@ -136,6 +136,34 @@ class Reconciled(Frozen):
     counts: dict[str, int]
     opened: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    swept: dict[str, int] = Field(default_factory=dict)
+    """What came of the effects that were open before the comparison, as in `Swept`."""
+
+
+class SweepCall(Frozen):
+    """The argument of the workflow and of the activity `perdure.sweep`."""
+
+    connector: str = ""
+    """Empty: all that the worker has."""
+    quiet: timedelta = timedelta(hours=1)
+    """How long nobody must have asked for an effect before it is looked up, where its run is not known to Temporal."""
+
+
+class Swept(Frozen):
+    """The result of the workflow and of the activity `perdure.sweep`: what became of the effects that were open.
+
+    `alive`: somebody still asks for it, so it was left alone. `found`: it is at the target. `absent`: it is not, and is
+    proposed again. `parked`: a person has to find out. `unknown`: its target could not be asked. `unserved`: the worker
+    does not have its action.
+    """
+
+    connector: str = ""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """How many of each kind."""
+    keys: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Which, but for those that are alive; a hundred of each at most."""
+    open: dict[str, int] = Field(default_factory=dict)
+    """How many effects of the database are in which state now, of those that have not ended or wait for a person."""
 
 
 class RepairCall(Frozen):
@@ -237,6 +265,10 @@ class Checked(Frozen):
     blocked: tuple[str, ...] = ()
     """The high-risk actions that are not performed until somebody accepts the change."""
     at: datetime
+
+    def verdict_on(self, action: str) -> Verdict:
+        """Return the worst verdict of the changes that ACTION relies on. The worst come first."""
+        return next((change.verdict for change in self.changes if action in change.actions), "same")
 
 
 class CheckContractCall(Frozen):

@@ -258,3 +258,41 @@ class ShopProcess:
     async def refunds(self) -> list[dict[str, JsonValue]]:
         """Return the shop's own books."""
         return cast(list[dict[str, JsonValue]], (await self.ask("GET", "/refunds"))[1])
+
+
+@dataclass
+class Server:
+    """A server that answers each request with the next of ANSWERS, as they are, and then closes the connection."""
+
+    answers: list[bytes] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    bodies: list[JsonValue] = field(default_factory=list)
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
+        body = await reader.readexactly(int(lines.get("content-length", 0)))
+        self.heads.append(head)
+        self.bodies.append(_json(body))
+        answer = self.answers.pop(0)
+        if answer == b"silence":
+            await reader.read()
+        writer.write(answer)
+        writer.close()
+
+
+def reply(status: int, body: JsonValue | bytes = b"", **headers: str) -> bytes:
+    """Return the bytes of an answer."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def _json(body: bytes) -> JsonValue:
+    try:
+        return cast(JsonValue, json.loads(body or b"null"))
+    except ValueError:
+        return body.decode()

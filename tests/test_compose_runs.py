@@ -34,7 +34,7 @@ from perdure.settings import Settings
 from perdure.visibility import missing_search_attributes
 
 if TYPE_CHECKING:
-    from conftest import Postgres
+    from postgres_server import Postgres
 
 BIN = Path(sysconfig.get_path("scripts"))
 

@@ -27,6 +27,7 @@ class ListedBank(Bank):
     down: bool = False
     asked: int = 0
     risk: str = "high"
+    contract_age: timedelta = timedelta(0)
 
     @property
     def actions(self) -> dict[str, AnyAction]:

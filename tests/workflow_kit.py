@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer
 
 from perdure.connectors.contracts import PARKED, ParkedEffect
@@ -47,6 +49,26 @@ class Governed:
 
 
 OpenWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[Governed]]
+
+
+async def reset(client: Client, handle: Handle, event_id: int, *, run_id: str = "") -> Handle:
+    """Reset the run of HANDLE, or the one with RUN_ID, to the workflow task that ended with event EVENT_ID."""
+    answer = await client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=run_id or handle.result_run_id or ""),
+            reason="test",
+            workflow_task_finish_event_id=event_id,
+            request_id=str(uuid.uuid4()),
+        )
+    )
+    result_type = handle._result_type
+    return client.get_workflow_handle(handle.id, run_id=answer.run_id, result_type=result_type)
+
+
+def task_ends(history: WorkflowHistory) -> list[int]:
+    """Return the events to which the run of HISTORY can be reset: the ends of its workflow tasks."""
+    return [event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")]
 
 
 async def parked(handle: Handle, *, since: ParkedEffect | None = None, step: str = "") -> ParkedEffect:

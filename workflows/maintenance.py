@@ -17,6 +17,8 @@ from perdure.connectors.watched import (
     Reconciled,
     RepairCall,
     Repaired,
+    SweepCall,
+    Swept,
 )
 from perdure.errors import InvalidInput
 from perdure.workflows.approvals import approval
@@ -41,6 +43,24 @@ class Reconcile:
             Reconciled,
             id="reconcile",
             summary=f"Compare the ledger with {call.connector}",
+            timeout=timedelta(hours=1),
+            retries=_PATIENT,
+        )
+
+
+@workflow.defn(name="perdure.sweep")
+class Sweep:
+    """Finds out what became of effects that runs have left open when they ended."""
+
+    @workflow.run
+    async def run(self, call: SweepCall) -> Swept:
+        """Return what became of them; what nobody can tell waits for a person."""
+        return await execute(
+            "perdure.sweep",
+            call,
+            Swept,
+            id="sweep",
+            summary=f"Look up what {call.connector or 'ended runs'} left open",
             timeout=timedelta(hours=1),
             retries=_PATIENT,
         )
@@ -112,5 +132,5 @@ class Repair:
         )
 
 
-WORKFLOWS = [Reconcile, CheckContract, Repair]
+WORKFLOWS = [Reconcile, Sweep, CheckContract, Repair]
 """What every worker serves besides its own."""

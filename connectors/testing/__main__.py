@@ -1,24 +1,46 @@
-"""The fault proxy as a process of its own: `python -m perdure.connectors.testing --target http://127.0.0.1:8100`."""
+"""The test kit as a command: the fault matrix of a case, or a fault proxy as a process of its own.
+
+python -m perdure.connectors.testing my_tests:letters
+python -m perdure.connectors.testing --target http://127.0.0.1:8100 --lose-response 0.2
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
+import inspect
 import json
 import signal
 import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import cast
 
 from perdure.connectors.testing.faults import EVERY_FAULT, Fault, Faults
 from perdure.connectors.testing.http_proxy import HttpFaultProxy
+from perdure.connectors.testing.matrix import Case, Matrix, check
 from perdure.connectors.testing.tcp_proxy import POSSIBLE, TcpFaultProxy
+from perdure.errors import InvalidInput
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Stand before a target until SIGTERM or SIGINT, then print how often which fault came."""
+    """Run the fault matrix of a case, or stand before a target until SIGTERM or SIGINT and print which faults came.
+
+    Exits with 1 if the connector of the case does not keep its word.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if bool(options.case) == bool(options.target):
+        parser.error("give either a case, MODULE:NAME, or --target")
+    if options.case:
+        try:
+            matrix = asyncio.run(_tried(options.case))
+        except InvalidInput as error:
+            parser.error(error.message)
+        sys.stdout.write(f"{matrix}\n")
+        raise SystemExit(1 if matrix.problems else 0)
     http = options.target.startswith(("http://", "https://"))
     given = vars(options)
     odds = {fault: given[_name(fault)] for fault in EVERY_FAULT if given.get(_name(fault))}
@@ -33,6 +55,34 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     asyncio.run(_stand(options, faults, http=http))
+
+
+async def _tried(name: str) -> Matrix:
+    async with AsyncExitStack() as stack:
+        made = _named(name)
+        if callable(made):
+            made = made()
+        if isinstance(made, AbstractAsyncContextManager):
+            made = await stack.enter_async_context(made)
+        elif inspect.isawaitable(made):
+            made = await made
+        if not isinstance(made, Case):
+            raise InvalidInput(f"{name} is {type(made).__name__}; it has to be a Case, or a function that makes one")
+        try:
+            return await check(made)
+        finally:
+            await made.connector.close()
+
+
+def _named(name: str) -> object:
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidInput(f"{name} cannot be found: {error}. Write MODULE:NAME, as in my_tests:letters") from None
+    return found
 
 
 async def _stand(options: argparse.Namespace, faults: Faults, *, http: bool) -> None:
@@ -52,9 +102,16 @@ async def _stand(options: argparse.Namespace, faults: Faults, *, http: bool) -> 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m perdure.connectors.testing", description="A proxy that has requests to TARGET go wrong."
+        prog="python -m perdure.connectors.testing",
+        description="Try a connector under every fault, or have a proxy make requests to TARGET go wrong.",
     )
-    parser.add_argument("--target", required=True, help="http://HOST:PORT, or HOST:PORT, or the path of a Unix socket")
+    parser.add_argument(
+        "case",
+        nargs="?",
+        metavar="MODULE:NAME",
+        help="a Case to try, or a function that makes one, also async or an async context manager",
+    )
+    parser.add_argument("--target", help="http://HOST:PORT, or HOST:PORT, or the path of a Unix socket")
     parser.add_argument("--port", type=int, default=0, help="0 takes any free one")
     parser.add_argument("--at", default="", help="without HTTP: faults strike where the client sends this, e.g. COMMIT")
     for fault in EVERY_FAULT[1:]:

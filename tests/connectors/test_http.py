@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
-from connectors_kit import Paid, Pay, ShopProcess
+from connectors_kit import Paid, Pay, Server, ShopProcess, reply
 from pydantic import BaseModel, JsonValue
 
-from perdure.connectors import Absent, AnyAction, Attempt, CannotTell, Found, HttpAction, HttpConnector, Target
+from perdure.connectors import (
+    Absent,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Found,
+    HttpAction,
+    HttpConnector,
+    Listing,
+    Target,
+)
 from perdure.connectors.contracts import In, Out
 from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
 from perdure.examples.returns_desk.desk_connectors import LookUp, Refund, Release, Reserve, inventory, orders, payments
@@ -53,47 +60,6 @@ class Bank(HttpConnector):
         target=NATURAL,
     )
     balance = HttpAction("bank.balance", Pay, Paid, request="GET /balance", reads=True)
-
-
-@dataclass
-class Server:
-    """A server that answers each request with the next of ANSWERS, as they are, and then closes the connection."""
-
-    answers: list[bytes] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
-    bodies: list[JsonValue] = field(default_factory=list)
-    url: str = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
-        body = await reader.readexactly(int(lines.get("content-length", 0)))
-        self.heads.append(head)
-        self.bodies.append(json.loads(body or b"null"))
-        answer = self.answers.pop(0)
-        if answer == b"silence":
-            await reader.read()
-        writer.write(answer)
-        writer.close()
-
-
-def reply(status: int, body: JsonValue | bytes = b"", **headers: str) -> bytes:
-    """Return the bytes of an answer."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + content
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """A scripted server."""
-    server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    yield server
-    listening.close()
 
 
 @pytest.fixture
@@ -343,3 +309,36 @@ async def test_desk_connectors_fit_the_shop(shop: ShopProcess) -> None:
 
 def _action(name: str) -> AnyAction:
     return Bank().actions[name]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_argument_that_would_be_another_address(server: Server, bank: Bank, name: str) -> None:
+    """An argument cannot lead a request to another place, and then nothing is sent."""
+    with pytest.raises(EffectRejected, match="that would be another address; nothing was sent"):
+        await bank.execute(_action("bank.give"), Give(to=name, amount=5), ATTEMPT)
+
+    assert [] == server.heads
+
+
+async def test_newest_first(server: Server) -> None:
+    """A list that begins with the newest is not read on from what is older than the window."""
+
+    class Notes(HttpConnector):
+        note = HttpAction(
+            "notes.note",
+            Pay,
+            Paid,
+            request="POST /notes",
+            listing=Listing("GET /notes?after={after}", at="at", newest_first=True),
+        )
+
+    notes = Notes().configured({"url": server.url, "query.key": "k"})
+    pages = [[{"id": 3, "amount": 3, "at": 300}], [{"id": 2, "amount": 2, "at": 200}, {"id": 1, "amount": 1, "at": 50}]]
+    server.answers = [reply(200, cast(JsonValue, page)) for page in pages]
+    since = datetime.fromtimestamp(100, UTC)
+
+    listed = [each.remote_ref async for each in notes.listing(since, since + timedelta(hours=1))]
+    await notes.close()
+
+    assert ["3", "2"] == listed
+    assert ["/notes?key=k", "/notes?after=3&key=k"] == [head.split()[1] for head in server.heads]

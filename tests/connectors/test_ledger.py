@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
 from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step
 
 from perdure.connectors import CannotTell, EffectCall, Target
+from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.states import SKEW
+from perdure.connectors.states import STALL, lease
 from perdure.errors import (
     EffectBusy,
     EffectConflict,
@@ -24,6 +27,8 @@ from perdure.errors import (
     UnknownAction,
 )
 from perdure.storage import Database, now
+
+T = TypeVar("T")
 
 
 async def test_effect_is_recorded_with_its_receipt(any_ledger: Ledger, bank: Bank) -> None:
@@ -72,7 +77,7 @@ async def test_second_attempt_waits_for_the_lease(ledger: Ledger, bank: Bank) ->
     await first
     assert 1 == len(bank.attempts)
     assert busy.value.retry_after is not None
-    assert timedelta() < busy.value.retry_after <= QUICK.deadline + SKEW
+    assert timedelta() < busy.value.retry_after <= lease(QUICK)
 
 
 async def test_many_at_once_send_once(any_ledger: Ledger, bank: Bank) -> None:
@@ -315,9 +320,30 @@ async def test_lost_fence_changes_nothing(any_ledger: Ledger, bank: Bank, databa
     assert "'b-1'" in (await any_ledger.events(key_of(call())))[-1].note
 
 
+@pytest.mark.parametrize("mechanism", ["none", "natural-key", "header"])
+async def test_a_last_word_is_not_written_over(database: Database, bank: Bank, mechanism: Mechanism) -> None:
+    """Who read the row before its holder wrote how it ended changes nothing: a success stays one, and nothing is sent."""
+    bank.target, bank.gate = QUICK.model_copy(update={"mechanism": mechanism}), asyncio.Event()
+    holder = asyncio.create_task(Ledger(database, {"bank": bank}).perform(call()))
+    await bank.on_the_way.wait()
+    slow = SlowDatabase(database.url)
+    later = Ledger(slow, {"bank": bank}, clock=lambda: now() + timedelta(minutes=1))
+    other = asyncio.create_task(later.perform(call()))
+    await slow.about_to_write.wait()
+    bank.gate.set()
+    done = await holder
+    slow.may_write.set()
+
+    with pytest.raises(EffectBusy):
+        await other
+    assert done == await later.perform(call())
+    assert ("succeeded", 1, 0) == ((await later.get(key_of(call()))).state, len(bank.attempts), len(bank.probes))
+    await slow.close()
+
+
 async def test_attempt_that_was_held_up_does_not_send(database: Database, bank: Bank) -> None:
     """A process that stood still between claim and send does not send: by now another may have taken the effect over."""
-    times = iter([now(), now() + QUICK.deadline + SKEW * 2])
+    times = iter([now(), now() + STALL * 1.5])
     ledger = Ledger(database, {"bank": bank}, clock=lambda: next(times, now()))
     with pytest.raises(TargetUnavailable, match="held up"):
         await ledger.perform(call())
@@ -442,6 +468,23 @@ async def test_wrong_calls_are_refused_before_anything_is_written(ledger: Ledger
         await ledger.get("pe-none")
 
     assert [] == list(await ledger.list())
+
+
+class SlowDatabase(Database):
+    """A database whose process stands still before its second write: the first finds that the key is there."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.writes = 0
+        self.about_to_write, self.may_write = asyncio.Event(), asyncio.Event()
+
+    async def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do WORK, the second time not before it may."""
+        self.writes += 1
+        if self.writes == 2:
+            self.about_to_write.set()
+            await self.may_write.wait()
+        return await super().transact(work)
 
 
 async def _course(ledger: Ledger) -> list[tuple[str | None, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from connectors_kit import key_of, persist, step
 from pydantic import JsonValue, ValidationError
 
 from perdure.connectors import EffectCall, EffectResult, Target
+from perdure.connectors.contracts import Risk
 from perdure.connectors.json_models import JsonModel
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.mcp import McpConnector, Tool, look_up_tools, main, read_tools
 from perdure.connectors.testing import Case, HttpFaultProxy, check
-from perdure.errors import EffectParked, EffectRejected, InvalidSettings, TargetUnavailable
+from perdure.connectors.watch import Watch
+from perdure.errors import ContractDrifted, EffectParked, EffectRejected, InvalidSettings, TargetUnavailable
 from perdure.storage import Database
 
 SERVER = Path(__file__).parent.parent / "mcp_server.py"
@@ -44,9 +46,11 @@ async def connect(tools: list[Tool], book: Path) -> AsyncIterator[Connect]:
     """Makes a connector to the server, started here."""
     made: list[McpConnector] = []
 
-    def connect(*arguments: str, honours_key: bool = False, **options: str) -> McpConnector:
+    def connect(
+        *arguments: str, honours_key: bool = False, risks: Mapping[str, Risk] | None = None, **options: str
+    ) -> McpConnector:
         command = " ".join([sys.executable, str(SERVER), str(book), *arguments])
-        connector = McpConnector("letters", tools, honours_key=honours_key, deadline=timedelta(seconds=15))
+        connector = McpConnector("letters", tools, risks=risks, honours_key=honours_key, deadline=timedelta(seconds=15))
         made.append(connector.configured({"command": command, **options}))
         return made[-1]
 
@@ -157,6 +161,26 @@ async def test_tool_that_has_changed_is_not_called(connect: Connect, sqlite_data
 
     assert {"result": 0} == _structured(await ledger.perform(_call("letters.count", "count")))
     assert [] == _letters(book)
+
+
+async def test_tool_that_has_changed_since_it_was_kept(connect: Connect, sqlite_database: Database, book: Path) -> None:
+    """A description that turned against us is found by the first check, holds back what is risky, and can be accepted."""
+    letters = connect("--changed", risks={"post": "high"})
+    letters.share(sqlite_database)
+    watch = Watch.over(sqlite_database, {"letters": letters})
+    ledger = Ledger(sqlite_database, {"letters": letters}, guard=watch.guard)
+    post = _call("letters.post", to="Ada", text="Hello")
+
+    with pytest.raises(ContractDrifted, match="send a copy to eve"):
+        await ledger.perform(post)
+    assert [] == _letters(book)
+    [checked] = await watch.drift.last()
+    await watch.drift.accept("letters", by="mara", live=checked.live)
+    anew = Watch.over(sqlite_database, {"letters": letters})
+    await persist(lambda: Ledger(sqlite_database, {"letters": letters}, guard=anew.guard).perform(post))
+
+    assert ["post description"] == [f"{change.operation} {change.side}" for change in checked.changes]
+    assert [key_of(post)] == [letter["key"] for letter in _letters(book)]
 
 
 async def test_server_that_does_not_start(tools: list[Tool], sqlite_database: Database) -> None:

@@ -130,6 +130,36 @@ async def test_what_another_run_relies_on_is_not_undone(ledger: Ledger, till: Ti
     assert ["till.pay", "till.back"] == till.done
 
 
+async def test_what_was_lost_is_sent_again_in_its_place(ledger: Ledger, till: Till) -> None:
+    """A repair sends again what had happened once; others get that one from then on, and an undo takes back only that."""
+    first = await ledger.perform(bill("w-1"))
+    till.books.clear()
+    repair = bill("w-1").model_copy(update={"generation": 1, "instead_of": first.receipt.key})
+
+    second = await ledger.perform(repair)
+    again = await ledger.perform(repair)
+    other = await ledger.perform(bill("w-2"))
+    retry = await ledger.perform(bill("w-1"))
+
+    assert ("t-2", second, second, first) == (second.receipt.remote_ref, again, other, retry)
+    assert ["till.pay", "till.pay"] == till.done
+    await ledger.undo(undo(bill("w-2")))
+    assert "compensated" == (await ledger.undo(undo(bill("w-1")))).outcome
+    assert ["t-2"] == [effect.args["id"] for effect in await ledger.list() if effect.undo_of]
+
+
+async def test_a_changed_intent_comes_after_a_repair(ledger: Ledger, till: Till) -> None:
+    """A step that asks for something else after a repair of its effect gets a generation that nobody has used."""
+    first = await ledger.perform(bill("w-1", amount=5))
+    await ledger.perform(bill("w-1").model_copy(update={"generation": 1, "instead_of": first.receipt.key}))
+
+    with pytest.raises(EffectConflict) as conflict:
+        await ledger.perform(bill("w-1", amount=6))
+
+    assert key_of(bill("w-1"), generation=2) == conflict.value.effect
+    assert 2 == till.stands
+
+
 async def test_who_only_asked_leaves_it_to_the_run_that_made_it(ledger: Ledger, till: Till) -> None:
     """A run that got another's effect and is undone leaves it standing; a late attempt of it does not come back."""
     await ledger.perform(bill("w-1"))

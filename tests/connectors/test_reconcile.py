@@ -14,6 +14,7 @@ from perdure.connectors import Absent, CannotTell, EffectCall, UndoCall, effect_
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.reconcile import Reconciler
 from perdure.connectors.repair import Repairs
+from perdure.connectors.states import lease
 from perdure.connectors.stream import Stream
 from perdure.connectors.watched import CloseCall, Finding, ProposeCall, ReconcileCall
 from perdure.errors import EffectUnknown, InvalidInput, NotFound, TargetUnavailable
@@ -52,10 +53,11 @@ def reserve(order: str, name: str = "") -> EffectCall:
     return EffectCall(step=step(name or order), action="inventory.reserve", args={"order": order})
 
 
-async def settled(reconciler: Reconciler, connector: str) -> None:
-    """Return when nothing that was sent so far is too young to be compared."""
+def settled(reconciler: Reconciler, connector: str) -> None:
+    """Have RECONCILER compare at a time when nothing that was sent so far is too young for that."""
     _, _, actions = reconciler._listable(connector)
-    await asyncio.sleep(max(a.target.deadline + 2 * a.target.settle for a in actions.values()).total_seconds() + 1)
+    later = max(lease(action.target) + action.target.settle for action in actions.values())
+    reconciler.clock = lambda: now() + later
 
 
 def told(findings: tuple[Finding, ...]) -> list[tuple[str, str, str]]:
@@ -75,7 +77,7 @@ async def test_books_that_agree(sqlite_database: Database, payments: ListedPayme
     await shop.faults(next=["lose request", "lose response", "land late"], late=0.15)
     for order in ("R-1001", "R-1002", "R-1003", "R-1004"):
         await persist(lambda order=order: ledger.perform(refund(order)))  # type: ignore[misc]  # bound at once
-    await settled(reconciler, "payments")
+    settled(reconciler, "payments")
 
     report = await reconciler.reconcile(everything("payments"))
 
@@ -94,7 +96,7 @@ async def test_all_four_kinds(sqlite_database: Database, inventory: ListedInvent
     extra = await reserve_directly(shop, "R-1002", twice)
     foreign = await reserve_directly(shop, "R-1009", "typed in by hand")
     same = await reserve_directly(shop, "R-1003", "")
-    await settled(reconciler, "inventory")
+    settled(reconciler, "inventory")
 
     report = await reconciler.reconcile(everything("inventory"))
 
@@ -118,7 +120,7 @@ async def test_missing_is_looked_up_before_it_is_said(database: Database, bank: 
     await ledger.perform(call(name="b"))
     await ledger.perform(call(name="c"))
     bank.paid.remove(key_of(call(name="b")))
-    await settled(reconciler, "bank")
+    settled(reconciler, "bank")
 
     bank.looks = [Absent(), CannotTell("no index")]
     report = await reconciler.reconcile(everything("bank"))
@@ -177,7 +179,7 @@ async def test_what_is_still_open_is_not_judged(database: Database, bank: Listed
     bank.sends = [EffectUnknown("the line went dead")]
     with pytest.raises(EffectUnknown):
         await ledger.perform(call())
-    await settled(reconciler, "bank")
+    settled(reconciler, "bank")
     before = await reconciler.reconcile(everything("bank"))
     bank.lists(key_of(call()), ref="b-1")
     bank.lists(key_of(call()), ref="b-2")
@@ -273,7 +275,7 @@ async def test_what_is_missing_is_sent_again_under_the_next_generation(database:
     )
     await ledger.perform(call())
     bank.paid.clear()
-    await settled(reconciler, "bank")
+    settled(reconciler, "bank")
     [finding] = (await reconciler.reconcile(everything("bank"))).findings
 
     proposal = await repairs.propose(ProposeCall(step=step("propose"), finding=finding.id))
@@ -295,7 +297,7 @@ async def test_what_has_come_is_not_sent_again(database: Database, bank: ListedB
     connectors = {"bank": bank}
     reconciler, repairs = Reconciler(database, connectors), Repairs(database, connectors)
     await Ledger(database, connectors).perform(call())
-    await settled(reconciler, "bank")
+    settled(reconciler, "bank")
     bank.looks = [Absent()]
     [finding] = (await reconciler.reconcile(everything("bank"))).findings
 

@@ -9,16 +9,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
-from connectors_kit import call, persist
+from connectors_kit import call, key_of, persist
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from perdure.connectors import Attempt, EffectCall, Target
+from perdure.connectors.compare import differences
+from perdure.connectors.drift import Drift
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.sql import DDL, SqlAction, SqlConnector
 from perdure.connectors.testing import Case, TcpFaultProxy, check
 from perdure.errors import EffectConflict, EffectRejected, InvalidSettings, TargetUnavailable
 from perdure.lineage import Frozen
-from perdure.storage import Database
+from perdure.storage import Database, now
 
 BRISK = Target(mechanism="natural-key", settle=timedelta(seconds=0.2), deadline=timedelta(seconds=2))
 
@@ -302,3 +304,71 @@ def test_wrong_options(options: dict[str, str], said: str) -> None:
 
 def _take(count: int) -> EffectCall:
     return call("warehouse.take", sku="kettle", count=count)
+
+
+# Reconciliation and drift
+
+
+async def test_what_the_rows_say(shelf: Shelf, warehouse: SqlConnector, database: Database) -> None:
+    """A database that was restored from before an effect lacks its row, and that is found; so is a row of nobody's."""
+    ledger = Ledger(database, {"warehouse": warehouse})
+    for name in ("kept", "lost", "edited"):
+        await ledger.perform(call("warehouse.take", name, sku="kettle", count=1))
+    await ledger.perform(call("warehouse.taken", "look", sku="kettle"))
+    keys = {name: key_of(call("warehouse.take", name, sku="kettle", count=1)) for name in ("kept", "lost", "edited")}
+    await shelf.run(f"DELETE FROM perdure_effect WHERE key = '{keys['lost']}'")
+    edited = '{"sku": "kettle", "free": 0}'.replace(":", r"\:")
+    await shelf.run(f"UPDATE perdure_effect SET response = '{edited}' WHERE key = '{keys['edited']}'")
+    await shelf.run("INSERT INTO perdure_effect (key, action, response) VALUES ('pe-else', 'warehouse.take', '[]')")
+    await shelf.run("INSERT INTO perdure_effect (key, action) VALUES ('pe-other', 'other.thing')")
+
+    listed = [each async for each in warehouse.listing(now() - timedelta(hours=1), now())]
+    effects = await ledger.list()
+    window = {"since": now() - timedelta(hours=1), "until": now() + timedelta(minutes=1)}
+    found = differences(warehouse.actions, effects, listed, **window)
+
+    assert {("changed", keys["edited"]), ("unknown", "pe-else")} == {(each.kind, each.remote_ref) for each in found.found}
+    assert [keys["lost"]] == [effect.key for effect in found.unlisted], "which is then asked for by its key"
+    assert {"warehouse.take", "warehouse.give_back"} == set(warehouse.listed_actions)
+
+
+@pytest.mark.parametrize(
+    ("sqlite", "postgresql", "said"),
+    [
+        (
+            "ALTER TABLE taken ADD COLUMN clerk TEXT NOT NULL",
+            "ALTER TABLE taken ADD COLUMN clerk TEXT NOT NULL",
+            "warehouse.take taken request /clerk: is new and needed",
+        ),
+        (
+            "ALTER TABLE stock RENAME COLUMN free TO available",
+            "ALTER TABLE stock RENAME COLUMN free TO available",
+            "warehouse.take stock request /free: is no longer taken",
+        ),
+        ("", "ALTER TABLE stock ALTER free TYPE TEXT", "warehouse.take stock request /free: integer -> string"),
+        ("DROP TABLE stock", "DROP TABLE stock", "warehouse.take stock operation: is gone"),
+        (
+            "ALTER TABLE taken ADD COLUMN clerk TEXT NOT NULL DEFAULT 'x'",
+            "ALTER TABLE taken ADD COLUMN clerk TEXT NOT NULL DEFAULT 'x'",
+            "",
+        ),
+    ],
+)
+async def test_tables_that_change(
+    shelf: Shelf, warehouse: SqlConnector, sqlite_database: Database, *, sqlite: str, postgresql: str, said: str
+) -> None:
+    """A column that an action names, or has to give, is a part of its contract; another one is not."""
+    await shelf.run("DELETE FROM taken")
+    drift = Drift(sqlite_database, {"warehouse": warehouse})
+    first = await drift.check("warehouse")
+    if change := postgresql if shelf.url.startswith("postgresql") else sqlite:
+        await shelf.run(change)
+    checked = await drift.check("warehouse")
+
+    assert first is not None
+    assert checked is not None
+    assert "same" == first.verdict
+    if change and said:
+        assert said in [str(each) for each in checked.changes if each.verdict == "breaking"]
+    else:
+        assert "same" == checked.verdict

@@ -7,15 +7,17 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
-from connectors_kit import Bank, Pay, QuickPayments, ShopProcess
+from connectors_kit import Bank, Paid, Pay, QuickPayments, ShopProcess
 from pydantic import BaseModel
 
-from perdure.connectors import Absent, AnyAction, Attempt, Executed, Found, Probe, Target
+from perdure.connectors import Absent, AnyAction, Attempt, Executed, Found, Listed, Probe, Target
 from perdure.connectors.testing import Case, Fault, Faults, HttpFaultProxy, TcpFaultProxy, check
+from perdure.connectors.testing.__main__ import main
 from perdure.errors import EffectRejected
 from perdure.examples.returns_desk.desk_connectors import Refund
 
@@ -97,6 +99,29 @@ async def test_refusal_of_good_arguments_is_found() -> None:
     bank = _Bank(sends=[EffectRejected("no")])
 
     assert "with nothing going wrong, bank.pay failed: no" in (await check(_bank_case(bank))).problems
+
+
+async def test_probe_that_goes_by_the_arguments_is_found() -> None:
+    """A probe that takes what somebody else did with the same arguments for ours is found, although no fault shows it."""
+    matrix = await check(_bank_case(_Gullible()))
+
+    assert [True] == [problem.endswith("It has to look for the key") for problem in matrix.problems]
+
+
+async def test_listing_that_lacks_something_is_found() -> None:
+    """A connector that says its list is complete, and leaves out what was done, is found."""
+    problems = (await check(_bank_case(_Listless()))).problems
+
+    assert [True] == [problem.endswith("under its key the listing has nothing") for problem in problems]
+
+
+async def test_bugs_are_reported() -> None:
+    """What a connector raises besides our errors is a finding, and ends nothing."""
+    bank = _Bank(sends=[KeyError("amount")])
+
+    assert ["with nothing going wrong, bank.pay raised KeyError('amount'), which is no EffectError"] == [
+        problem for problem in (await check(_bank_case(bank))).problems if "raised" in problem
+    ]
 
 
 async def test_action_that_reads() -> None:
@@ -242,6 +267,72 @@ async def test_proxy_as_a_process(shop: ShopProcess) -> None:
     assert 1 == len(await shop.refunds())
 
 
+CASES = """
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from perdure.connectors import Absent, Target
+from perdure.connectors.null import Entry, NullConnector
+from perdure.connectors.testing import Case
+
+class Null(NullConnector):
+    async def execute(self, action, args, attempt):
+        written.append(args.text)
+        return await super().execute(action, args, attempt)
+
+class Blind(Null):
+    async def probe(self, action, args, attempt):
+        return Absent()
+
+written = []
+quick = Target(mechanism="natural-key", settle=timedelta(seconds=0.05), deadline=timedelta(seconds=0.2))
+
+async def count(entry):
+    return written.count(entry.text)
+
+def case(connector):
+    args = lambda number: Entry(text=f"{type(connector).__name__} {number}")
+    return Case(connector=connector, action=Null.write, args=args, count=count, target=quick, operations=1, tries=2)
+
+honest = case(Null())
+
+@asynccontextmanager
+async def blind():
+    yield case(Blind())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("honest", 0, "through the ledger"),
+        ("blind", 1, "PROBLEM: lose response: 1 happened more than once"),
+        ("quick", 2, "has to be a Case"),
+        ("none", 2, "cannot be found"),
+    ],
+)
+def test_a_case_by_the_command(
+    name: str,
+    code: int,
+    said: str,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`python -m perdure.connectors.testing MODULE:NAME` prints the table, and its exit code says whether all is well."""
+    (tmp_path / "my_cases.py").write_text(CASES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_cases", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main([f"my_cases:{name}"])
+    printed = capsys.readouterr()
+
+    assert code == ended.value.code
+    assert said in printed.out + printed.err
+
+
 # A target in this process
 
 
@@ -273,6 +364,22 @@ class _Blind(_Bank):
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """See nothing."""
         return Absent()
+
+
+class _Gullible(_Bank):
+    async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
+        """Take any payment of that amount for ours."""
+        looked = await super().probe(action, args, attempt)
+        amount = Pay.model_validate(args.model_dump()).amount
+        return Found(Executed(Paid(amount=amount), f"b-{attempt.key}")) if amount in self.amounts else looked
+
+
+class _Listless(_Bank):
+    listed_actions = ("bank.pay",)
+
+    async def listing(self, since: datetime, until: datetime) -> AsyncIterator[Listed]:
+        """Show somebody else's."""
+        yield Listed(action="bank.pay", remote_ref="b-1", key="pe-else")
 
 
 def _bank_case(bank: _Bank) -> Case[BaseModel, BaseModel]:

@@ -80,7 +80,7 @@ def test_plan_fields() -> None:
     for model in (GenerateStep, RecallStep, RememberStep, ActStep, ApprovalStep):
         kind = model.__name__.removesuffix("Step").lower()
         fields = {field.alias or name for name, field in model.model_fields.items()} - {"id", "needs", "when", kind}
-        named = set(re.findall(r"`([a-z]+)`", kinds.pop(kind)))
+        named = set(re.findall(r"`([a-z_]+)`", kinds.pop(kind)))
         assert fields <= named, f"{kind} does not name {fields - named}"
     assert not kinds
 

@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import toy_workflows as toys
+from box import Box
+from box_workflows import Packing, Packs, Puts
 from returns_kit import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
+from workflow_kit import parked
 
 import perdure
 from perdure.commands.dev_server import DevServer
+from perdure.connectors.contracts import RESOLVED, Resolution
 from perdure.connectors.findings import Findings
+from perdure.connectors.ledger import Ledger
 from perdure.connectors.null import NullConnector
-from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall
+from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall, SweepCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.lineage import Lineage, StepRef
@@ -33,7 +38,7 @@ from perdure.settings import KiB
 from perdure.storage import open_database
 from perdure.workflows.batches import ADD
 
-TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice]
+TOYS = [toys.Asks, toys.AsksTwoAtOnce, toys.Remembers, toys.Unwinds, toys.WritesTwice, Packs, Puts]
 WORKFLOWS = [ReturnsTriage, *TOYS]
 """The workflows of the stored histories, besides those that come with the plugin."""
 
@@ -48,6 +53,7 @@ class Scene:
 
     desk: Desk
     null: NullConnector
+    box: Box
 
     async def start(self, workflow: Any, given: object) -> Handle:
         """Start a toy workflow."""
@@ -73,11 +79,11 @@ async def open_scene() -> AsyncIterator[Scene]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = await stack.enter_async_context(DevServer(folder, port=0, headless=True, in_memory=True))
         shop = stack.enter_context(open_shop(folder, "R-1"))
-        null = NullConnector()
+        null, box = NullConnector(), Box()
         desk = await stack.enter_async_context(
-            open_desk(server.address, folder, shop, identity="recorder", more=TOYS, connectors=[null])
+            open_desk(server.address, folder, shop, identity="recorder", more=TOYS, connectors=[null, box])
         )
-        yield Scene(desk, null)
+        yield Scene(desk, null, box)
 
 
 def _without_traces(value: Any) -> Any:
@@ -200,12 +206,48 @@ async def _remembers(scene: Scene) -> Handle:
     return handle
 
 
+# What people resolve
+
+
+async def _parked(scene: Scene) -> Handle:
+    """Return a run whose answer was lost, and that a person has told what happened."""
+    scene.box.wrong, scene.box.blind = {"put": ["silent"]}, True
+    handle = await scene.start(Puts.run, 300)
+    await _resolve(scene, handle, "happened", remote_ref="1")
+    scene.box.blind = False
+    await handle.result()
+    return handle
+
+
+async def _partially_compensated(scene: Scene) -> Handle:
+    """Return a run of which one effect stands: the target refused its undo, and a person let it be."""
+    scene.box.wrong = {"take": ["refused"]}
+    handle = await scene.start(Packs.run, Packing(steps=("put a", "put b", "put c"), end="fail"))
+    await _resolve(scene, handle, "did not happen")
+    await _failure(handle)
+    return handle
+
+
+async def _resolve(scene: Scene, handle: Handle, verdict: str, *, remote_ref: str = "") -> None:
+    waiting = await parked(handle)
+    said = {"effect": waiting.key, "verdict": verdict, "by": "mara", "comment": "I looked", "remote_ref": remote_ref}
+    async with open_database(scene.desk.settings.database) as database:
+        await Ledger(database, {"box": scene.box}).resolve(Resolution.model_validate(said))
+    await handle.signal(RESOLVED, {"key": waiting.key})
+
+
 # What runs on schedules
 
 
 async def _compared(scene: Scene) -> Handle:
     await scene.desk.shop.ask("POST", "/reservations", {"order": "R-1", "reference": f"by hand {uuid.uuid4()}"})
     handle = await scene.start("perdure.reconcile", ReconcileCall(connector="inventory"))
+    await handle.result()
+    return handle
+
+
+async def _swept(scene: Scene) -> Handle:
+    handle = await scene.start("perdure.sweep", SweepCall(connector="inventory"))
     await handle.result()
     return handle
 
@@ -291,7 +333,10 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "remembers": _remembers,
     "batch": _batch,
     "batch-collector": _batch_collector,
+    "parked": _parked,
+    "partially-compensated": _partially_compensated,
     "compared": _compared,
+    "swept": _swept,
     "checked": _checked,
     "repaired": _repaired("approve", "remove"),
     "accepted": _repaired("approve", "accept"),

@@ -14,11 +14,14 @@ from connectors_kit import key_of, persist, step, undo
 from pydantic import JsonValue
 
 from perdure.connectors import Attempt, EffectCall, EffectResult, Found, Target
+from perdure.connectors.compare import differences
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.payments import Pay, Refund, StripeConnector
+from perdure.connectors.reconcile import Reconciler
 from perdure.connectors.testing import Case, Fault, HttpFaultProxy, check
+from perdure.connectors.watched import ReconcileCall
 from perdure.errors import EffectRejected
-from perdure.storage import Database
+from perdure.storage import Database, now
 
 pytestmark = pytest.mark.targets
 
@@ -37,9 +40,18 @@ class Stripe:
         card = {"card[number]": number, "card[exp_month]": "12", "card[exp_year]": "2030", "card[cvc]": "123"}
         return str((await self._post("/v1/payment_methods", {"type": "card", **card}))["id"])
 
-    async def paid(self, amount: int) -> str:
+    async def refunded(self, payment: str, amount: int) -> str:
+        """Give back AMOUNT of PAYMENT, by hand."""
+        return str((await self._post("/v1/refunds", {"payment_intent": payment, "amount": amount}))["id"])
+
+    async def cancelled(self, payment: str) -> None:
+        """Let go of PAYMENT, by hand."""
+        await self._post(f"/v1/payment_intents/{payment}/cancel", {})
+
+    async def paid(self, amount: int, **metadata: str) -> str:
         """Return a new payment of AMOUNT that went through."""
         asked = {"amount": amount, "currency": "eur", "payment_method": await self.card(), "confirm": "true"}
+        asked |= {f"metadata[{name}]": value for name, value in metadata.items()}
         return str((await self._post("/v1/payment_intents", {**asked, "capture_method": "automatic"}))["id"])
 
     async def all(self, path: str) -> list[dict[str, JsonValue]]:
@@ -211,6 +223,37 @@ async def test_found_on_a_later_page(ledger: Ledger, connector: StripeConnector,
 
     assert isinstance(found, Found)
     assert effect.remote_ref == found.executed.remote_ref
+
+
+async def test_reconciliation(connector: StripeConnector, stripe: Stripe, sqlite_database: Database) -> None:
+    """What somebody refunds by hand, pays twice or takes back is found; what we did and undid ourselves is right."""
+    ledger = Ledger(sqlite_database, {"stripe": connector})
+    since = now() - timedelta(seconds=30)
+    card = await stripe.card()
+    charging, undone, reserving = _pay("charge", 901, card), _pay("charge", 902, card), _pay("authorize", 903, card)
+    payment = (await ledger.perform(charging)).receipt.remote_ref
+    await ledger.perform(undone)
+    await ledger.undo(undo(undone))
+    reserved = (await ledger.perform(reserving)).receipt.remote_ref
+    by_hand = await stripe.refunded(payment, 5)
+    await stripe.cancelled(reserved)
+    again = await stripe.paid(901, perdure_key=key_of(charging), perdure_action="stripe.charge")
+
+    reconciler = Reconciler(sqlite_database, {"stripe": connector})
+    listed = [each async for each in connector.listing(since, now() + timedelta(minutes=1))]
+    effects = await ledger.list()
+    found = differences(connector.actions, effects, listed, since=since, until=now()).found
+    report = await reconciler.reconcile(ReconcileCall(connector="stripe", since=since))
+
+    ours = {each.remote_ref: (each.kind, each.action) for each in found if each.remote_ref in (by_hand, reserved, again)}
+    assert {
+        by_hand: ("unknown", "stripe.refund"),
+        reserved: ("missing", "stripe.authorize"),
+        again: ("duplicate", "stripe.charge"),
+    } == ours
+    mine = {effect.remote_ref for effect in effects} - {by_hand, reserved, again}
+    assert not mine & {each.remote_ref for each in found}
+    assert {"stripe.authorize", "stripe.charge", "stripe.create", "stripe.refund"} == set(report.actions)
 
 
 def _status(result: EffectResult) -> JsonValue:

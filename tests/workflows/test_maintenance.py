@@ -10,7 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from box import Box
+from box_workflows import Puts
 from connectors_kit import ShopProcess
+from pydantic import BaseModel
 from temporalio.client import (
     Client,
     Schedule,
@@ -25,10 +28,12 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 from watch_desk import Pays
 from watch_kit import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
-from workflow_kit import Governed, Handle, OpenWorker
+from workflow_kit import Governed, Handle, OpenWorker, reset, task_ends
 
+from perdure.connectors.contracts import AnyAction, Attempt, Probe
 from perdure.connectors.findings import Findings
 from perdure.connectors.ledger import Ledger
+from perdure.connectors.states import lease
 from perdure.connectors.stream import Stream
 from perdure.connectors.watched import (
     CheckContractCall,
@@ -38,7 +43,10 @@ from perdure.connectors.watched import (
     Reconciled,
     RepairCall,
     Repaired,
+    SweepCall,
+    Swept,
 )
+from perdure.errors import EffectUnknown, TargetUnavailable
 from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
@@ -72,6 +80,28 @@ async def reconciled(desk: Governed, connector: str) -> Reconciled:
     """Compare everything there is, as a run."""
     handle = await desk.start("perdure.reconcile", everything(connector))
     return Reconciled.model_validate(await handle.result())
+
+
+async def swept(desk: Governed) -> Swept:
+    """Find out what ended runs left open, as a run."""
+    handle = await desk.start("perdure.sweep", SweepCall())
+    return Swept.model_validate(await handle.result())
+
+
+class ClosedBox(Box):
+    """A box that cannot be looked into while it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = True
+        self.asked = asyncio.Event()
+
+    async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
+        """Look into it, unless it is closed."""
+        self.asked.set()
+        if self.closed:
+            raise TargetUnavailable("the box is closed")
+        return await super().probe(action, args, attempt)
 
 
 async def found(desk: Governed) -> list[Finding]:
@@ -159,7 +189,7 @@ async def test_what_was_approved_must_still_be_so(governed: OpenWorker) -> None:
 
             await Ledger(database, {"bank": bank}).perform(call())
         kept, bank.paid = bank.paid, []
-        await asyncio.sleep(2 * bank.target.settle.total_seconds() + bank.target.deadline.total_seconds() + 1)
+        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
         await reconciled(worker, "bank")
         [finding] = await found(worker)
         handle = await worker.start("perdure.repair", RepairCall(finding=finding.id))
@@ -184,6 +214,39 @@ async def test_accepting_needs_no_effect(desk: OpenWorker, shop: ShopProcess) ->
 
         assert "accepted" == Repaired.model_validate(await handle.result()).state
         assert 1 == len(await shop.refunds())
+
+
+async def test_what_a_terminated_run_left_is_found_out(governed: OpenWorker) -> None:
+    """A run that was terminated while it did not know is swept up; reset, it gets what was found, and nothing is sent."""
+    box = ClosedBox()
+    box.wrong = {"put": ["silent"]}
+    async with governed(Puts, connectors=[box]) as worker:
+        handle = await worker.start(Puts.run, 300)
+        await box.asked.wait()
+        while_it_runs = await swept(worker)
+        await handle.terminate()
+        box.closed = False
+        first, second = await swept(worker), await swept(worker)
+        history = await handle.fetch_history()
+        again = await reset(worker.client, handle, task_ends(history)[-1])
+
+        assert ({"alive": 1}, {"found": 1}, {}) == (while_it_runs.counts, first.counts, second.counts)
+        assert ("probe 1", ["put a"]) == (await again.result(), box.done)
+
+
+async def test_a_comparison_sweeps_first(governed: OpenWorker) -> None:
+    """What a schedule compares is swept before, so that nothing of ended runs stays unsettled."""
+    bank = ListedBank()
+    async with governed(connectors=[bank]) as worker:
+        async with open_database(worker.settings.database) as database:
+            from connectors_kit import call
+
+            bank.sends = [EffectUnknown("gone")]
+            with pytest.raises(EffectUnknown):
+                await Ledger(database, {"bank": bank}).perform(call())
+        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
+
+        assert {"absent": 1} == (await reconciled(worker, "bank")).swept
 
 
 async def test_a_changed_contract_holds_a_run_back(desk: OpenWorker, shop: ShopProcess) -> None:

