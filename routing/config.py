@@ -26,13 +26,16 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from perdure.errors import NoRoute
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import Example
+
+if TYPE_CHECKING:
+    from perdure.routing.canary import Canary
 
 LOCAL = "perdure-local/"
 """Model strings that start with this are answered inside the worker, without a key."""
@@ -298,6 +301,7 @@ class Routes:
     tasks: Mapping[str, Task]
     deployments: Mapping[str, Deployment]
     budgets: Mapping[str, Budget] = field(default_factory=dict)
+    canaries: Mapping[str, Canary] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""
@@ -307,12 +311,25 @@ class Routes:
         return found
 
     def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
-        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried."""
+        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried.
+
+        One that a canary tries is not among them: whoever does not try it goes on as before.
+        """
         wanted = tier or task.tier
-        return tuple(one for one in self.deployments.values() if one.tier == wanted and _may_serve(one, task))
+        tried = {each.table.deployment for each in self.canaries.values()}
+        return tuple(
+            one
+            for one in self.deployments.values()
+            if one.tier == wanted and one.name not in tried and may_serve(one, task)
+        )
+
+    def canary(self, task: Task) -> Canary | None:
+        """Return the canary that TASK takes part in, if any."""
+        return next((each for each in self.canaries.values() if each.covers(task)), None)
 
 
-def _may_serve(deployment: Deployment, task: Task) -> bool:
+def may_serve(deployment: Deployment, task: Task) -> bool:
+    """Return whether DEPLOYMENT can answer TASK: a local one needs examples, a hosted one a region that is allowed."""
     if deployment.local:  # it is served here
         return bool(task.examples)
     return not task.residency or deployment.region in task.residency
