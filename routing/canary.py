@@ -1,11 +1,11 @@
 """What a canary tries, in which runs, and how much worse than the rest it may turn out to be.
 
-    [canaries.newer]
-    task = "triage"                        # or tier = "small": all tasks of that tier
-    deployment = "next"                    # a deployment that serves nothing but this canary,
-    instructions_file = "triage-2.md"      # or other instructions, or both
-    weight = 0.1                           # the share of runs that try it
-    max_drop = 0.02
+[canaries.newer]
+task = "triage"                        # or tier = "small": all tasks of that tier
+deployment = "next"                    # a deployment that serves nothing but this canary,
+instructions_file = "triage-2.md"      # or other instructions, or both
+weight = 0.1                           # the share of runs that try it
+max_drop = 0.02
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from perdure.lineage import digest
-from perdure.routing.config import Deployment, Fraction, Names, Table, Task
+from perdure.routing.config import Deployment, Fraction, Names, Table, Task, as_float
 from perdure.routing.contracts import GenerateCall, Tier
+from perdure.routing.rollback import Rule
 
 Arm = Literal["canary", "control"]
 
-Ratio = Annotated[float, BeforeValidator(lambda value: float(value) if not isinstance(value, str) else value), Field(gt=1)]
+Ratio = Annotated[float, BeforeValidator(as_float), Field(gt=1)]
 
 
 class CanaryTable(Table):
@@ -46,19 +47,12 @@ class CanaryTable(Table):
     """By how much fewer of its answers may be valid, or more of its calls fail or answers be overridden: a share of all."""
     false_rollback: Annotated[Fraction, Field(gt=0, lt=1)] = 0.01
     """How probable it may be, at most, that a canary is rolled back which is within `max_drop`."""
-    min_calls: int = Field(default=50, ge=10)
+    min_calls: int = Field(default=50, ge=10, strict=True)
     """Latency and cost are compared once both arms have so many answers."""
     max_latency_ratio: Ratio | None = 3.0
     """How many times as long its answers may take; None: however long."""
     max_cost_ratio: Ratio | None = None
     """How many times as much its answers may cost; None: whatever they cost."""
-
-    @field_validator("min_calls", mode="before")
-    @classmethod
-    def _whole(cls, value: object) -> object:
-        if isinstance(value, bool):
-            raise ValueError("write a number of calls")  # noqa: TRY004  pydantic turns no TypeError into a message
-        return value
 
     @model_validator(mode="after")
     def _is_clear(self) -> CanaryTable:
@@ -74,13 +68,19 @@ class CanaryTable(Table):
             raise ValueError("`of` names workflow types, agents or tenants: say which with `per`")
         return self
 
+    @property
+    def rule(self) -> Rule:
+        """What it is rolled back by."""
+        return Rule.model_validate({name: getattr(self, name) for name in Rule.model_fields})
+
 
 @dataclass(frozen=True)
 class Canary:
-    """A canary that is tried: TABLE, and the DEPLOYMENT that it names, if any."""
+    """A canary that is tried: TABLE, the DEPLOYMENT that it names, if any, and the TIER of its tasks."""
 
     table: CanaryTable
-    deployment: Deployment | None = None
+    deployment: Deployment | None
+    tier: Tier
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ class Canary:
     def id(self) -> str:
         """NAME@VERSION, which changes with what it tries, and not with who tries it or what is asked of it."""
         tried = self.deployment
-        about = [
+        about: list[JsonValue] = [
             self.table.task,
             self.table.tier,
             self.table.instructions,

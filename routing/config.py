@@ -61,7 +61,8 @@ def _span(value: object) -> object:
     return timedelta(seconds=int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
 
 
-def _float(value: object) -> object:
+def as_float(value: object) -> object:
+    """Return the float that stands in a file, where numbers are read as decimals."""
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -80,8 +81,8 @@ def _usd(value: object) -> object:
 
 Usd = Annotated[int, BeforeValidator(_usd)]
 Price = Annotated[int, BeforeValidator(_nano_usd)]
-Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
-Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+Fraction = Annotated[float, BeforeValidator(as_float), Field(ge=0, le=1)]
+Seconds = Annotated[float, BeforeValidator(as_float), Field(gt=0, le=3600)]
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
@@ -225,7 +226,7 @@ class Task(Table):
     """Below this stated confidence an answer counts only in the last tier of the cascade."""
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
-    temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    temperature: Annotated[float, BeforeValidator(as_float), Field(ge=0, le=2)] = 0.0
     residency: Names = ()
     """The regions that its inputs may go to; empty: all. A deployment without a region is in none of them."""
     cache: Span | None = None
@@ -322,6 +323,12 @@ class Routes:
             for one in self.deployments.values()
             if one.tier == wanted and one.name not in tried and may_serve(one, task)
         )
+
+    def asked(self, task: Task) -> tuple[Deployment, ...]:
+        """Return all deployments that TASK may ask, also what a canary tries."""
+        canary = self.canary(task)
+        tried = (canary.deployment,) if canary is not None and canary.deployment is not None else ()
+        return (*tried, *(one for tier in task.tiers for one in self.serving(task, tier)))
 
     def canary(self, task: Task) -> Canary | None:
         """Return the canary that TASK takes part in, if any."""

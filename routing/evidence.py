@@ -1,10 +1,10 @@
 """Whether one share is lower than another by more than is allowed, asked after every call and wrong as seldom as promised.
 
 For each arm the likelihood of what came, averaged over all shares by Jeffreys' prior, divided by its likelihood under the
-true share, is a martingale that begins at 1; so is the product of both arms', whatever decides which arm is next. By Ville's
-inequality it ever exceeds 1/a with probability a at most. The evidence is that product, divided by the likelihood under
-the pair of shares, among those that are allowed, which explains best what came: less than the martingale, if the truth is
-among them. So a look at it after every call costs nothing. (Robbins 1970; Wasserman, Ramdas, Balakrishnan 2020, PNAS 117.)
+true share, is a martingale that begins at 1; so is the product of both arms', whatever decides which arm is next. By
+Ville's inequality it ever exceeds 1/a with probability a at most. The evidence divides by the likelihood under those
+shares, among all that are allowed, which explain best what came. If the true ones are allowed, it is at most that
+martingale, so it may be looked at after every call. (Robbins 1970; Wasserman, Ramdas, Balakrishnan 2020, PNAS 117.)
 
 It is assumed that an arm's calls have one chance each, whatever came before. Many calls of one run can be alike.
 """

@@ -16,6 +16,7 @@ from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.prompts import Messages, most_tokens, size
 from perdure.routing.provider import Reply, as_confidence
+from perdure.routing.trials import Part
 
 AT_ONCE = timedelta(milliseconds=1)
 """The delay of an attempt that goes to another deployment: there is nothing to wait for."""
@@ -40,6 +41,13 @@ class Exchange:
     earlier: tuple[Attempt, ...]
     before: Usage
     """What the earlier attempts took."""
+    part: Part | None = None
+    """The part that it has in a canary, if there is one."""
+
+    @property
+    def tries(self) -> bool:
+        """Whether it tries what a canary tries."""
+        return self.part is not None and self.part.tries
 
     @property
     def deployment(self) -> Deployment:
@@ -139,7 +147,9 @@ class Exchange:
         attempts = (*self.earlier, call.told(settled))
         facts = _facts(attempts)
         said = f"{self.where} {failure.what}"
-        after = self.ladder.choose(attempts, self.attempt + 1) if failure.verdict != "never" else None
+        # What is wrong with a canary's request need not be wrong with the others'.
+        final = failure.verdict == "never" and not self.tries
+        after = None if final else self.ladder.choose(attempts, self.attempt + 1)
         if after is None:
             return ModelRefused(f"{said}. {failure.remedy}", facts=facts)
         if after.deployment.name == self.deployment.name:
@@ -150,7 +160,7 @@ class Exchange:
         confidence = _confidence(reply, answer)
         if self.task.escalate_below is None or confidence is None or confidence >= self.task.escalate_below:
             return False
-        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure")
+        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure", canary=self.tries)
         return self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is not None
 
     def _generation(self, call: ModelCall, settled: Settled, answer: Answer, reply: Reply) -> Generation:
@@ -200,6 +210,7 @@ class Exchange:
             prompt_digest=call.prompt_digest,
             prompt_version=call.prompt_version,
             arm=call.arm,
+            canary=call.canary,
             answer_digest=answer_digest,
             milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
             switched=self.choice.switched,

@@ -38,7 +38,7 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
         canaries |= {name: one for name, one in file.canaries().items() if new("canaries", name)}
-    tried = {name: Canary(one, deployments.get(one.deployment)) for name, one in canaries.items()}
+    tried = {name: _canary(one, tasks, deployments, origin[f"canaries.{name}"]) for name, one in canaries.items()}
     routes = Routes(tasks, deployments, budgets | _daily(tasks), tried)
     for canary in tried.values():
         _check_canary(canary, routes, origin[f"canaries.{canary.name}"])
@@ -66,16 +66,21 @@ def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
     return found
 
 
-def _check_canary(canary: Canary, routes: Routes, file: _File) -> None:
-    table = canary.table
-    where = ["canaries", canary.name]
-    if table.task and table.task not in routes.tasks:
-        raise file.wrong([*where, "task"], f"there is no task {table.task!r}; known: {', '.join(sorted(routes.tasks))}")
-    if table.deployment and canary.deployment is None:
-        known = ", ".join(sorted(routes.deployments))
+def _canary(table: CanaryTable, tasks: Mapping[str, Task], deployments: Mapping[str, Deployment], file: _File) -> Canary:
+    where = ["canaries", table.name]
+    if table.task and table.task not in tasks:
+        raise file.wrong([*where, "task"], f"there is no task {table.task!r}; known: {', '.join(sorted(tasks))}")
+    if table.deployment and table.deployment not in deployments:
+        known = ", ".join(sorted(deployments))
         raise file.wrong([*where, "deployment"], f"there is no deployment {table.deployment!r}; known: {known}")
     if table.instructions is not None and holds_secret(table.instructions):
         raise file.wrong([*where, "instructions"], "they hold what looks like a key, and prompts go to providers")
+    return Canary(table, deployments.get(table.deployment), table.tier or tasks[table.task].tier)
+
+
+def _check_canary(canary: Canary, routes: Routes, file: _File) -> None:
+    table = canary.table
+    where = ["canaries", canary.name]
     for task in routes.tasks.values():
         if not canary.covers(task):
             continue
@@ -92,7 +97,7 @@ def _check_canary(canary: Canary, routes: Routes, file: _File) -> None:
 def _unfit(deployment: Deployment, task: Task) -> str:
     """Return why DEPLOYMENT cannot be tried for TASK; empty: it can."""
     if deployment.tier != task.tier:
-        return f"{deployment.name!r} has tier {deployment.tier!r} and task {task.name!r} has {task.tier!r}. Make them the same."
+        return f"its tier is {deployment.tier!r}, and that of task {task.name!r} is {task.tier!r}. Make them the same."
     if may_serve(deployment, task):
         return ""
     if deployment.local:

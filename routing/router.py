@@ -13,6 +13,7 @@ from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import digest
 from perdure.routing import provider
 from perdure.routing.answers import Form
+from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
@@ -25,10 +26,11 @@ from perdure.routing.failures import ProviderFailure
 from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, render, size
+from perdure.routing.prompts import Messages, ask_again, fits, render
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
+from perdure.routing.trials import Moved, override
 from perdure.storage import Database, now
 
 
@@ -40,6 +42,15 @@ class Asking:
     form: Form
     messages: Messages
     ladder: Ladder
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """Which attempt it is, and what came before."""
+
+    attempt: int
+    earlier: tuple[Attempt, ...]
+    before: Usage
 
 
 class Router:
@@ -58,6 +69,7 @@ class Router:
         self._together = Together(database)
         self._flights = Flights()
         self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
+        self._arms = Arms(routes, self.breakers)
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -74,7 +86,7 @@ class Router:
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
-                if any(deployment.local for tier in task.tiers for deployment in self.routes.serving(task, tier)):
+                if any(one.local for one in self.routes.asked(task)):
                     learned[task.name] = await LocalModel.learn(task, self._embedder, cache=self._cache)
                     examples.add(learned[task.name])
             self._local = learned
@@ -95,17 +107,42 @@ class Router:
         before = Usage()
         if attempt > 1:
             earlier, before = await earlier_attempts(self._database, call.step, attempt)
-        choice = asked.ladder.choose(earlier, attempt)
-        if choice is None:
-            raise ModelRefused(
-                f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
-                "`perdure show` lists the attempts."
-            )
-        choice = replace(choice, deployment=choice.deployment.priced(now()))
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
         if self._local is None:
             await self.warm_up()
-        return await self._ask(exchange, asked.messages)
+        so_far = _SoFar(attempt, earlier, before)
+        passed_over = ""
+        while True:
+            exchange, messages = self._exchange(asked, call, so_far, passed_over)
+            found = await self._ask(exchange, messages)
+            if isinstance(found, Generation):
+                return found
+            if isinstance(found, Moved):
+                self._arms.moved(exchange.part, found)
+            else:  # the budget need not stand in the way of the others
+                passed_over = f"{exchange.deployment.name} is too dear for {found.purse.told}"
+
+    def _exchange(self, asked: Asking, call: GenerateCall, so_far: _SoFar, passed_over: str) -> tuple[Exchange, Messages]:
+        """Return the exchange that comes after those SO_FAR, and what it asks. PASSED_OVER is why it tries no canary."""
+        task, messages = asked.task, asked.messages
+        choice = asked.ladder.choose(so_far.earlier, so_far.attempt)
+        if choice is None:
+            raise ModelRefused(
+                f"every deployment for task {task.name!r} has refused it. Look at what they said: "
+                "`perdure show` lists the attempts."
+            )
+        part = self._arms.part(task, call, so_far.attempt, so_far.earlier)
+        if part is not None and part.tries:
+            trial = passed_over or self._arms.trial(part.canary, task, call.inputs, asked.form.text, choice)
+            if isinstance(trial, str):
+                part = replace(part, tries=False)
+                choice = replace(choice, switched="; ".join(filter(None, (f"no canary: {trial}", choice.switched))))
+            else:
+                task, messages, choice = trial.task, trial.messages, trial.choice
+        choice = replace(choice, deployment=choice.deployment.priced(now()))
+        exchange = Exchange(
+            call, task, asked.form, asked.ladder, choice, so_far.attempt, so_far.earlier, so_far.before, part=part
+        )
+        return exchange, messages
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -125,9 +162,7 @@ class Router:
         serving = [self.routes.serving(task, tier) for tier in task.tiers]
         if not any(serving):
             raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
-        # Only what is sure not to fit is left out: a token has 16 bytes at most, in practice.
-        length = size(question) / 16
-        fitting = [[one for one in rung if one.local or length + one.max_tokens <= one.context] for rung in serving]
+        fitting = [[one for one in rung if fits(one, question)] for rung in serving]
         if not any(fitting):
             raise ModelRefused(
                 f"the inputs of task {task.name!r} are longer than the context of every deployment of "
@@ -138,8 +173,12 @@ class Router:
         skipped = "" if any(first in rung for rung in fitting) else f"the inputs are too long for {first.name}"
         return Ladder(fitting, self.breakers, first=first, skipped=skipped, slow_after=task.slow_after)
 
-    async def _ask(self, exchange: Exchange, question: Messages) -> Generation:
-        """Make the one provider call of EXCHANGE and record it. Raises what its failure means."""
+    async def _ask(self, exchange: Exchange, question: Messages) -> Generation | Moved | Denial:
+        """Make the one provider call of EXCHANGE and record it. Raises what its failure means.
+
+        Returns how the canary stands if otherwise than was thought, and the budget that a canary is too dear for: nobody
+        was called then.
+        """
         choice = exchange.choice
         deployment = choice.deployment
         messages = ask_again(question, choice.problems) if choice.problems else question
@@ -154,9 +193,16 @@ class Router:
             prompt_version=exchange.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+            part=exchange.part,
         )
         call.question = Question.of(
-            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+            exchange.call,
+            exchange.task,
+            deployment,
+            prompt=asked,
+            holder=call.call_id,
+            timeout=choice.timeout,
+            canary=call.canary if exchange.tries else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
@@ -165,6 +211,8 @@ class Router:
                 found = await self._begin(call)
                 if isinstance(found, Kept):
                     return exchange.kept(call, found)
+                if isinstance(found, Moved) or (found is not None and exchange.tries):
+                    return found
                 if found is not None:
                     raise found.error(exchange.earlier)
                 self.breakers.take(deployment.name)
@@ -173,7 +221,7 @@ class Router:
             await self._settle(call, Settled("cancelled", error="cancelled"))
             raise
 
-    async def _begin(self, call: ModelCall) -> Kept | Denial | None:
+    async def _begin(self, call: ModelCall) -> Kept | Denial | Moved | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
         wait = 0.02
         while True:
@@ -220,6 +268,17 @@ class Router:
 
     async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
         await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
+        self._arms.note(call.canary, call.rolled_back)
+
+    async def judge(self, call_id: str, *, correct: bool) -> None:
+        """Note whether the answer of a recorded call was CORRECT, for the canary that it took part in."""
+        # What a person says of one answer is written by itself: it is rare.
+        canary, why = await self._together.do(lambda one: override(one, call_id, correct=correct), exclusive=True)
+        self._arms.note(canary, why)
+
+    def rolled_back(self) -> list[str]:
+        """Return the canaries that calls of this router have rolled back since this was asked last."""
+        return self._arms.rolled_back()
 
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
