@@ -73,6 +73,7 @@ class Arms:
         """Remember how the canary of PART stands."""
         assert part is not None, "only a call that has part in a canary finds that one has moved"
         self._states[part.canary.id] = moved.state
+        log.info("canary stands otherwise", canary=part.canary.id, state=moved.state)
 
     def note(self, canary: str, why: str) -> None:
         """Tell that CANARY is rolled back, if there is a WHY."""

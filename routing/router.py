@@ -270,9 +270,8 @@ class Router:
         await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
         self._arms.note(call.canary, call.rolled_back)
 
-    async def judge(self, call_id: str, *, correct: bool) -> None:
-        """Note whether the answer of a recorded call was CORRECT, for the canary that it took part in."""
-        # What a person says of one answer is written by itself: it is rare.
+    async def override(self, call_id: str, *, correct: bool) -> None:
+        """Note whether a person found the answer of a recorded call CORRECT, for the canary that it took part in."""
         canary, why = await self._together.do(lambda one: override(one, call_id, correct=correct), exclusive=True)
         self._arms.note(canary, why)
 

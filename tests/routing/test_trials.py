@@ -292,12 +292,12 @@ async def test_overridden(routed: Routed, stub: Stub, database: Database) -> Non
     tried = [one.record for one in done if one.record.arm == "canary"]
 
     for one in done:
-        await router.judge(one.record.call_id, correct=True)
-        await router.judge(one.record.call_id, correct=True)
+        await router.override(one.record.call_id, correct=True)
+        await router.override(one.record.call_id, correct=True)
     before = await report(database, "newer")
     for record in tried:
-        await router.judge(record.call_id, correct=False)
-    await router.judge("no such call", correct=False)
+        await router.override(record.call_id, correct=False)
+    await router.override("no such call", correct=False)
 
     assert (len(tried), 0, 36 - len(tried)) == _judged(before)
     after = await report(database, "newer")
