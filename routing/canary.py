@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from perdure.lineage import digest
 from perdure.routing.config import Deployment, Fraction, Names, Table, Task, as_float
@@ -53,6 +53,13 @@ class CanaryTable(Table):
     """How many times as long its answers may take; None: however long."""
     max_cost_ratio: Ratio | None = None
     """How many times as much its answers may cost; None: whatever they cost."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if "@" in name:
+            raise ValueError("take a name without @, which stands before the version")
+        return name
 
     @model_validator(mode="after")
     def _is_clear(self) -> CanaryTable:

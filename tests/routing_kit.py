@@ -57,11 +57,11 @@ def asking(task: str = "triage", *, output: OutputRef | None = None, **inputs: J
     )
 
 
-def of_run(number: int, *, tenant: str = "default", **inputs: JsonValue) -> GenerateCall:
-    """A call of run NUMBER, with a question of its own."""
+def of_run(number: int, *, tenant: str = "default", message: str = "") -> GenerateCall:
+    """A call of run NUMBER, with MESSAGE or a question of its own."""
     lineage = Lineage(namespace="default", workflow_id=f"run-{number}", first_execution_run_id=f"first-{number}")
     step = StepRef(lineage=lineage, name="triage", run_id=f"first-{number}", workflow_type="ReturnsTriage")
-    call = asking(**(inputs or {"message": f"question {number}"}))
+    call = asking(message=message or f"question {number}")
     return call.model_copy(update={"step": step, "tenant": tenant})
 
 

@@ -67,8 +67,8 @@ def test_arm_of_a_run() -> None:
     def others(call: GenerateCall) -> list[GenerateCall]:
         step = call.step
         elsewhere = step.lineage.model_copy(update={"namespace": "ReplayNamespace"})
-        changes = [{"name": "mood#7"}, {"run_id": "after-a-reset"}, {"lineage": elsewhere}]
-        return [call.model_copy(update={"step": step.model_copy(update=change)}) for change in changes]
+        changes = [("name", "mood#7"), ("run_id", "after-a-reset"), ("lineage", elsewhere)]
+        return [call.model_copy(update={"step": step.model_copy(update=dict([change]))}) for change in changes]
 
     for number in range(50):
         call = of_run(number)
@@ -156,6 +156,7 @@ def test_instructions_file(write: Write, tmp_path: Path) -> None:
             r"line 1: \[canaries.newer\]: `of` names workflow types, agents or",
         ),
         (CANARY + 'per = "tenant"\nof = ["acme"]\n', r"line 1: \[canaries.newer\]: write `weight`, .* or `of`"),
+        (CANARY.replace("newer", '"new@er"'), r"line 1: \[canaries.new@er\] name: take a name without @"),
         (CANARY + "min_calls = 2\n", r"line 5: \[canaries.newer\] min_calls: Input should be greater than or equal to 10"),
         (CANARY + "max_cost_ratio = 0.5\n", r"line 5: \[canaries.newer\] max_cost_ratio: Input should be greater than 1"),
         (CANARY + 'instructions_file = "no.md"\n', r"line 5: \[canaries.newer\] instructions_file: no.md cannot be read"),

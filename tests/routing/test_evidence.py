@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from math import exp, inf, log
+from math import exp, inf, log, sqrt
 
 import pytest
 
@@ -92,13 +92,13 @@ def test_evidence_is_the_worst_case() -> None:
     def averaged(tally: Tally) -> float:
         """The likelihood under Jeffreys' prior, by adding up."""
         shares = [(number + 0.5) / 20_000 for number in range(20_000)]
-        weights = [(share * (1 - share)) ** -0.5 for share in shares]
+        weights = [1 / sqrt(share * (1 - share)) for share in shares]
         likelihoods = [share**tally.good * (1 - share) ** tally.bad for share in shares]
         return sum(w * each for w, each in zip(weights, likelihoods, strict=True)) / sum(weights)
 
     def explained(share: float) -> float:
         lower = share - drop
-        return lower**canary.good * (1 - lower) ** canary.bad * share**control.good * (1 - share) ** control.bad
+        return 1.0 * lower**canary.good * (1 - lower) ** canary.bad * share**control.good * (1 - share) ** control.bad
 
     best = max(explained(drop + (1 - drop) * number / 2_000) for number in range(1, 2_000))
     expected = averaged(canary) * averaged(control) / best

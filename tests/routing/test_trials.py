@@ -149,8 +149,11 @@ async def test_not_tried(routed: Routed, stub: Stub, monkeypatch: pytest.MonkeyP
 async def test_figures_are_the_invoice(routed: Routed, stub: Stub, database: Database) -> None:
     """Both arms' counts and costs are those of the provider's invoice, and what came after the first calls is with them."""
     asked: dict[str, list[Behaviour]] = {"stub-first": [], "stub-next": [], "stub-big": []}
-    plan = {"stub-first": [GOOD, GOOD, WRONG, WRONG, Fails(503)], "stub-next": [DEAR, WRONG, GOOD, Fails(503)]}
-    plan["stub-big"] = [GOOD]
+    plan: dict[str, list[Behaviour]] = {
+        "stub-first": [GOOD, GOOD, WRONG, WRONG, Fails(503)],
+        "stub-next": [DEAR, WRONG, GOOD, Fails(503)],
+        "stub-big": [GOOD],
+    }
 
     def choose(model: str) -> Behaviour:
         found = plan[model][len(asked[model]) % len(plan[model])]

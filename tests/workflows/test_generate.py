@@ -214,10 +214,8 @@ async def test_canary_is_rolled_back(temporal: WorkflowEnvironment, stub: Stub, 
     async with Worker(client, task_queue=settings.task_queue, workflows=[Judges]):
         for agent in ("", "new"):
             ask = Ask(agent=agent, times=12)
-            found = await client.execute_workflow(
-                Judges.run, ask, id=str(uuid.uuid4()), task_queue=settings.task_queue, result_type=Judged
-            )
-            assert ("refund",) * 12 == found.verdicts
+            found = await client.execute_workflow(Judges.run, ask, id=str(uuid.uuid4()), task_queue=settings.task_queue)
+            assert ("refund",) * 12 == Judged.model_validate(found).verdicts
 
     updates = list(buffer.retrieve_updates())
     counted = [update.attributes for update in updates if update.metric.name == "perdure_model_calls"]
