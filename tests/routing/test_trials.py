@@ -350,3 +350,38 @@ async def test_cancelled(routed: Routed, stub: Stub, sqlite_database: Database) 
     [standing] = await standings(sqlite_database)
     assert ("cancelled", 0) == (row["outcome"], standing.canary.calls)
     assert timedelta(0) < row["settled_at"] - row["sent_at"]
+
+
+async def test_at_once_in_two_workers(routed: Routed, stub: Stub, database: Database, other_database: Database) -> None:
+    """Every call is counted once when two workers make many at the same time, and a rollback is decided once."""
+    stub.choose = by_model(next=WRONG)
+    workers = [routed(deployments=["first", "next"], more=NEWER, database=one) for one in (database, other_database)]
+
+    await asyncio.gather(*(step(workers[number % 2], of_run(number)) for number in range(60)))
+
+    found = await report(database, "newer")
+    trials = [row for row in await rows(database) if row["trial"]]
+    by_arm = {arm: sum(row["arm"] == arm for row in trials) for arm in ("canary", "control")}
+    assert by_arm == {side.arm: side.counted.calls for side in found.sides}
+    assert (stub.models.count("stub-next"), 60) == (by_arm["canary"], found.sides[0].steps + found.sides[1].steps)
+    assert ["rolled back"] == [each.state for each in found.decisions]
+    assert 1 == len(workers[0].rolled_back() + workers[1].rolled_back())
+
+
+async def test_local_canary(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A hosted model can be compared with the keyless local deployment."""
+    stub.will(GOOD)
+    home = '\n[deployments.next]\ntier = "small"\nmodel = "perdure-local/examples"\n'
+    home += "input_usd_per_mtok = 0\noutput_usd_per_mtok = 0\n"
+    examples = Path(__file__).parent / "examples.jsonl"
+    router = routed(task=f'examples = "{examples}"\ntext = "message"\n', more=home + NEWER)
+
+    done = await router.generate(of_run(TRIES, message="It arrived broken"), attempt=1, output=Triage)
+    await step(router, of_run(DOES_NOT))
+
+    assert ("next", "canary", 0, 1) == (
+        done.record.deployment,
+        done.record.arm,
+        done.record.usage.cost_nano_usd,
+        stub.calls,
+    )
