@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import archive, erasing, forgetting, usage
+from perdure.memory import archive, conversations, erasing, forgetting, usage
 from perdure.memory.changing import consolidate, update
 from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
@@ -23,6 +23,9 @@ from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,
+    ConversationsCall,
+    Conversed,
+    EraseConversationsCall,
     FeedbackCall,
     ForgetCall,
     Forgotten,
@@ -40,8 +43,14 @@ from perdure.memory.verbs import (
 )
 from perdure.storage import Database
 
-TABLES = ("memory_record", "memory_source", "memory_derived", "memory_access", "memory_outbox", "memory_key")
+TABLES = (
+    *("memory_record", "memory_source", "memory_derived", "memory_access", "memory_outbox", "memory_key"),
+    *("message", "message_summary", "message_source", "conversation", "run_scope"),
+)
 """What an erasure takes rows from."""
+_WHICH = {"workflow_id", "first_execution_run_id", "namespace", "name"}
+TRACES = 100
+"""For more texts than this, writing a database file anew is less work than looking for each of them."""
 log = structlog.get_logger(__name__)
 
 
@@ -87,13 +96,25 @@ class Keeping(ABC):
         return self._some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
 
     async def hold(self, call: HoldCall) -> Changed:
-        """Keep a memory, or all of a scope, from being erased, or let it go again. Raises `NotFound` if there is none."""
-        return self._some(await self._database.transact(lambda connection: forgetting.hold(connection, call)), call)
+        """Keep a memory, or all of a scope and its conversations, from being erased, or let it go again.
+
+        Raises `NotFound` if there is none.
+        """
+
+        def work(connection: sa.Connection) -> Changed:
+            talks = conversations.of_scope(connection, call.scope) if call.memory_id is None else []
+            held = conversations.hold(connection, talks, held=call.held)
+            return Changed(count=forgetting.hold(connection, call), conversations=held)
+
+        changed = await self._database.transact(work)
+        return changed if changed.conversations else self._some(changed.count, call)
 
     async def forget(self, call: ForgetCall) -> Forgotten:
         """End what CALL means, or erase it with all that was derived from it. Raises `OnHold` if a hold keeps any of that.
 
         What was ended stays readable as of then. Of what was erased, no byte stays in the database, the index or a cache.
+        Derived from it are also the answers in conversations that a model gave with it, and what was said after them; of a
+        scope of which everything goes, also its conversations.
         """
         now = self._now()
         if call.how != "erase":
@@ -105,24 +126,44 @@ class Keeping(ABC):
 
         def work(connection: sa.Connection) -> erasing.Erased:
             rows = erasing.find(connection, where, derived=True)
+            talks = conversations.reached(connection, call, [row.version_id for row in rows])
             erasing.refuse_held(rows)
+            conversations.refuse_held(talks)
             if call.dry_run:
-                memories = tuple(dict.fromkeys(row.memory_id for row in rows))
-                return erasing.Erased("", memories, tuple(row.version_id for row in rows))
-            erased = erasing.erase(connection, rows, order, now)
+                return erasing.would(rows, talks)
+            erased = erasing.erase(connection, rows, order, now, talks=talks)
             if call.everything:
+                conversations.let_go(connection, call.scope, narrower=call.narrower)
                 erasing.destroy_keys(connection, {scope_key(call.scope)} | {row.scope_key for row in rows}, now)
             return erased
 
-        erased = await self._database.transact(work)
-        return Forgotten(
-            how="erase",
-            memories=erased.memories[: forgetting.SHOWN],
-            versions=len(erased.versions),
-            receipt=erased.receipt,
-            complete=call.dry_run or await self._scrub(erased.texts),
-            dry_run=call.dry_run,
-        )
+        return await self._erased(await self._database.transact(work), dry_run=call.dry_run)
+
+    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+        """Erase what a run said in its conversations, whoever they were about. Raises `OnHold` if a hold keeps any."""
+        now = self._now()
+        order = erasing.Order(step=call.step, scope=None, cause="erase", why=call.why, by=call.by)
+        wanted = ConversationsCall.model_validate(call.model_dump(include=_WHICH))
+
+        def work(connection: sa.Connection) -> erasing.Erased:
+            talks = conversations.locked(connection, dict.fromkeys(conversations.chosen(connection, wanted) or (), 1))
+            conversations.refuse_held(talks)
+            return erasing.would([], talks) if call.dry_run else erasing.erase(connection, [], order, now, talks=talks)
+
+        return await self._erased(await self._database.transact(work), dry_run=call.dry_run)
+
+    async def conversations(self, call: ConversationsCall | None = None) -> Sequence[Conversed]:
+        """Return the conversations that CALL means, the oldest first, without what was said in them."""
+        wanted = call or ConversationsCall()
+        return await self._database.query(lambda connection: conversations.listed(connection, wanted))
+
+    async def hold_conversations(self, call: ConversationsCall, *, held: bool = True) -> Changed:
+        """Keep the conversations that CALL means from being erased, or let them go again."""
+
+        def work(connection: sa.Connection) -> int:
+            return conversations.hold(connection, conversations.chosen(connection, call) or (), held=held)
+
+        return Changed(count=0, conversations=await self._database.transact(work))
 
     async def sweep(self, call: SweepCall) -> Swept:
         """Erase what has been over for longer than its retention class keeps it; what a legal hold keeps stays.
@@ -203,7 +244,20 @@ class Keeping(ABC):
             raise NotFound(f"no {named} in scope {call.scope}")
         return Changed(count=count)
 
-    async def _scrub(self, texts: Iterable[str] | None) -> bool:
+    async def _erased(self, erased: erasing.Erased, *, dry_run: bool) -> Forgotten:
+        """Clean the files of what ERASED names, and return what callers are told of it."""
+        return Forgotten(
+            how="erase",
+            memories=erased.memories[: forgetting.SHOWN],
+            versions=len(erased.versions),
+            receipt=erased.receipt,
+            conversations=erased.conversations[: forgetting.SHOWN],
+            messages=erased.messages,
+            complete=dry_run or await self._scrub(erased.texts),
+            dry_run=dry_run,
+        )
+
+    async def _scrub(self, texts: Sequence[str] | None) -> bool:
         """Take what was erased out of the index, the caches and the files; TEXTS is what it said, None if nobody knows."""
         receipts = await self._database.query(erasing.unfinished)
         if not receipts:
@@ -211,7 +265,8 @@ class Keeping(ABC):
         if texts is not None:
             self._feed.forget(list(texts))
         # Texts that are too short to be told from others by chance are left to SQLite's own overwriting.
-        traces = None if texts is None else [text.encode() for text in texts if len(text.encode()) >= 8]
+        few = texts is not None and len(texts) <= TRACES
+        traces = [text.encode() for text in texts or () if len(text.encode()) >= 8] if few else None
         try:
             await self._feed.scrub()
             clean = await self._database.scrub(traces, tables=TABLES)

@@ -12,7 +12,8 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef, digest
-from perdure.memory.contracts import RememberCall, Remembered, Scope
+from perdure.memory.belonging import had_to_do, scope_key
+from perdure.memory.contracts import RememberCall, Remembered
 from perdure.memory.reading import as_record, interval, visible
 from perdure.memory.tables import DerivedRow, MemoryRow, OutboxRow, SourceRow, TombstoneRow
 
@@ -38,11 +39,6 @@ __all__ = [
 NAMES = uuid.UUID("6f0d7a52-4a0b-5b0e-9d3c-2b8f1d1f6c11")
 """The namespace of our UUIDv5. Never changes: ids in databases come from it."""
 TICK = timedelta(microseconds=1)
-
-
-def scope_key(scope: Scope) -> str:
-    """Return the digest of SCOPE by which SQL and the index select exactly its records."""
-    return digest([scope.tenant, scope.agent, scope.user, scope.session]).removeprefix("sha256:")[:32]
 
 
 def thread_key(scope: str, step: StepRef) -> str:
@@ -162,6 +158,7 @@ def write(
     }
     connection.execute(sa.insert(MemoryRow).values(values))
     _write_source(connection, call, version_id)
+    had_to_do(connection, call.step.lineage, [call.scope])
     queue(connection, [version_id, *changed], recorded_at)
     remembered = Remembered(
         memory_id=place.memory_id, version=version, content_hash=str(values["content_hash"]), version_id=version_id

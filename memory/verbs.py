@@ -120,6 +120,10 @@ class Forgotten(Frozen):
     versions: int = 0
     receipt: str = ""
     """Of an erasure: the id of its receipt."""
+    conversations: tuple[str, ...] = ()
+    """Of an erasure: the first hundred conversations of which something went, as WORKFLOW_ID/FIRST_RUN/NAME."""
+    messages: int = 0
+    """Of an erasure: how many messages, and summaries, of conversations."""
     complete: bool = True
     """Of an erasure: whether the files hold nothing of it any more. If not, the worker goes on trying."""
     dry_run: bool = False
@@ -160,6 +164,54 @@ class Changed(Frozen):
     """How many stored versions, or uses, it concerned."""
 
     count: int
+    conversations: int = 0
+
+
+class ConversationsCall(Frozen):
+    """Which conversations are meant: of a run, of a scope, or both; of neither means all."""
+
+    workflow_id: str | None = None
+    first_execution_run_id: str | None = None
+    """None means every run of WORKFLOW_ID."""
+    namespace: str | None = None
+    """None means whichever namespace they ran in."""
+    name: str | None = None
+    """None means all of them."""
+    scope: Scope | None = None
+    narrower: bool = False
+    limit: int = Field(default=100, ge=1)
+
+
+class Conversed(Frozen):
+    """A conversation, without what was said in it."""
+
+    namespace: str
+    workflow_id: str
+    first_execution_run_id: str
+    name: str
+    messages: int
+    begun_at: datetime
+    last_at: datetime | None = None
+    legal_hold: bool = False
+    erased_at: datetime | None = None
+    """When all of it, or its end, was erased."""
+    receipt: str = ""
+
+
+class EraseConversationsCall(Frozen):
+    """The argument of the activity `perdure.erase_conversations`: what a run said, whoever it was about."""
+
+    step: StepRef
+    workflow_id: str
+    first_execution_run_id: str | None = None
+    """None means every run of WORKFLOW_ID."""
+    namespace: str | None = None
+    """None means whichever namespace they ran in."""
+    name: str | None = None
+    """None means all of its conversations."""
+    why: str = ""
+    by: str = ""
+    dry_run: bool = False
 
 
 class ConsolidateCall(Frozen):
@@ -310,11 +362,12 @@ class MemoryRequest(Frozen):
     forget: ForgetCall | None = None
     verify: VerifyCall | None = None
     reindex: ReindexCall | None = None
+    erase: EraseConversationsCall | None = None
 
     @model_validator(mode="after")
     def _one(self) -> MemoryRequest:
         if sum(value is not None for _, value in self) != 1:
-            raise ValueError("ask for one thing: find, forget, verify or reindex")
+            raise ValueError("ask for one thing: find, forget, verify, reindex or erase")
         return self
 
 

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from conversation_workflows import Chats, Knows, Looks, Renews, Talk, Writes
 from kit import activity_names
+from sqlmodel import col
 from stub_provider import Answers, Fails, Stub, stub_provider
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -20,7 +21,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowFailureError
 from workflow_kit import Governed, Handle, OpenWorker
 
-from perdure.memory.messages import Messages
+from perdure.memory.conversation_tables import MessageRow
 from perdure.memory.tables import MemoryRow
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
@@ -288,7 +289,9 @@ async def test_missing_messages_end_the_run_readably(desk: Open, stub: Stub) -> 
         await happens(handle, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
         async with open_database(opened.settings.database) as database:
             run = str(handle.first_execution_run_id)
-            assert 2 == await Messages(database, len).erase(workflow_id=handle.id, first_execution_run_id=run)
+            async with database.write() as connection:
+                gone = await connection.execute(sa.delete(MessageRow).where(col(MessageRow.first_execution_run_id) == run))
+            assert 2 == gone.rowcount
         await handle.signal("go_on")
 
         with pytest.raises(WorkflowFailureError) as failed:
