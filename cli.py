@@ -14,6 +14,7 @@ from perdure.commands import (
     about,
     approval,
     connectors,
+    cost,
     demo,
     dev,
     doctor,
@@ -75,6 +76,9 @@ effects.app.command()(effect_events.events)
 effects.app.command()(effect_events.publish)
 app.add_typer(effects.app, name="effects")
 app.add_typer(memory.app, name="memory")
+app.command()(cost.cost)
+app.command()(cost.models)
+app.add_typer(cost.budgets, name="budgets")
 app.command()(messages.signal)
 app.command()(messages.query)
 app.command()(messages.cancel)

@@ -10,9 +10,13 @@
     ├── NotAllowed              a service does not let us in
     ├── Unreachable             a service does not answer (retryable)
     ├── NoRoute                 no route serves this task
-    ├── ModelUnavailable        the provider failed in a way that passes (retryable)
-    ├── ModelRefused            the provider said no for good
-    ├── InvalidAnswer           the model's answer does not fit the output model, after repair
+    ├── ModelError              a model was asked, or was not to be
+    │   ├── ModelUnavailable    the provider failed, and the next attempt may not (retryable)
+    │   ├── ModelRefused        the provider said no for good
+    │   ├── InvalidAnswer       the model's answer does not fit the output model, after repair
+    │   │   └── AskAgain        it does not fit yet: the next attempt asks again or asks a larger model (retryable)
+    │   └── BudgetSpent         the call might cost more than a budget has left
+    │       └── BudgetReserved  it might while calls in progress hold the rest (retryable)
     ├── IndexOwned              another process owns the vector index
     ├── OnHold                  a legal hold keeps what was to be erased
     ├── UnknownAction           no connector on this worker has this action
@@ -37,8 +41,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 
 class PerdureError(Exception):
@@ -92,18 +97,54 @@ class NoRoute(PerdureError):
     """No route serves this task."""
 
 
-class ModelUnavailable(PerdureError):
-    """The provider failed in a way that passes: rate limit, overload, time-out, dropped connection."""
+class ModelError(PerdureError):
+    """A model was asked and did not serve, or was not asked.
+
+    FACTS go into the history with the failure: under `attempts` who was asked, what came of it and what it cost.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: timedelta | None = None, facts: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.facts = facts or {}
+
+    @property
+    def spent_nano_usd(self) -> int:
+        """What the attempts have cost together."""
+        attempts = self.facts.get("attempts")
+        costs = [each.get("cost_nano_usd") for each in attempts if isinstance(each, Mapping)] if _list(attempts) else []
+        return sum(cost for cost in costs if isinstance(cost, int))
+
+
+class ModelUnavailable(ModelError):
+    """The provider failed in a way that passes, or that another one need not: rate limit, overload, dropped connection."""
 
     retryable = True
 
 
-class ModelRefused(PerdureError):
+class ModelRefused(ModelError):
     """The provider said no for good: bad request, wrong key, no permission."""
 
 
-class InvalidAnswer(PerdureError):
-    """The model's answer does not fit the output model, also after repair and one re-ask."""
+class InvalidAnswer(ModelError):
+    """The model's answer does not fit the output model, also after repair, one re-ask and the larger tiers of the task."""
+
+
+class AskAgain(InvalidAnswer):
+    """The model's answer does not fit, or it is unsure; the next attempt asks again, or asks a larger model."""
+
+    retryable = True
+
+
+class BudgetSpent(ModelError):
+    """The call was not made: it might cost more than a budget has left. The message names the budget."""
+
+
+class BudgetReserved(BudgetSpent):
+    """The call was not made: calls in progress hold what the budget has left. Try again when they have ended."""
+
+    retryable = True
 
 
 class IndexOwned(PerdureError):
@@ -191,6 +232,10 @@ class PlanError(PerdureError):
 def by_name(name: str) -> type[PerdureError] | None:
     """Return the error class called NAME, as it stands in a failure's `type` on the wire."""
     return _CLASSES.get(name)
+
+
+def _list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple)
 
 
 def _tree(root: type[PerdureError]) -> dict[str, type[PerdureError]]:

@@ -20,6 +20,7 @@ from temporalio.worker._worker import load_default_build_id
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.activities import StepActivities
+from perdure.activities.batches import BatchActivities
 from perdure.activities.boundary import Boundary
 from perdure.activities.conversation import ConversationActivities
 from perdure.activities.maintenance import MaintenanceActivities
@@ -30,6 +31,7 @@ from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
+from perdure.workflows.batches import WORKFLOWS as BATCHES
 from perdure.workflows.governed import GovernedRuns
 from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
 from perdure.workflows.queues import ConnectorQueues
@@ -86,6 +88,7 @@ class PerdurePlugin(SimplePlugin):
         self._conversations = ConversationActivities(self._activities)
         self._maintenance = MaintenanceActivities()
         self._memories = MemoryActivities()
+        self._batches = BatchActivities()
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -100,8 +103,9 @@ class PerdurePlugin(SimplePlugin):
                 *self._conversations.all(),
                 *self._maintenance.all(),
                 *self._memories.all(),
+                *self._batches.all(),
             ],
-            workflows=[PlanWorkflow, *MAINTENANCE],
+            workflows=[PlanWorkflow, *MAINTENANCE, *BATCHES],
             workflow_runner=self._runner,
             workflow_failure_exception_types=[PerdureError],
         )
@@ -165,7 +169,9 @@ class PerdurePlugin(SimplePlugin):
         from perdure.memory.embed import MiniLm
         from perdure.memory.messages import Messages
         from perdure.memory.store import open_memory
-        from perdure.routing.config import SHIPPED, load_routes
+        from perdure.routing.batches import Batches
+        from perdure.routing.config import SHIPPED
+        from perdure.routing.load import load_routes
         from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
         from perdure.storage import open_database
@@ -191,6 +197,7 @@ class PerdurePlugin(SimplePlugin):
             await watch.drift.register()
             self._maintenance.open(watch)
             self._memories.open(memory)
+            self._batches.open(Batches(database, router))
             self._activities.open(
                 Rooms(
                     memory=memory,
@@ -208,6 +215,7 @@ class PerdurePlugin(SimplePlugin):
                 self._activities.open(None)
                 self._maintenance.open(None)
                 self._memories.open(None)
+                self._batches.open(None)
                 self._database.use(None)
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure.errors import EffectError, PerdureError
+from perdure.errors import EffectError, ModelError, PerdureError
 from perdure.lineage import StepRef
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,10 @@ class _Boundary(ActivityInboundInterceptor):
 
 def as_failure(error: PerdureError) -> ApplicationError:
     """Return ERROR as what Temporal records: its class is the type, and a known delay is Temporal's retry delay."""
-    # Which effect a person has to resolve: the run waits for that.
-    details = [error.effect] if isinstance(error, EffectError) and error.effect else []
+    # Which effect a person has to resolve: the run waits for that. Or which models were asked, at what price.
+    details: list[object] = [error.effect] if isinstance(error, EffectError) and error.effect else []
+    if isinstance(error, ModelError) and error.facts:
+        details = [dict(error.facts)]
     return ApplicationError(
         error.message,
         *details,

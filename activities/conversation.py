@@ -52,7 +52,6 @@ class ConversationActivities:
     async def converse(self, call: ConverseCall) -> Turn:
         """Store what is new, pack the context, call one deployment once, store the answer."""
         from perdure.memory.messages import Window
-        from perdure.routing.answers import resolve_output
 
         rooms, step = self._rooms, _step(call)
         window, ref = Window(), call.conversation
@@ -65,8 +64,10 @@ class ConversationActivities:
             task=call.task,
             inputs={**call.inputs, **context},
             output=OutputRef(name=call.output, json_schema=call.json_schema),
+            tenant=call.tenant,
+            agent=call.agent,
         )
-        answer = await rooms.router.generate(asked, attempt=activity.info().attempt, output=resolve_output(asked.output))
+        answer = await self._steps.generate(asked)
         if ref is not None:
             said = NewMessage(role="assistant", content=answer.value)
             ref = await rooms.messages.append(step.lineage, ref, [said], of=call.of, made_from=shown)
@@ -95,8 +96,10 @@ class ConversationActivities:
         found = await rooms.messages.summary(id)
         if found is None:
             context, _, _ = await self._pack(replace(window, messages=older, state=None), (), call.tokens)
-            asked = GenerateCall(step=step, task=call.task, inputs=context, output=_SUMMARY)
-            answer = await rooms.router.generate(asked, attempt=activity.info().attempt, output=None)
+            asked = GenerateCall(
+                step=step, task=call.task, inputs=context, output=_SUMMARY, tenant=call.tenant, agent=call.agent
+            )
+            answer = await self._steps.generate(asked)
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
             record = TurnRecord.of(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
+from perdure.activities import metering
 from perdure.connectors.contracts import EffectCall, EffectResult, Settled, UndoCall, Undone
-from perdure.errors import InvalidInput
+from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
-from perdure.routing.contracts import GenerateCall, Generation
+from perdure.routing.contracts import GenerateCall, Generation, RaiseCall, Raised
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
@@ -61,7 +62,18 @@ class StepActivities:
         from perdure.routing.answers import resolve_output
 
         output = resolve_output(call.output)
-        return await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+        try:
+            generation = await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+        except ModelError as error:
+            metering.failed(call, error)
+            raise
+        metering.answered(call, generation)
+        return generation
+
+    @activity.defn(name="perdure.raise_budget")
+    async def raise_budget(self, call: RaiseCall) -> Raised:
+        """Raise a budget as a person has granted."""
+        return await self.rooms.router.raise_budget(call)
 
     @activity.defn(name="perdure.recall")
     async def recall(self, call: RecallCall) -> Recall:
@@ -131,6 +143,7 @@ class StepActivities:
         """Return the activities to register with a worker."""
         return [
             self.generate,
+            self.raise_budget,
             self.recall,
             self.remember,
             self.act,

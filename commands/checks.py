@@ -145,7 +145,8 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
 
 
 def _models(settings: Settings) -> Check:
-    from perdure.routing.config import SHIPPED, load_routes
+    from perdure.routing.config import SHIPPED
+    from perdure.routing.load import load_routes
 
     beside = Path("models.toml")
     path = settings.models or (beside if beside.is_file() else SHIPPED)

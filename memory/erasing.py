@@ -28,6 +28,8 @@ from perdure.memory.tables import (
 )
 
 PAGE = 500
+# Of routing, which memory does not know.
+_ANSWERS = sa.table("model_answer", sa.column("value", sa.Text))
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _erase(
         gone = sa.delete(MemoryRow).where(col(MemoryRow.scope_key) == scope, col(MemoryRow.chain) == chain)
         connection.execute(gone)
     queue(connection, ids, now)
-    said = conversations.erase(connection, talks, receipt_id, now)
+    said = conversations.erase(connection, talks, receipt_id, now) if talks else []
+    said += _empty_cache(connection) if ids or talks else []
     memories = tuple(dict.fromkeys(row.memory_id for row in rows))
     connection.execute(
         sa.insert(ReceiptRow).values(
@@ -203,6 +206,17 @@ def _erase(
         messages=sum(each.messages for each in talks),
         texts=(*texts, *said),
     )
+
+
+def _empty_cache(connection: sa.Connection) -> list[str]:
+    """Drop the answers of models that are kept for a time, and return them: any may have been given with what is erased.
+
+    All of them, for nothing says from what they were made; whoever wants one asks again. A question that is on its way
+    finds its place gone and is not kept.
+    """
+    kept = connection.execute(sa.select(_ANSWERS.c.value).where(_ANSWERS.c.value.is_not(None))).scalars().all()
+    connection.execute(sa.delete(_ANSWERS))
+    return list(kept)
 
 
 def _bury(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_id: str) -> None:

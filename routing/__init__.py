@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef, Tier, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Generated,
+    Generation,
+    ModelRecord,
+    OutputRef,
+    RaiseCall,
+    Raised,
+    Tier,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from perdure.routing.answers import resolve_output
-    from perdure.routing.config import SHIPPED, Deployment, Routes, Task, load_routes
+    from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Task
+    from perdure.routing.load import load_routes
     from perdure.routing.local import Embedder
     from perdure.routing.router import Router
 
 __all__ = [
     "SHIPPED",
+    "Attempt",
+    "Budget",
     "Deployment",
     "Embedder",
     "GenerateCall",
@@ -21,6 +35,8 @@ __all__ = [
     "Generation",
     "ModelRecord",
     "OutputRef",
+    "RaiseCall",
+    "Raised",
     "Router",
     "Routes",
     "Task",
@@ -33,10 +49,11 @@ __all__ = [
 # Loaded when they are used: workflow code imports the contracts from here and must stay light.
 _LAZY = {
     "SHIPPED": "config",
+    "Budget": "config",
     "Deployment": "config",
     "Routes": "config",
     "Task": "config",
-    "load_routes": "config",
+    "load_routes": "load",
     "Embedder": "local",
     "Router": "router",
     "resolve_output": "answers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from perdure.errors import InvalidInput
 from perdure.lineage import digest
 from perdure.routing.contracts import OutputRef
+from perdure.routing.prompts import canonical
 
 
 class Misfit(Exception):
@@ -30,8 +31,8 @@ class Answer:
 
     value: JsonValue
     digest: str
-    repaired: bool
-    """Whether it had to be picked out of other text or mended before it could be read."""
+    repairs: str
+    """How it had to be picked out of other text or mended before it could be read; empty if it was not."""
 
 
 def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
@@ -60,21 +61,37 @@ def resolve_output(ref: OutputRef) -> type[BaseModel] | None:
     return found
 
 
-_SCHEMAS: WeakKeyDictionary[type[BaseModel], Mapping[str, JsonValue]] = WeakKeyDictionary()
+_SCHEMAS: WeakKeyDictionary[type[BaseModel], tuple[Mapping[str, JsonValue], str]] = WeakKeyDictionary()
 
 
 class Form:
     """The form that an answer must have: a pydantic model, a JSON schema, or any JSON if there is neither."""
 
-    def __init__(self, output: type[BaseModel] | None, schema: Mapping[str, JsonValue] | None) -> None:
+    def __init__(
+        self,
+        output: type[BaseModel] | None,
+        schema: Mapping[str, JsonValue] | None,
+        *,
+        problems: Callable[[object], Sequence[str]] = lambda _: (),
+    ) -> None:
+        """PROBLEMS returns what else is wrong with an answer that fits: an instance of OUTPUT, or JSON if that is None."""
+        self._problems = problems
         self._output = output
         if output is not None:
             if output not in _SCHEMAS:
-                _SCHEMAS[output] = output.model_json_schema(by_alias=True)
-            self.schema: Mapping[str, JsonValue] = _SCHEMAS[output]
+                schema = output.model_json_schema(by_alias=True)
+                _SCHEMAS[output] = schema, canonical(schema)
+            self.schema: Mapping[str, JsonValue]
+            self.schema, self.text = _SCHEMAS[output]
         else:
             self.schema = dict(schema or {})
             _check_schema(self.schema)
+            self.text = canonical(self.schema) if self.schema else ""
+
+    @property
+    def size(self) -> int:
+        """How many bytes its schema has."""
+        return len(self.text.encode())
 
     @property
     def name(self) -> str:
@@ -83,16 +100,19 @@ class Form:
 
     def read(self, text: str) -> Answer:
         """Return the answer in TEXT. Raises `Misfit`."""
-        found, repaired = read_json(text)
+        found, repairs = read_json(text)
+        meant: object = found
         if self._output is not None:
-            found = _fit_model(found, self._output)
+            found, meant = _fit_model(found, self._output)
         else:
             _fit_schema(found, self.schema)
-        return Answer(found, _digest(found), repaired)
+        if problems := self._problems(meant):
+            raise Misfit("; ".join(problems))
+        return Answer(found, _digest(found), repairs)
 
 
-def read_json(text: str) -> tuple[JsonValue, bool]:
-    """Return the one JSON value in TEXT, and whether it had to be repaired.
+def read_json(text: str) -> tuple[JsonValue, str]:
+    """Return the one JSON value in TEXT, and how it had to be repaired, if it had.
 
     Prose and code fences around it are dropped and small slips mended. Several values, NaN, infinity and a key that comes
     twice are refused: which of them was meant is a guess. Raises `Misfit`.
@@ -101,23 +121,23 @@ def read_json(text: str) -> tuple[JsonValue, bool]:
     if not text:
         raise Misfit("the answer is empty")
     try:
-        value, repaired = _load(text)
+        value, repairs = _load(text)
     except RecursionError:
         raise Misfit("the answer is nested too deeply") from None
     _digest(value)
-    return value, repaired
+    return value, repairs
 
 
-def _load(text: str) -> tuple[JsonValue, bool]:
+def _load(text: str) -> tuple[JsonValue, str]:
     try:
-        return _DECODER.decode(text), False
+        return _DECODER.decode(text), ""
     except json.JSONDecodeError:
         found = _inside(text)
     except ValueError:  # an integer with thousands of digits
         raise Misfit("a number is too large") from None
     if len(found) > 1:
         raise Misfit("there are several JSON values where one is wanted")
-    return (found[0] if found else _mend(text)), True
+    return (found[0], "taken out of other text") if found else (_mend(text), "punctuation mended")
 
 
 def _digest(value: JsonValue) -> str:
@@ -180,7 +200,7 @@ def _words(text: str) -> str:
     return re.sub(r"[\s{}\[\]\"',:\\]+", "", text).replace("None", "null").casefold()
 
 
-def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:
+def _fit_model(value: JsonValue, output: type[BaseModel]) -> tuple[JsonValue, BaseModel]:
     try:
         fitted = output.model_validate_json(json.dumps(value))
         dumped: JsonValue = fitted.model_dump(mode="json", by_alias=True, round_trip=True)
@@ -190,7 +210,7 @@ def _fit_model(value: JsonValue, output: type[BaseModel]) -> JsonValue:
         raise Misfit(
             "; ".join(_problem(item["loc"], item["type"], item.get("ctx")) for item in error.errors()[:8])
         ) from None
-    return dumped
+    return dumped, fitted
 
 
 def _problem(place: tuple[int | str, ...], kind: str, context: Mapping[str, object] | None) -> str:

@@ -4,99 +4,255 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Literal, cast
 
 import sqlalchemy as sa
 from sqlmodel import col
 
+from perdure.lineage import StepRef
+from perdure.routing.budgets import Denial, Purse, reserve, settle
+from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
-from perdure.routing.contracts import GenerateCall, Usage
+from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
-Outcome = Literal["answered", "invalid", "refused", "unavailable", "ambiguous", "cancelled"]
+Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "ambiguous", "cancelled", "cached", "denied"]
+
+_TABLE = ModelCallRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # SQLModel's
+_INSERT = sa.insert(_TABLE)
+_SETTLE = sa.update(_TABLE).where(_TABLE.c.call_id == sa.bindparam("of_call"))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How a call ended."""
+
+    outcome: Outcome
+    error: str = ""
+    status: int | None = None
+    model_version: str = ""
+    usage: Usage = Usage()  # noqa: RUF009  # frozen
+    cached_tokens: int = 0
+    estimated: bool = False
+    answer_digest: str = ""
+    repairs: str = ""
+    saved_nano_usd: int = 0
 
 
 @dataclass
 class ModelCall:
-    """One provider call: `send` before it, `settle` after it."""
+    """One provider call of ATTEMPT: `send` before it, `settle` after it. It can cost RESERVED_NANO_USD at most."""
 
-    database: Database
     call: GenerateCall
     deployment: Deployment
     attempt: int
-    ordinal: int
     prompt_digest: str
+    switched: str = ""
+    lane: str = ""
+    arm: str = ""
+    prompt_version: str = ""
+    reserved_nano_usd: int = 0
+    purses: tuple[Purse, ...] = ()
+    """The budgets that it draws on."""
+    question: Question | None = None
+    """What it asks, if the answer is to be kept."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
+    _sent: bool = False
+    _settled: Settled | None = None
 
-    async def send(self) -> None:
-        """Write that the call goes out now."""
-        step = self.call.step
-        async with self.database.write() as connection:
-            await connection.execute(
-                sa.insert(ModelCallRow).values(
-                    call_id=self.call_id,
-                    namespace=step.lineage.namespace,
-                    workflow_id=step.lineage.workflow_id,
-                    first_execution_run_id=step.lineage.first_execution_run_id,
-                    run_id=step.run_id,
-                    step=step.name,
-                    attempt=self.attempt,
-                    ordinal=self.ordinal,
-                    task=self.call.task,
-                    tier=self.deployment.tier,
-                    deployment=self.deployment.name,
-                    model=self.deployment.model,
-                    model_version="",
-                    outcome="sent",
-                    error="",
-                    prompt_tokens=0,
-                    completion_tokens=0,
-                    estimated=False,
-                    cost_nano_usd=0,
-                    prompt_digest=self.prompt_digest,
-                    answer_digest="",
-                    sent_at=now(),
-                    milliseconds=0,
-                )
-            )
+    @property
+    def milliseconds(self) -> int:
+        """How long it has taken so far."""
+        return round((time.monotonic() - self._since) * 1000)
+
+    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | None:
+        """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
+
+        Returns what: the kept answer, somebody who is asking the same, or a budget that is too empty.
+        """
+        found = self.question.look(connection) if self.question is not None else None
+        if isinstance(found, Asked):
+            return found
+        if found is not None:
+            self.write(connection, _cached(found))
+            return found
+        denial = reserve(connection, self.purses, self.reserved_nano_usd) if self.purses else None
+        if denial is not None:
+            self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
+            return denial
+        if self.question is not None:
+            self.question.hold(connection)
+        connection.execute(_INSERT, self._row("sent"))
+        self._sent = True
         self._since = time.monotonic()
+        return None
 
-    async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        error: str = "",
-        status: int | None = None,
-        model_version: str = "",
-        usage: Usage = Usage(),  # noqa: B008  # frozen
-        estimated: bool = False,
-        answer_digest: str = "",
-    ) -> int:
-        """Write how the call ended. Returns the milliseconds that it took."""
-        took = round((time.monotonic() - self._since) * 1000)
-        async with self.database.write() as connection:
-            await connection.execute(
-                sa.update(ModelCallRow)
-                .where(col(ModelCallRow.call_id) == self.call_id)
-                .values(
-                    outcome=outcome,
-                    error=error,
-                    status=status,
-                    model_version=model_version,
-                    prompt_tokens=usage.prompt_tokens,
-                    completion_tokens=usage.completion_tokens,
-                    cost_nano_usd=usage.cost_nano_usd,
-                    estimated=estimated,
-                    answer_digest=answer_digest,
-                    settled_at=now(),
-                    milliseconds=took,
-                )
-            )
-        return took
+    def settle(self, connection: sa.Connection, settled: Settled, kept: Kept | None = None) -> None:
+        """Write how the call ended, what of the money that was held back it has cost, and the answer that is KEPT.
+
+        A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
+        """
+        if not self._sent or self._settled not in (None, settled):
+            return
+        self._settled = settled
+        connection.execute(_SETTLE, {"of_call": self.call_id, **_ended(settled, self.milliseconds)})
+        # What may have been charged counts as spent: a budget is kept, also where nobody can know.
+        spent = self.reserved_nano_usd if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
+        settle(connection, self.purses, self.reserved_nano_usd, spent)
+        if self.question is not None and kept is not None:
+            self.question.keep(connection, kept)
+        elif self.question is not None:
+            self.question.release(connection)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether other processes must not write the same rows meanwhile."""
+        return bool(self.purses) or self.question is not None
+
+    def settle_later(self, connection: sa.Connection, settled: Settled) -> None:
+        """Write how a call ended that another attempt of this, or another process, has sent; once."""
+        found = state_of(connection, self.call_id)
+        if found is not None and found[0] == "sent":
+            self._sent = True
+            self.settle(connection, settled)
+
+    def write(self, connection: sa.Connection, settled: Settled) -> None:
+        """Write what was over before it began: a call that the cache answered or a budget denied."""
+        row = self._row(settled.outcome) | _ended(settled, 0)
+        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0})
+
+    def told(self, settled: Settled) -> Attempt:
+        """Return what the history keeps of it."""
+        return Attempt(
+            attempt=self.attempt,
+            deployment=self.deployment.name,
+            tier=self.deployment.tier,
+            outcome=settled.outcome,
+            error=settled.error,
+            cost_nano_usd=settled.usage.cost_nano_usd,
+            at_risk_nano_usd=self.reserved_nano_usd if settled.outcome in _UNSEEN else 0,
+            switched=self.switched,
+            milliseconds=self.milliseconds,
+        )
+
+    def _row(self, outcome: str) -> dict[str, object]:
+        step = self.call.step
+        return {
+            "call_id": self.call_id,
+            "namespace": step.lineage.namespace,
+            "workflow_id": step.lineage.workflow_id,
+            "first_execution_run_id": step.lineage.first_execution_run_id,
+            "run_id": step.run_id,
+            "workflow_type": step.workflow_type,
+            "tenant": self.call.tenant,
+            "agent": self.call.agent,
+            "step": step.name,
+            "attempt": self.attempt,
+            "ordinal": 1,
+            "task": self.call.task,
+            "tier": self.deployment.tier,
+            "deployment": self.deployment.name,
+            "model": self.deployment.model,
+            "model_version": "",
+            "outcome": outcome,
+            "error": "",
+            "switched": self.switched,
+            "lane": self.lane,
+            "arm": self.arm,
+            "prompt_version": self.prompt_version,
+            "reserved_nano_usd": self.reserved_nano_usd,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "estimated": False,
+            "cost_nano_usd": 0,
+            "prompt_digest": self.prompt_digest,
+            "answer_digest": "",
+            "sent_at": now(),
+            "milliseconds": 0,
+        }
+
+
+_UNSEEN = ("sent", "ambiguous", "cancelled")
+"""How calls end whose answer nobody saw. The provider may have charged them."""
+
+
+def _cached(kept: Kept) -> Settled:
+    return Settled(
+        "cached",
+        model_version=kept.model_version,
+        answer_digest=kept.answer_digest,
+        saved_nano_usd=kept.usage.cost_nano_usd,
+    )
+
+
+def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
+    return {
+        "outcome": settled.outcome,
+        "error": settled.error[:500],
+        "status": settled.status,
+        "model_version": settled.model_version,
+        "prompt_tokens": settled.usage.prompt_tokens,
+        "completion_tokens": settled.usage.completion_tokens,
+        "cached_tokens": settled.cached_tokens,
+        "cost_nano_usd": settled.usage.cost_nano_usd,
+        "saved_nano_usd": settled.saved_nano_usd,
+        "estimated": settled.estimated,
+        "answer_digest": settled.answer_digest,
+        "repairs": settled.repairs,
+        "settled_at": now(),
+        "milliseconds": milliseconds,
+    }
+
+
+def state_of(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | None:
+    """Return the outcome of a recorded call and when it was sent; None: it is not recorded."""
+    row = connection.execute(sa.select(_TABLE.c.outcome, _TABLE.c.sent_at).where(_TABLE.c.call_id == call_id)).one_or_none()
+    return (row[0], row[1]) if row is not None else None
+
+
+async def earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:
+    """Return what came of the attempts of STEP before ATTEMPT, in their order, and what they took together."""
+    query = (
+        sa.select(_TABLE)
+        .where(
+            _TABLE.c.namespace == step.lineage.namespace,
+            _TABLE.c.workflow_id == step.lineage.workflow_id,
+            _TABLE.c.first_execution_run_id == step.lineage.first_execution_run_id,
+            _TABLE.c.step == step.name,
+            # A reset runs the step anew, under a run id of its own.
+            _TABLE.c.run_id == step.run_id,
+            _TABLE.c.attempt < attempt,
+        )
+        .order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
+    )
+    async with database.read() as connection:
+        found = list((await connection.execute(query)).mappings())
+    usage = Usage(
+        prompt_tokens=sum(row["prompt_tokens"] for row in found),
+        completion_tokens=sum(row["completion_tokens"] for row in found),
+        cost_nano_usd=sum(row["cost_nano_usd"] for row in found),
+    )
+    return tuple(_attempt(row) for row in found), usage
+
+
+def _attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
+    outcome = str(row["outcome"])
+    return Attempt(
+        attempt=cast(int, row["attempt"]),
+        deployment=str(row["deployment"]),
+        tier=cast(Tier, row["tier"]),
+        outcome=outcome,
+        error=str(row["error"]),
+        cost_nano_usd=cast(int, row["cost_nano_usd"]),
+        at_risk_nano_usd=cast(int, row["reserved_nano_usd"]) if outcome in _UNSEEN else 0,
+        switched=str(row["switched"]),
+        milliseconds=cast(int, row["milliseconds"]),
+    )
 
 
 async def ambiguous_calls(database: Database, *, older_than: timedelta) -> list[str]:

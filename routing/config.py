@@ -18,19 +18,21 @@ A tier's deployments are tried in the order of the file, one an attempt.
 
 from __future__ import annotations
 
+import hashlib
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from perdure.errors import InvalidSettings, NoRoute
+from perdure.errors import NoRoute
 from perdure.routing.contracts import Tier
-from perdure.routing.examples import Example, read_examples
+from perdure.routing.examples import Example
 
 LOCAL = "perdure-local/"
 """Model strings that start with this are answered inside the worker, without a key."""
@@ -49,6 +51,13 @@ def _nano_usd(value: object) -> object:
     return int(nano)
 
 
+def _span(value: object) -> object:
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('write a time such as "15m", "12h" or "30d"')
+    return timedelta(seconds=int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
+
+
 def _float(value: object) -> object:
     return float(value) if isinstance(value, Decimal) else value
 
@@ -57,19 +66,57 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _usd(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("write a number of US dollars, e.g. 2.50")
+    nano = Decimal(value) * 1_000_000_000
+    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
+        raise ValueError("write US dollars: 0 or more, with at most 9 decimals")
+    return int(nano)
+
+
+Usd = Annotated[int, BeforeValidator(_usd)]
 Price = Annotated[int, BeforeValidator(_nano_usd)]
 Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
 Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
+Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A named table of a routing file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
 
 
-class Deployment(_Table):
+class NewPrice(BaseModel):
+    """What a deployment costs from some day on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: datetime
+    """In the file a day, which begins in UTC, or a time with its offset."""
+    input_price: Price = Field(alias="input_usd_per_mtok")
+    output_price: Price = Field(alias="output_usd_per_mtok")
+    cached_price: Price | None = Field(default=None, alias="cached_input_usd_per_mtok")
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _aware(cls, since: object) -> object:
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                raise ValueError("write a day, or a time with its offset, e.g. 2027-01-01T00:00:00Z")
+            return since
+        if isinstance(since, date):
+            return datetime(since.year, since.month, since.day, tzinfo=UTC)
+        raise ValueError("write a day without quotes, e.g. 2027-01-01")
+
+
+class Deployment(Table):
     """A pinned model behind a provider. One attempt of a step is one call to one deployment."""
 
     tier: Tier
@@ -82,14 +129,30 @@ class Deployment(_Table):
     """Nano-USD per million prompt tokens; in the file US dollars per million."""
     output_price: Price = Field(alias="output_usd_per_mtok")
     """Nano-USD per million completion tokens; in the file US dollars per million."""
+    cached_price: Price | None = Field(default=None, alias="cached_input_usd_per_mtok")
+    """The same for prompt tokens that the provider had cached; None: they cost as much as others."""
+    prices: tuple[NewPrice, ...] = ()
+    """Later prices; each holds from its day on."""
+    region: str = ""
+    """Where it is served, in your own words, for tasks with `residency`."""
     timeout: Seconds = 60.0
     """Seconds that one call may take from end to end."""
     context: int = Field(default=128_000, ge=256)
     """How many tokens prompt and answer may have together."""
     max_tokens: int = Field(default=1024, ge=1)
     """How many tokens an answer may have."""
-    structured: Literal["schema", "json", "none"] = "schema"
-    """What the provider is told of the answer's form: its JSON schema, only that it is JSON, or nothing."""
+    batch_price: Annotated[Decimal | None, Field(gt=0, le=1)] = None
+    """The share of the price that calls in a batch cost; None: it takes no batches."""
+    batch_size: int = Field(default=100, ge=1, le=10_000)
+    """So many calls make a batch."""
+    batch_wait: Span = timedelta(minutes=1)
+    """So long the first call of a batch waits for others."""
+    batch_poll: Span = timedelta(seconds=30)
+    """How often the provider is asked whether it has done."""
+    batch_within: Span = timedelta(hours=25)
+    """How long a run waits for its answer; then it asks by itself."""
+    structured: Literal["schema", "tool", "json", "none"] = "schema"
+    """What the provider is told of the form: its JSON schema, the same for a tool, that it is JSON, or nothing."""
 
     @field_validator("api_key")
     @classmethod
@@ -110,17 +173,42 @@ class Deployment(_Table):
         """Whether it answers inside the worker."""
         return self.model.startswith(LOCAL)
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Return what PROMPT_TOKENS and COMPLETION_TOKENS cost, in nano-USD, rounded up once."""
-        return -(-(prompt_tokens * self.input_price + completion_tokens * self.output_price) // 1_000_000)
+    def priced(self, at: datetime) -> Deployment:
+        """Return this deployment with the prices that hold AT that time."""
+        due = [price for price in self.prices if price.since <= at]
+        if not due:
+            return self
+        last = max(due, key=lambda price: price.since)
+        held = {"input_price": last.input_price, "output_price": last.output_price, "cached_price": last.cached_price}
+        return self.model_copy(update={**held, "prices": ()})
+
+    def batched(self) -> Deployment:
+        """Return this deployment with the prices of calls in a batch."""
+        share = self.batch_price if self.batch_price is not None else Decimal(1)
+        held = {
+            "input_price": ceil(self.input_price * share),
+            "output_price": ceil(self.output_price * share),
+            "cached_price": None if self.cached_price is None else ceil(self.cached_price * share),
+        }
+        return self.model_copy(update=held)
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0) -> int:
+        """Return what the tokens cost, in nano-USD, rounded up once. CACHED_TOKENS are part of PROMPT_TOKENS."""
+        cached = self.input_price if self.cached_price is None else self.cached_price
+        prompt = (prompt_tokens - cached_tokens) * self.input_price + cached_tokens * cached
+        return -(-(prompt + completion_tokens * self.output_price) // 1_000_000)
 
 
-class Task(_Table):
+class Task(Table):
     """What a prompt is for, and which tier answers it."""
 
     tier: Tier
     instructions: str = ""
     """What the model is told to do; inline, or from `instructions_file`."""
+    inputs: dict[str, Literal["text", "number", "integer", "boolean", "object", "list", "any"]] = Field(
+        default_factory=dict
+    )
+    """What kind of value each input is; empty: anything goes. A `?` after the name: it may be missing."""
     examples: tuple[Example, ...] = ()
     text: Names = ()
     """The input fields that are classified, as paths; none means all of them."""
@@ -128,6 +216,79 @@ class Task(_Table):
     """The output fields that make up a class; none means all but `why` and `confidence`."""
     ask_below: Fraction | None = None
     """Below this confidence a person should decide; routing passes it on with the answer."""
+    cascade: Tiers = ()
+    """The larger tiers that are asked, one after the other, when no answer fits or the model is too unsure."""
+    escalate_below: Fraction | None = None
+    """Below this stated confidence an answer counts only in the last tier of the cascade."""
+    slow_after: Seconds | None = None
+    """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
+    temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    residency: Names = ()
+    """The regions that its inputs may go to; empty: all. A deployment without a region is in none of them."""
+    cache: Span | None = None
+    """How long an answer is kept and given again to the same question of the same tenant; None: it is not."""
+    validators: Names = ()
+    """Functions that say what is wrong with an answer that fits its form, as `module:function`."""
+    budget_usd_per_day: Usd | None = None
+    """Nano-USD, in the file US dollars: short for a budget of this task that begins anew every day."""
+
+    @field_validator("validators")
+    @classmethod
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+                raise ValueError('write "module:function"')
+        return names
+
+    @model_validator(mode="after")
+    def _climbs(self) -> Task:
+        order = get_args(Tier)
+        steps = [order.index(tier) for tier in (self.tier, *self.cascade)]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"`cascade` names larger tiers than {self.tier!r}, the smaller first")
+        if self.escalate_below is not None and not self.cascade:
+            raise ValueError("`escalate_below` needs a `cascade`: the tiers to go to")
+        if self.cache is not None and self.temperature:
+            raise ValueError("`cache` keeps answers that would be given again; with a `temperature` they would not")
+        return self
+
+    @property
+    def prompt_version(self) -> str:
+        """Changes whenever the instructions do."""
+        return hashlib.sha256(self.instructions.encode()).hexdigest()[:12]
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """Its tier and those that it may escalate to."""
+        return (self.tier, *self.cascade)
+
+
+class Budget(Table):
+    """How much may be spent on models, by whom."""
+
+    per: Literal["run", "workflow", "agent", "tenant", "task", "all"]
+    """Each run, workflow type, agent, tenant or task has as much for itself; `all` have it together."""
+    of: str = ""
+    """Only this workflow type, agent, tenant or task; empty: each of them."""
+    limit: Usd = Field(alias="usd")
+    """Nano-USD; in the file US dollars."""
+    every: Literal["day", "month", ""] = ""
+    """Whether it begins anew, in UTC; empty: it does not."""
+    ask: str = ""
+    """The role or person that is asked to raise it when it is used up; empty: the step fails."""
+    raise_by: Usd | None = Field(default=None, alias="raise_usd")
+    """By how much that person is asked to raise it, in the file US dollars; default: as much as it was."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Budget:
+        if self.of and self.per in ("run", "all"):
+            raise ValueError(f"`of` names one workflow type, agent, tenant or task; `per` is {self.per!r}")
+        return self
+
+    @property
+    def raised_by(self) -> int:
+        """By how much a person is asked to raise it, in nano-USD."""
+        return self.limit if self.raise_by is None else self.raise_by
 
 
 @dataclass(frozen=True)
@@ -136,6 +297,7 @@ class Routes:
 
     tasks: Mapping[str, Task]
     deployments: Mapping[str, Deployment]
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""
@@ -144,144 +306,13 @@ class Routes:
             raise NoRoute(f"no route serves task {name!r}; known tasks: {known}. Add [tasks.{name}] to models.toml.")
         return found
 
-    def serving(self, task: Task) -> tuple[Deployment, ...]:
-        """Return the deployments that can answer TASK, in the order they are tried."""
-        return tuple(one for one in self.deployments.values() if one.tier == task.tier and (task.examples or not one.local))
+    def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
+        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried."""
+        wanted = tier or task.tier
+        return tuple(one for one in self.deployments.values() if one.tier == wanted and _may_serve(one, task))
 
 
-def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
-    """Return the routes of the files at PATHS, merged. Raises `InvalidSettings` naming file, line, table and key.
-
-    The first file comes first: what it defines holds, and its deployments are tried first. Of the others no two may
-    define the same name.
-    """
-    tasks: dict[str, Task] = {}
-    deployments: dict[str, Deployment] = {}
-    origin: dict[str, Path] = {}
-    for path in dict.fromkeys(path.absolute() for path in paths):
-        file = _File(path)
-        first = paths[0].absolute()
-        deployments |= {
-            name: one for name, one in file.deployments().items() if _new(f"deployments.{name}", path, origin, first)
-        }
-        tasks |= {name: one for name, one in file.tasks().items() if _new(f"tasks.{name}", path, origin, first)}
-    routes = Routes(tasks, deployments)
-    for task in tasks.values():
-        _check_served(task, routes, origin[f"tasks.{task.name}"])
-    return routes
-
-
-def _new(table: str, path: Path, origin: dict[str, Path], first: Path) -> bool:
-    if table not in origin:
-        origin[table] = path
-        return True
-    if origin[table] != first:
-        raise InvalidSettings(
-            f"[{table}] is defined in {origin[table]} and in {path}. Rename one, or define it in {first}."
-        )
-    return False
-
-
-def _check_served(task: Task, routes: Routes, path: Path) -> None:
-    if routes.serving(task):
-        return
-    if any(one.tier == task.tier for one in routes.deployments.values()):
-        raise InvalidSettings(
-            f"{path}: [tasks.{task.name}] has no examples, and tier {task.tier!r} has only local deployments, which "
-            "answer by examples. Add `examples`, or a deployment of a hosted model to the tier."
-        )
-    raise InvalidSettings(
-        f"{path}: [tasks.{task.name}] wants tier {task.tier!r}, and no deployment has that tier. Add one."
-    )
-
-
-T = TypeVar("T", bound=_Table)
-
-
-class _File:
-    """One routing file: what it says, and on which line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._text = path.read_text("utf-8")
-            self._tables: dict[str, Any] = tomllib.loads(self._text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSettings(
-                f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-            ) from None
-        if unknown := sorted(self._tables.keys() - {"tasks", "deployments"}):
-            raise self._wrong([unknown[0]], "unknown table; there are [tasks.NAME] and [deployments.NAME]")
-
-    def deployments(self) -> dict[str, Deployment]:
-        """Return the deployments of this file, in its order."""
-        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
-
-    def tasks(self) -> dict[str, Task]:
-        """Return the tasks of this file, with the files that they refer to read in."""
-        return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
-
-    def _task(self, name: str, table: dict[str, Any]) -> Task:
-        where = ["tasks", name]
-        if "instructions_file" in table:
-            if "instructions" in table:
-                raise self._wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
-            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
-        examples = table.pop("examples", None)
-        if examples is not None and not isinstance(examples, str):
-            raise self._wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
-        task = self._table(where, table, Task)
-        return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
-
-    def _named(self, kind: str) -> list[tuple[str, Any]]:
-        tables = self._tables.get(kind, {})
-        for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
-            if not isinstance(table, dict):
-                raise self._wrong([kind, name], f"write a table, [{kind}.NAME]")
-        return list(tables.items())
-
-    def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
-        if "name" in table:
-            raise self._wrong([*where, "name"], "unknown key; the name is in the table's header")
-        try:
-            return kind.model_validate({**table, "name": where[1]})
-        except ValidationError as error:
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            message = wrong["msg"].removeprefix("Value error, ")
-            if wrong["type"] == "missing":
-                price = "_usd_" in str(wrong["loc"])
-                message = "is missing; a price is always stated, 0 if it costs nothing" if price else "is missing"
-            elif wrong["type"] == "extra_forbidden":
-                known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
-                message = f"unknown key; known: {', '.join(known)}"
-            raise self._wrong([*where, *map(str, wrong["loc"])], message) from None
-
-    def _read(self, where: list[str], name: object) -> str:
-        if not isinstance(name, str):
-            raise self._wrong(where, "write the path of a text file, relative to this file")
-        try:
-            return (self.path.parent / name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-    def _wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
-        line = self._line(where)
-        table, key = ".".join(where[:2]), ".".join(where[2:])
-        place = f"[{table}]" + (f" {key}" if key else "")
-        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
-
-    def _line(self, where: Sequence[str]) -> int | None:
-        """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""
-        header, key = ".".join(where[:2]), where[2] if len(where) > 2 else None
-        found = None
-        current = ""
-        for number, line in enumerate(self._text.splitlines(), start=1):
-            if match := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-                current = match[1].replace('"', "").replace("'", "")
-                if current == header or (found is None and current.startswith(header + ".")):
-                    found = number
-            elif key and current == header and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-                return number
-        return found
+def _may_serve(deployment: Deployment, task: Task) -> bool:
+    if deployment.local:  # it is served here
+        return bool(task.examples)
+    return not task.residency or deployment.region in task.residency

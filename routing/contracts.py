@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -28,18 +29,39 @@ class GenerateCall(Frozen):
     task: str
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     output: OutputRef
+    tenant: str = "default"
+    """For whom: budgets and the cache tell tenants apart."""
+    agent: str = ""
+    """Who asks, for budgets of agents."""
 
 
 class Usage(Frozen):
-    """What one provider call took. Cost is in nano-USD: 1e-9 of a US dollar, an integer."""
+    """What provider calls took. Cost is in nano-USD: 1e-9 of a US dollar, an integer."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_nano_usd: int = 0
 
 
+class Attempt(Frozen):
+    """One attempt of a step: who was asked, what came of it, what it cost. Kept in the history with what came after it."""
+
+    attempt: int
+    deployment: str = ""
+    tier: Tier | None = None
+    outcome: str = "not recorded"
+    """As in the table `model_call`; `not recorded` if the attempt ended before it asked anybody."""
+    error: str = ""
+    cost_nano_usd: int = 0
+    at_risk_nano_usd: int = 0
+    """The most that it may have cost if nobody saw the answer."""
+    switched: str = ""
+    """Why this deployment and not the first of the tier; empty if it is the first."""
+    milliseconds: int = 0
+
+
 class ModelRecord(Frozen):
-    """Which model answered, at what price: kept in the history and in SQL."""
+    """Which model answered, at what price: kept in the history and in SQL. Usage and time are of all attempts."""
 
     call_id: str = ""
     task: str
@@ -49,13 +71,120 @@ class ModelRecord(Frozen):
     usage: Usage = Usage()
     attempt: int = 1
     provider_calls: int = 1
-    """Calls to a provider that this attempt made: 1, or 2 when an invalid answer was asked for again."""
+    """Calls to a provider that the step has made: one an attempt, none for an answer out of the cache."""
     repaired: bool = False
+    repairs: str = ""
+    """What had to be mended before the answer could be read."""
     prompt_digest: str = ""
+    prompt_version: str = ""
+    """The version of the task's instructions."""
+    arm: str = ""
+    """`canary` or `control` while a new deployment is tried; else empty."""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""
     """Why this deployment and not the first of the tier; empty if it is the first."""
+    earlier: tuple[Attempt, ...] = ()
+    """The attempts before this one."""
+    cached: bool = False
+    """Whether the answer came out of the cache."""
+    batch: str = ""
+    """The batch that it came in."""
+    saved_nano_usd: int = 0
+    """What that saved, or the batch."""
+
+
+class EnqueueCall(Frozen):
+    """The argument of the activity `perdure.enqueue`: put CALL into a batch, to be answered by a signal to its run."""
+
+    call: GenerateCall
+
+
+class Enqueued(Frozen):
+    """Which deployment's batches a call has gone into, and how long its run waits for the answer; empty: into none."""
+
+    deployment: str = ""
+    within: timedelta = timedelta()
+
+
+class Collecting(Frozen):
+    """The state of the workflow `perdure.batch_collector`: what waits for the next batch of DEPLOYMENT."""
+
+    deployment: str
+    size: int
+    """So many calls make a batch."""
+    wait: timedelta
+    """So long the first of them waits for others."""
+    poll: timedelta
+    calls: tuple[GenerateCall, ...] = ()
+    number: int = 0
+    """How many batches there were before."""
+    seen: tuple[str, ...] = ()
+    """Digests of the calls that came last, so that one that comes twice is asked once."""
+
+
+class BatchCall(Frozen):
+    """A batch: the argument of the workflow `perdure.batch` and of its activities."""
+
+    batch: str
+    """Its name, which the provider keeps with it, so that it is found again after a crash."""
+    deployment: str
+    poll: timedelta
+    calls: tuple[GenerateCall, ...]
+    at_provider: str = ""
+    """The provider's id of it, once it has one."""
+
+
+class Submitted(Frozen):
+    """The provider's id of a batch, empty if there was nothing to send; ADOPTED if an earlier attempt had sent it."""
+
+    at_provider: str
+    adopted: bool = False
+
+
+class Polled(Frozen):
+    """Whether the provider has done with a batch, and its own word for it."""
+
+    ended: bool
+    status: str = ""
+
+
+class Fanned(Frozen):
+    """How many calls of a batch were answered, and how many go to a provider one by one."""
+
+    answered: int
+    stragglers: int
+
+
+class BatchAnswer(Frozen):
+    """What the signal `perdure.batch_answer` tells a run about its STEP. Without GENERATION it asks by itself: see WHY."""
+
+    first_execution_run_id: str
+    step: str
+    generation: Generation | None = None
+    why: str = ""
+    cost_nano_usd: int = 0
+    """What an answer that does not count has cost."""
+
+
+class RaiseCall(Frozen):
+    """The argument of the activity `perdure.raise_budget`: what BY has granted to a budget, once for STEP."""
+
+    step: StepRef
+    budget: str
+    subject: str = ""
+    since: str = ""
+    nano_usd: int = Field(gt=0)
+    by: str
+    why: str = ""
+
+
+class Raised(Frozen):
+    """What a budget allows from now on."""
+
+    budget: str
+    subject: str = ""
+    limit_nano_usd: int
 
 
 class Generation(Frozen):
@@ -92,3 +221,6 @@ class Generated(BaseModel, Generic[T]):
 
 def _unsure(confidence: float | None, ask_below: float | None) -> bool:
     return confidence is not None and ask_below is not None and confidence < ask_below
+
+
+BatchAnswer.model_rebuild()

@@ -13,11 +13,19 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from perdure.routing.breakers import QUOTA
+
 Verdict = Literal["again", "elsewhere", "never"]
 
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-_ELSEWHERE_CODES = {"insufficient_quota", "billing_hard_limit_reached", "context_length_exceeded"}
-_ELSEWHERE_STATUS = {402, 413}
+_NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error", "402"}
+_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "413"}
+_WITHHELD = {"content_policy_violation", "content_filter", "moderation_blocked", "ResponsibleAIPolicyViolation"}
+# Several providers say these in words only, which LiteLLM reads and turns into classes of its own.
+_CLASSES = {
+    "ContextWindowExceededError": "context_length_exceeded",
+    "ContentPolicyViolationError": "content_policy_violation",
+}
 
 # A call whose answer did not arrive may still be charged, except when no connection came about.
 _NOT_SENT = {
@@ -44,6 +52,23 @@ class ProviderFailure:
     ambiguous: bool = False
     """Whether the provider may have answered, and charged, without our knowing."""
     retry_after: timedelta | None = None
+    out_of_credit: bool = False
+
+    @property
+    def leave_alone(self) -> timedelta | None:
+        """How long the provider is not to be called by anybody, if it says so or needs a person first."""
+        return QUOTA if self.out_of_credit else self.retry_after
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it."""
+        if self.status in {401, 403}:
+            return "Check the variable that `api_key` names in models.toml, and what the key may do."
+        if self.status == 404:
+            return "Check `model` and `api_base` in models.toml."
+        if self.verdict == "elsewhere":
+            return "Add a deployment to the tier: another provider, or one with a larger `context`."
+        return "The same request would be refused again: check the deployment in models.toml and the inputs."
 
 
 def classify(error: BaseException, *, timeout: float) -> ProviderFailure:
@@ -51,10 +76,10 @@ def classify(error: BaseException, *, timeout: float) -> ProviderFailure:
     chain = list(_chain(error))
     # An HTTP answer is told by its response headers: LiteLLM puts status 500 or 408 on a lost connection as well.
     answered = any(getattr(one, "litellm_response_headers", None) is not None for one in chain)
+    names = {name.__name__ for one in chain for name in type(one).__mro__}
     status = next((status for one in chain if (status := _status(one)) is not None), None)
     if status is not None and (answered or not _is_connection(chain)):
-        return _by_status(status, _code(chain), _retry_after(chain), truncated=not answered and status == 500)
-    names = {name.__name__ for one in chain for name in type(one).__mro__}
+        return _by_status(status, _code(chain, names), _retry_after(chain), truncated=not answered and status == 500)
     if names & _NOT_SENT:
         return ProviderFailure("again", "could not be reached", "unreachable")
     if names & _TIMED_OUT:
@@ -71,11 +96,12 @@ def _by_status(status: int, code: str, retry_after: timedelta | None, *, truncat
         return ProviderFailure("again", "sent an answer that cannot be read", "unreadable", ambiguous=True)
     kind = f"{status} {code}" if code else str(status)
     verdict: Verdict = "never"
-    if code in _ELSEWHERE_CODES or status in _ELSEWHERE_STATUS:
+    out_of_credit = bool({code, str(status)} & _NO_CREDIT)
+    if out_of_credit or {code, str(status)} & (_TOO_LONG | _WITHHELD):
         verdict = "elsewhere"
     elif status in _AGAIN or status >= 500:
         verdict = "again"
-    return ProviderFailure(verdict, f"answered {kind}", kind, status, retry_after=retry_after)
+    return ProviderFailure(verdict, f"answered {kind}", kind, status, retry_after=retry_after, out_of_credit=out_of_credit)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -97,17 +123,24 @@ def _status(error: BaseException) -> int | None:
     return status if isinstance(status, int) and 400 <= status <= 599 else None
 
 
-def _code(chain: list[BaseException]) -> str:
+def _code(chain: list[BaseException], names: set[str]) -> str:
+    stated = _stated_code(chain)
+    known = _NO_CREDIT | _TOO_LONG | _WITHHELD
+    return stated if stated in known else next((code for name, code in _CLASSES.items() if name in names), stated)
+
+
+def _stated_code(chain: list[BaseException]) -> str:
+    codes: list[str] = []
     for one in chain:
         body = getattr(one, "body", None)
         inner = body.get("error", body) if isinstance(body, Mapping) else {}
-        for code in (
-            getattr(one, "code", None),
-            *(inner.get(key) for key in ("code", "type", "status") if isinstance(inner, Mapping)),
-        ):
-            if isinstance(code, str) and re.fullmatch(r"[A-Za-z][\w.-]{0,63}", code):
-                return code
-    return ""
+        stated = [getattr(one, "code", None)]
+        if isinstance(inner, Mapping):
+            stated += [inner.get(key) for key in ("code", "type", "status")]
+        codes += [code for code in stated if isinstance(code, str) and re.fullmatch(r"[A-Za-z][\w.-]{0,63}", code)]
+    # A body may say the kind of error before the error: `invalid_request_error`, then `context_length_exceeded`.
+    known = _NO_CREDIT | _TOO_LONG | _WITHHELD
+    return next((code for code in codes if code in known), codes[0] if codes else "")
 
 
 def _retry_after(chain: list[BaseException]) -> timedelta | None:

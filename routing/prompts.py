@@ -19,28 +19,25 @@ _FRAME = (
 )
 
 
-def render(instructions: str, inputs: Mapping[str, JsonValue], schema: Mapping[str, JsonValue]) -> Messages:
-    """Return the messages that put INPUTS to a model.
+def render(instructions: str, inputs: Mapping[str, JsonValue], schema: str) -> Messages:
+    """Return the messages that put INPUTS to a model. SCHEMA is the answer's, as canonical JSON; empty: there is none.
 
     The inputs stand inside JSON in the user message, so that nothing in them can pass for an instruction of ours.
     Equal inputs give equal messages (RFC 8785).
     """
-    system = (
-        f"{instructions.strip()}\n\n{_FRAME}{f', which fits this JSON schema: {_canonical(schema)}' if schema else '.'}"
-    )
-    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": _canonical(inputs)}]
+    system = f"{instructions.strip()}\n\n{_FRAME}{f', which fits this JSON schema: {schema}' if schema else '.'}"
+    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": canonical(inputs)}]
 
 
-def ask_again(messages: Messages, answer: str, problems: str) -> Messages:
-    """Return MESSAGES continued by the ANSWER that did not fit and the PROBLEMS with it."""
-    return [
-        *messages,
-        {"role": "assistant", "content": answer or "(empty)"},
-        {
-            "role": "user",
-            "content": f"That answer does not fit: {problems}. Answer again with one JSON object and nothing else.",
-        },
-    ]
+def ask_again(messages: Messages, problems: str) -> Messages:
+    """Return MESSAGES with the PROBLEMS of an earlier answer, which is not repeated: it is kept nowhere."""
+    again = f"An earlier answer to this did not fit: {problems}. Answer with one JSON object that fits, and nothing else."
+    return [*messages, {"role": "user", "content": again}]
+
+
+def size(messages: Messages) -> int:
+    """Return how many bytes MESSAGES have."""
+    return sum(len(message["content"].encode()) for message in messages)
 
 
 def most_tokens(text: str) -> int:
@@ -48,7 +45,8 @@ def most_tokens(text: str) -> int:
     return -(-len(text.encode()) // 3)
 
 
-def _canonical(value: Mapping[str, JsonValue]) -> str:
+def canonical(value: Mapping[str, JsonValue]) -> str:
+    """Return VALUE as canonical JSON (RFC 8785). Raises `InvalidInput` if JSON cannot carry it faithfully."""
     try:
         return rfc8785.dumps(dict(value)).decode()
     except (ValueError, UnicodeEncodeError) as error:

@@ -21,6 +21,9 @@ from perdure.routing.prompts import Messages
 # Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
 _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_OFFLINE_MODE": "true", "LITELLM_MODE": "PRODUCTION"}
 
+_TOOL = "answer"
+"""What the tool is called that an answer comes through where a deployment has tools and no schemas."""
+
 _loading = threading.Lock()
 _loaded: tuple[LiteLlm, ExamplesProvider] | None = None
 
@@ -41,9 +44,11 @@ class Reply:
     model: str
     """The model that answered, as the provider calls it."""
     finish: str
-    """`stop`, `length`, `content_filter`..."""
+    """`stop`, `length`, `content_filter`, `refusal`..."""
     tokens: tuple[int, int] | None
     """Prompt and completion tokens; None if the provider did not count them."""
+    cached_tokens: int = 0
+    """How many of the prompt's tokens the provider had cached."""
     confidence: float | None = None
 
 
@@ -66,9 +71,16 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
 
 
 async def complete(
-    deployment: Deployment, messages: Messages, form: Form, *, key: str | None = None, local: LocalModel | None = None
+    deployment: Deployment,
+    messages: Messages,
+    form: Form,
+    *,
+    timeout: float,
+    temperature: float = 0,
+    key: str | None = None,
+    local: LocalModel | None = None,
 ) -> Reply:
-    """Call DEPLOYMENT once with MESSAGES for an answer of FORM. Raises `ProviderFailed`.
+    """Call DEPLOYMENT once with MESSAGES for an answer of FORM, within TIMEOUT seconds. Raises `ProviderFailed`.
 
     KEY is what `key_of` returned. LOCAL are the learned examples; a local deployment needs them.
     """
@@ -78,15 +90,15 @@ async def complete(
         arguments["api_base"] = deployment.api_base
     try:
         # LiteLLM's time-out is for each read; a provider that trickles would hold on for ever.
-        async with asyncio.timeout(deployment.timeout):
+        async with asyncio.timeout(timeout):
             response = await litellm.acompletion(
                 model=deployment.model,
                 messages=messages,
-                response_format=_response_format(deployment, form),
-                temperature=0,
+                **structure(deployment, form),
+                temperature=temperature,
                 max_tokens=deployment.max_tokens,
                 drop_params=True,
-                timeout=deployment.timeout,
+                timeout=timeout,
                 # Temporal owns retries, so every attempt is in the history.
                 num_retries=0,
                 max_retries=0,
@@ -94,7 +106,7 @@ async def complete(
             )
         return _reply(cast(Completion, response))
     except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
-        failure = classify(error, timeout=deployment.timeout)
+        failure = classify(error, timeout=timeout)
     # Not inside the except block: the original error may hold the prompt, and would go along as the context.
     raise ProviderFailed(failure)
 
@@ -106,13 +118,27 @@ def _reply(response: Completion) -> Reply:
     usage = getattr(response, "usage", None)
     tokens = (int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)) if usage else (0, 0)
     stated = (getattr(choice.message, "provider_specific_fields", None) or {}).get("confidence")
+    called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
     return Reply(
-        text=choice.message.content or "",
+        # Several calls are several answers, which reading the text refuses.
+        text="\n".join(called) or choice.message.content or "",
         model=response.model or "",
-        finish=choice.finish_reason or "",
+        finish="refusal" if _refusal(choice.message) and not called else choice.finish_reason or "",
         tokens=tokens if any(tokens) else None,
+        cached_tokens=_cached(usage),
         confidence=as_confidence(stated),
     )
+
+
+def _refusal(message: object) -> object:
+    """Return what a model wrote instead of an answer, where the provider tells the two apart."""
+    fields = getattr(message, "provider_specific_fields", None) or {}
+    return getattr(message, "refusal", None) or fields.get("refusal")
+
+
+def _cached(usage: object) -> int:
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+    return cached if isinstance(cached, int) else 0
 
 
 def as_confidence(value: object) -> float | None:
@@ -135,10 +161,18 @@ def key_of(deployment: Deployment) -> str | None:
     return key
 
 
-def _response_format(deployment: Deployment, form: Form) -> dict[str, object] | None:
+def structure(deployment: Deployment, form: Form) -> dict[str, object]:
+    """Return what the provider is told of the answer's form, as far as DEPLOYMENT understands it."""
     if deployment.structured == "none":
-        return None
+        return {}
+    if deployment.structured == "tool" and form.schema:
+        tool = {"name": _TOOL, "description": "Give the answer.", "parameters": form.schema}
+        return {
+            "tools": [{"type": "function", "function": tool}],
+            "tool_choice": {"type": "function", "function": {"name": _TOOL}},
+        }
     if deployment.structured == "json" or not form.schema:
-        return {"type": "json_object"}
+        return {"response_format": {"type": "json_object"}}
     # Not strict: that allows only part of JSON schema. The answer is validated here in any case.
-    return {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema, "strict": False}}
+    schema = {"name": form.name, "schema": form.schema, "strict": False}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}

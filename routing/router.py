@@ -1,4 +1,4 @@
-"""Which model answers a task: one attempt, one deployment, and an answer that fits or an error."""
+"""Which model answers a task: one attempt, one deployment, one provider call, and an answer that fits or an error."""
 
 from __future__ import annotations
 
@@ -9,29 +9,55 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from perdure.errors import InvalidAnswer, InvalidInput, ModelRefused, ModelUnavailable, NoRoute, PerdureError
+from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import digest
 from perdure.routing import provider
-from perdure.routing.answers import Answer, Form, Misfit
-from perdure.routing.calls import ModelCall, Outcome
-from perdure.routing.config import Deployment, Routes, Task
-from perdure.routing.contracts import GenerateCall, Generation, ModelRecord, Usage
+from perdure.routing.answers import Form
+from perdure.routing.breakers import Breakers
+from perdure.routing.budgets import Denial, known, lift, purses
+from perdure.routing.cache import Asked, Flights, Kept, Question
+from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
+from perdure.routing.checks import checks_of
+from perdure.routing.config import Routes, Task
+from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
+from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
+from perdure.routing.inputs import check_inputs, refuse_secrets
+from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, most_tokens, render
-from perdure.routing.provider import ProviderFailed, Reply, as_confidence
-from perdure.storage import Database
+from perdure.routing.prompts import Messages, ask_again, render, size
+from perdure.routing.provider import ProviderFailed, Reply
+from perdure.routing.spans import ended, span_of
+from perdure.routing.together import Together
+from perdure.storage import Database, now
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a call asks: the prompt, the form of the answer, and who may be asked."""
+
+    task: Task
+    form: Form
+    messages: Messages
+    ladder: Ladder
 
 
 class Router:
     """Answers tasks by ROUTES and records every provider call in DATABASE.
 
-    EMBEDDER serves local deployments. The vectors of their examples are kept in the folder CACHE, if given.
+    Raises `InvalidSettings` if a task's validators cannot be imported.
+
+    EMBEDDER serves local deployments. The vectors of their examples are kept in the folder CACHE, if given. One router is
+    to serve all that a worker does: its circuit breakers learn from every run.
     """
 
     def __init__(self, database: Database, routes: Routes, embedder: Embedder, *, cache: Path | None = None) -> None:
         self.routes = routes
+        self.breakers = Breakers()
         self._database = database
+        self._together = Together(database)
+        self._flights = Flights()
+        self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -48,7 +74,7 @@ class Router:
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
-                if any(deployment.local for deployment in self.routes.serving(task)):
+                if any(deployment.local for tier in task.tiers for deployment in self.routes.serving(task, tier)):
                     learned[task.name] = await LocalModel.learn(task, self._embedder, cache=self._cache)
                     examples.add(learned[task.name])
             self._local = learned
@@ -56,197 +82,157 @@ class Router:
     async def generate(self, call: GenerateCall, *, attempt: int, output: type[BaseModel] | None) -> Generation:
         """Return an answer to CALL that fits OUTPUT, or the JSON schema of CALL if OUTPUT is None.
 
-        ATTEMPT, counted from 1, chooses the deployment: the n-th of the tier, and the last one from there on. An answer
-        that does not fit is asked for once more, at the same deployment.
+        It makes one provider call. Where that goes depends on ATTEMPT, counted from 1, on what is recorded of the attempts
+        before it, and on the circuit breakers.
 
-        Raises `NoRoute`, `ModelUnavailable` (try again, after its `retry_after`), `ModelRefused`, `InvalidAnswer`,
-        `InvalidInput`, `InvalidSettings`.
+        Raises `NoRoute`, `ModelRefused`, `InvalidAnswer`, `BudgetSpent`, `InvalidInput`, `InvalidSettings`; and where the
+        next attempt may do better, after `retry_after` if that is set, `ModelUnavailable`, `AskAgain`, `BudgetReserved`.
         """
-        task = self.routes.task(call.task)
-        form = Form(output, call.output.json_schema)
-        messages = render(task.instructions, call.inputs, form.schema)
-        exchange = self._choose(call, task, messages, form, attempt)
-        if self._local is None:
-            await self.warm_up()
-        turn = await self._turn(exchange, messages, 1)
-        calls = [turn]
-        # The local deployment says the same to the same question.
-        if turn.answer is None and not exchange.deployment.local:
-            turn = await self._turn(exchange, ask_again(messages, turn.reply.text, turn.problems), 2)
-            calls.append(turn)
-        if turn.answer is None:
-            raise InvalidAnswer(
-                f"the answer of {exchange.where} does not fit {call.output.name}"
-                f"{', also when asked again' if len(calls) > 1 else ''}: {turn.problems}. "
-                "Make the instructions plainer, the output simpler, or give the task a larger tier."
-            )
-        return Generation(
-            value=turn.answer.value,
-            confidence=_confidence(turn),
-            ask_below=task.ask_below,
-            record=ModelRecord(
-                call_id=turn.call_id,
-                task=task.name,
-                tier=task.tier,
-                deployment=exchange.deployment.name,
-                model=turn.reply.model or exchange.deployment.model,
-                usage=Usage(
-                    prompt_tokens=sum(one.usage.prompt_tokens for one in calls),
-                    completion_tokens=sum(one.usage.completion_tokens for one in calls),
-                    cost_nano_usd=sum(one.usage.cost_nano_usd for one in calls),
-                ),
-                attempt=attempt,
-                provider_calls=len(calls),
-                repaired=turn.answer.repaired,
-                prompt_digest=turn.prompt_digest,
-                answer_digest=turn.answer.digest,
-                milliseconds=sum(one.milliseconds for one in calls),
-                switched=exchange.switched,
-            ),
-        )
-
-    def _choose(self, call: GenerateCall, task: Task, messages: Messages, form: Form, attempt: int) -> _Exchange:
         if attempt < 1:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
-        serving = self.routes.serving(task)
-        # Only what is sure not to fit is left out: a token has 16 bytes at most, in practice.
-        fitting = [one for one in serving if one.local or _size(messages) / 16 + one.max_tokens <= one.context]
-        if not serving:
-            raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
-        if not fitting:
+        asked = self.question(call, output)
+        earlier: tuple[Attempt, ...] = ()
+        before = Usage()
+        if attempt > 1:
+            earlier, before = await earlier_attempts(self._database, call.step, attempt)
+        choice = asked.ladder.choose(earlier, attempt)
+        if choice is None:
             raise ModelRefused(
-                f"the inputs of task {task.name!r} are longer than the context of every deployment of tier {task.tier!r}. "
-                "Send less, or add a deployment with a larger `context`."
+                f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
+                "`perdure show` lists the attempts."
             )
-        at = min(attempt, len(fitting)) - 1
-        switched = "" if fitting[at] is serving[0] else f"attempt {attempt}, after {serving[0].name}"
-        if fitting[at] is not serving[0] and fitting[0] is not serving[0]:
-            switched = f"attempt {attempt}; the inputs are too long for {serving[0].name}"
-        return _Exchange(call, task, form, fitting[at], attempt, switched, tuple(fitting[at + 1 :]))
+        choice = replace(choice, deployment=choice.deployment.priced(now()))
+        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
+        if self._local is None:
+            await self.warm_up()
+        return await self._ask(exchange, asked.messages)
 
-    async def _turn(self, exchange: _Exchange, messages: Messages, ordinal: int) -> _Turn:
-        """Make one provider call and record it. Raises what its failure means."""
-        deployment = exchange.deployment
-        prompt_digest = digest([[message["role"], message["content"]] for message in messages])
-        call = ModelCall(self._database, exchange.call, deployment, exchange.attempt, ordinal, prompt_digest)
+    def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
+        """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
+        task = self.routes.task(call.task)
+        checks = self._checks[task.name]
+
+        def problems(answer: object) -> list[str]:
+            return [said for check in checks if (said := check.problem(answer, call.inputs))]
+
+        form = Form(output, call.output.json_schema, problems=problems)
+        check_inputs(task, call.inputs)
+        messages = render(task.instructions, call.inputs, form.text)
+        refuse_secrets(task.name, messages)
+        return Asking(task, form, messages, self._ladder(task, messages))
+
+    def _ladder(self, task: Task, question: Messages) -> Ladder:
+        serving = [self.routes.serving(task, tier) for tier in task.tiers]
+        if not any(serving):
+            raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
+        # Only what is sure not to fit is left out: a token has 16 bytes at most, in practice.
+        length = size(question) / 16
+        fitting = [[one for one in rung if one.local or length + one.max_tokens <= one.context] for rung in serving]
+        if not any(fitting):
+            raise ModelRefused(
+                f"the inputs of task {task.name!r} are longer than the context of every deployment of "
+                f"{' and '.join(f'tier {tier!r}' for tier in task.tiers)}. Send less, or add a deployment with a larger "
+                "`context`."
+            )
+        first = next(one for rung in serving for one in rung)
+        skipped = "" if any(first in rung for rung in fitting) else f"the inputs are too long for {first.name}"
+        return Ladder(fitting, self.breakers, first=first, skipped=skipped, slow_after=task.slow_after)
+
+    async def _ask(self, exchange: Exchange, question: Messages) -> Generation:
+        """Make the one provider call of EXCHANGE and record it. Raises what its failure means."""
+        choice = exchange.choice
+        deployment = choice.deployment
+        messages = ask_again(question, choice.problems) if choice.problems else question
+        most = exchange.most_cost(messages)
+        asked = digest([[message["role"], message["content"]] for message in question])
+        call = ModelCall(
+            exchange.call,
+            deployment,
+            exchange.attempt,
+            prompt_digest=asked if messages is question else digest([[m["role"], m["content"]] for m in messages]),
+            switched=choice.switched,
+            prompt_version=exchange.task.prompt_version,
+            reserved_nano_usd=most,
+            purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+        )
+        call.question = Question.of(
+            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+        )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
-        await call.send()
         try:
-            reply = await provider.complete(deployment, messages, exchange.form, key=key, local=local)
+            async with self._flights.of(call.question):
+                found = await self._begin(call)
+                if isinstance(found, Kept):
+                    return exchange.kept(call, found)
+                if found is not None:
+                    raise found.error(exchange.earlier)
+                self.breakers.take(deployment.name)
+                return await self._make(exchange, call, messages, key=key, local=local)
         except asyncio.CancelledError:
-            await call.settle("cancelled", error="cancelled")
+            await self._settle(call, Settled("cancelled", error="cancelled"))
             raise
-        except ProviderFailed as error:
-            failure = error.failure
-        else:
-            return await self._read(exchange, call, reply, messages)
-        await call.settle(_outcome(failure), error=failure.kind, status=failure.status)
-        raise exchange.failed(failure)
 
-    async def _read(self, exchange: _Exchange, call: ModelCall, reply: Reply, messages: Messages) -> _Turn:
-        usage, estimated = _usage(exchange.deployment, reply, messages)
-        turn = _Turn(call.call_id, reply, usage, call.prompt_digest)
-        outcome: Outcome = "answered"
-        try:
-            if reply.finish == "length":
-                raise Misfit(f"the answer is cut off after {exchange.deployment.max_tokens} tokens")
-            turn = replace(turn, answer=exchange.form.read(reply.text))
-        except Misfit as misfit:
-            turn = replace(turn, problems=misfit.problems)
-            outcome = "refused" if reply.finish == "content_filter" else "invalid"
-        took = await call.settle(
-            outcome,
-            error=turn.problems[:500],
-            model_version=reply.model,
-            usage=usage,
-            estimated=estimated,
-            answer_digest=turn.answer.digest if turn.answer else "",
+    async def _begin(self, call: ModelCall) -> Kept | Denial | None:
+        """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
+        wait = 0.02
+        while True:
+            found = await self._together.do(call.send, exclusive=call.exclusive)
+            if not isinstance(found, Asked):
+                return found
+            # Another process asks the same. Its answer is a row, which nobody announces.
+            await asyncio.sleep(min(wait, max((found.until - now()).total_seconds(), 0.001)))
+            wait = min(wait * 1.5, 0.5)
+
+    async def _make(
+        self, exchange: Exchange, call: ModelCall, messages: Messages, *, key: str | None, local: LocalModel | None
+    ) -> Generation:
+        """Make CALL and record how it ended. Raises what its failure means."""
+        with span_of(call, messages, temperature=exchange.task.temperature) as span:
+            try:
+                reply = await self._reply(exchange, exchange.choice, messages, key=key, local=local)
+            except ProviderFailed as error:
+                failure = error.failure
+            else:
+                settled, answer = exchange.read(reply, messages)
+                self.breakers.served(call.deployment.name)
+                await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
+                ended(span, call, settled, reply)
+                return exchange.ended(call, settled, answer, reply)
+            settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
+            self._note(call.deployment.name, failure)
+            await self._settle(call, settled)
+            ended(span, call, settled)
+            raise exchange.failed(call, settled, failure)
+
+    async def _reply(
+        self, exchange: Exchange, choice: Choice, messages: Messages, *, key: str | None, local: LocalModel | None
+    ) -> Reply:
+        return await provider.complete(
+            choice.deployment,
+            messages,
+            exchange.form,
+            timeout=choice.timeout,
+            temperature=exchange.task.temperature,
+            key=key,
+            local=local,
         )
-        if outcome == "refused":
-            raise ModelRefused(
-                f"{exchange.where} withheld its answer by its content filter. A person has to look at the inputs."
-            )
-        return replace(turn, milliseconds=took)
 
+    async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
+        await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
 
-@dataclass(frozen=True)
-class _Exchange:
-    """One attempt: what is asked, and of whom."""
+    async def raise_budget(self, call: RaiseCall) -> Raised:
+        """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
+        limit = known(self.routes, call.budget).limit
+        return await self._together.do(lambda connection: lift(connection, call, limit), exclusive=True)
 
-    call: GenerateCall
-    task: Task
-    form: Form
-    deployment: Deployment
-    attempt: int
-    switched: str
-    later: tuple[Deployment, ...]
-    """The deployments of later attempts."""
-
-    @property
-    def where(self) -> str:
-        return f"deployment {self.deployment.name!r} ({self.deployment.model}) for task {self.task.name!r}"
-
-    def failed(self, failure: ProviderFailure) -> PerdureError:
-        """Return the error that FAILURE means for the caller."""
-        if failure.verdict == "again":
-            return ModelUnavailable(
-                f"{self.where} {failure.what}. It is tried again{self._at()}.", retry_after=failure.retry_after
-            )
-        if failure.verdict == "elsewhere" and self.later:
-            return ModelUnavailable(f"{self.where} {failure.what}. The next attempt goes{self._at()}.")
-        return ModelRefused(f"{self.where} {failure.what}. {_remedy(failure)}")
-
-    def _at(self) -> str:
-        return f" to deployment {self.later[0].name!r}" if self.later else ""
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """One provider call and what came of it."""
-
-    call_id: str
-    reply: Reply
-    usage: Usage
-    prompt_digest: str
-    answer: Answer | None = None
-    problems: str = ""
-    milliseconds: int = 0
-
-
-def _size(messages: Messages) -> int:
-    return sum(len(message["content"].encode()) for message in messages)
-
-
-def _usage(deployment: Deployment, reply: Reply, messages: Messages) -> tuple[Usage, bool]:
-    """Return what REPLY took, and whether that is our estimate."""
-    estimated = reply.tokens is None and not deployment.local
-    prompt, completion = reply.tokens or (0, 0)
-    if estimated:
-        prompt, completion = sum(most_tokens(message["content"]) for message in messages), most_tokens(reply.text)
-    return Usage(
-        prompt_tokens=prompt, completion_tokens=completion, cost_nano_usd=deployment.cost(prompt, completion)
-    ), estimated
-
-
-def _confidence(turn: _Turn) -> float | None:
-    if turn.reply.confidence is not None:
-        return turn.reply.confidence
-    value = turn.answer.value if turn.answer else None
-    return as_confidence(value.get("confidence")) if isinstance(value, dict) else None
+    def _note(self, deployment: str, failure: ProviderFailure) -> None:
+        """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
+        if failure.verdict == "again" or failure.out_of_credit:
+            self.breakers.failed(deployment, failure.kind, at_least=failure.leave_alone)
 
 
 def _outcome(failure: ProviderFailure) -> Outcome:
     if failure.ambiguous:
         return "ambiguous"
     return "unavailable" if failure.verdict == "again" else "refused"
-
-
-def _remedy(failure: ProviderFailure) -> str:
-    if failure.status in {401, 403}:
-        return "Check the variable that `api_key` names in models.toml, and what the key may do."
-    if failure.status == 404:
-        return "Check `model` and `api_base` in models.toml."
-    if failure.verdict == "elsewhere":
-        return "Add a deployment to the tier: another provider, or one with a larger `context`."
-    return "The same request would be refused again: check the deployment in models.toml and the inputs."

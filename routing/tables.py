@@ -1,4 +1,4 @@
-"""What the database holds about model calls: one row a provider call, no prompt and no answer."""
+"""What the database holds about models: the calls, without prompt or answer, what budgets have left, and kept answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from perdure.storage import UtcDateTime
+
+
+def _text() -> str:
+    column: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    return column
+
+
+def _number() -> int:
+    column: int = Field(default=0, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": "0"})
+    return column
 
 
 class ModelCallRow(SQLModel, table=True):
@@ -27,7 +37,7 @@ class ModelCallRow(SQLModel, table=True):
     step: str
     attempt: int
     ordinal: int
-    """1, or 2 for the call that asked for an invalid answer again."""
+    """1. Calls from before 0.2 that asked for an invalid answer again, in the same attempt, have 2."""
     task: str
     tier: str
     deployment: str
@@ -36,7 +46,10 @@ class ModelCallRow(SQLModel, table=True):
     model_version: str
     """The model that answered, as the provider calls it; empty until then."""
     outcome: str
-    """sent, answered, invalid, refused, unavailable, ambiguous (may have been charged) or cancelled."""
+    """sent, answered, invalid, unsure, refused, unavailable, ambiguous (may have been charged), cancelled.
+
+    Cached and denied, by a budget, were no calls.
+    """
     error: str
     """What failed: `429`, `time-out`...; empty if nothing did."""
     status: int | None = None
@@ -50,3 +63,89 @@ class ModelCallRow(SQLModel, table=True):
     sent_at: datetime = Field(sa_type=UtcDateTime)
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     milliseconds: int = 0
+    tenant: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
+    agent: str = _text()
+    workflow_type: str = _text()
+    switched: str = _text()
+    """Why it did not go to the first deployment of the tier; empty if it did."""
+    repairs: str = _text()
+    """What had to be mended before the answer could be read."""
+    lane: str = _text()
+    arm: str = _text()
+    """Which side of a comparison of models or prompts it was on."""
+    prompt_version: str = _text()
+    reserved_nano_usd: int = _number()
+    """The most that it could cost: held back before it, and what may have been charged if nobody saw the answer."""
+    saved_nano_usd: int = _number()
+    """What it would have cost besides, had it not come out of the cache or gone in a batch."""
+    cached_tokens: int = _number()
+    """How many of the prompt's tokens the provider had cached."""
+
+
+class BudgetRow(SQLModel, table=True):
+    """What a budget holds back and has spent, for one subject, such as a run, and one day or month."""
+
+    __tablename__ = "model_budget"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    budget: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    """The run, workflow type, agent, tenant or task; empty for all of them together."""
+    since: str = Field(primary_key=True)
+    """The day or month in UTC; empty for ever."""
+    reserved_nano_usd: int = Field(sa_type=sa.BigInteger)
+    spent_nano_usd: int = Field(sa_type=sa.BigInteger)
+    """With what calls may have cost whose answer nobody saw."""
+    raised_nano_usd: int = Field(sa_type=sa.BigInteger)
+    """By how much people have raised what the file allows."""
+
+
+class BudgetRaiseRow(SQLModel, table=True):
+    """Who raised a budget, once for each step that asked or each command."""
+
+    __tablename__ = "model_budget_raise"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: str = Field(primary_key=True)
+    budget: str
+    subject: str
+    since: str
+    nano_usd: int = Field(sa_type=sa.BigInteger)
+    by: str
+    """Nobody has verified the name yet."""
+    why: str
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AnswerRow(SQLModel, table=True):
+    """An answer that is kept for a time, for tasks with `cache`, or a question that is being asked."""
+
+    __tablename__ = "model_answer"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (sa.Index("ix_model_answer_expires_at", "expires_at"),)
+
+    key: str = Field(primary_key=True)
+    """The digest of all that the answer depends on, the tenant among it."""
+    tenant: str
+    task: str
+    model: str
+    model_version: str
+    value: str | None = Field(default=None, sa_type=sa.Text)
+    """The answer as JSON; None while it is asked for."""
+    answer_digest: str
+    confidence: float | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nano_usd: int = Field(sa_type=sa.BigInteger)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    holder: str
+    """The call that asks, or has asked."""
+    held_until: datetime = Field(sa_type=UtcDateTime)
+    """When it will have failed, if it has not said anything before."""
+
+
+class ModelVersionRow(SQLModel, table=True):
+    """Which version of a model answered last, as the provider calls it."""
+
+    __tablename__ = "model_version"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    model: str = Field(primary_key=True)
+    version: str
+    seen_at: datetime = Field(sa_type=UtcDateTime)

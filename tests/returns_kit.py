@@ -246,9 +246,9 @@ async def open_request(handle: Handle) -> ApprovalRequest:
     raise AssertionError(f"{handle.id} asked nobody: {ended.result()}")
 
 
-async def decide(handle: Handle, request: ApprovalRequest, verdict: Verdict) -> Decision:
+async def decide(
+    handle: Handle, request: ApprovalRequest, verdict: Verdict, *, comment: str = "I know the customer"
+) -> Decision:
     """Decide REQUEST as mara."""
-    call = DecisionCall(
-        approval=request.approval, digest=request.digest, verdict=verdict, by="mara", comment="I know the customer"
-    )
+    call = DecisionCall(approval=request.approval, digest=request.digest, verdict=verdict, by="mara", comment=comment)
     return Decision.model_validate(await handle.execute_update(DECIDE, call, result_type=Decision))

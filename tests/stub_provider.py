@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,13 @@ class Answers:
     text: str
     finish: str = "stop"
     tokens: tuple[int, int] | None = (100, 10)
+    model: str = "stub-2026-11-01"
+    refusal: str | None = None
+    """What the model says instead of an answer."""
+    tools: tuple[str, ...] = ()
+    """The arguments of the tool calls that it answers by."""
+    cached: int = 0
+    """How many of the prompt's tokens it says it had cached."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,14 @@ class Stub:
     messages: list[list[dict[str, str]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
+    batch_faults: deque[Behaviour] = field(default_factory=deque)
+    """What happens to the next requests for a batch, before they are served."""
+    batches_end: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether batches have ended when they are asked about."""
+    choose: Callable[[str], Behaviour] | None = None
+    """What to do for a request to this model; None: what was planned."""
     _planned: deque[Behaviour] = field(default_factory=deque)
     _last: Behaviour = field(default_factory=lambda: Answers("{}"))
 
@@ -70,6 +85,73 @@ class Stub:
         self._planned.extend(behaviours)
         self._last = behaviours[-1]
 
+    def _behaviour(self, model: str) -> Behaviour:
+        if self.choose:
+            return self.choose(model)
+        return self._planned.popleft() if self._planned else self._last
+
+    def _answer_about_batches(
+        self, writer: asyncio.StreamWriter, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        """Serve OpenAI's files and batches."""
+        where = path.split("/")
+        if path == "files" and method == "POST":
+            boundary = headers["content-type"].partition("boundary=")[2].encode()
+            part = next(part for part in body.split(b"--" + boundary) if b"filename=" in part)
+            id = f"file-{len(self.files)}"
+            self.files[id] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+            _send(
+                writer, 200, {"id": id, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch"}
+            )
+        elif where[0] == "files":
+            _send_bytes(writer, 200, self.files[where[1]])
+        elif path == "batches" and method == "POST":
+            if self.batch_faults:
+                self._fail(writer, self.batch_faults.popleft(), json.loads(body))
+                return
+            _send(writer, 200, self._new_batch(json.loads(body)))
+        elif path == "batches":
+            _send(writer, 200, {"object": "list", "data": list(self.batches.values()), "has_more": False})
+        else:
+            if self.batches_end.is_set():
+                self._end_batch(self.batches[where[1]])
+            _send(writer, 200, self.batches[where[1]])
+
+    def _fail(self, writer: asyncio.StreamWriter, fault: Behaviour, request: dict[str, JsonValue]) -> None:
+        if isinstance(fault, Fails):
+            _send(writer, fault.status, {"error": {"message": "no", "type": "stub_error", "code": fault.code}})
+        else:  # it is taken, and the answer gets lost
+            self._new_batch(request)
+
+    def _new_batch(self, request: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        id = f"batch-{len(self.batches)}"
+        self.batches[id] = {
+            "id": id,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "created_at": 1,
+            "input_file_id": request["input_file_id"],
+            "metadata": request["metadata"],
+            "status": "in_progress",
+        }
+        self.arrived.set()
+        return self.batches[id]
+
+    def _end_batch(self, batch: dict[str, JsonValue]) -> None:
+        if batch["status"] != "in_progress":
+            return
+        lines = []
+        for line in self.files[str(batch["input_file_id"])].decode().splitlines():
+            request = json.loads(line)
+            behaviour = self._behaviour(request["body"]["model"])
+            if isinstance(behaviour, Answers):
+                response = {"status_code": 200, "body": _completion(behaviour)}
+                lines.append(json.dumps({"custom_id": request["custom_id"], "response": response}))
+        output = f"file-{len(self.files)}"
+        self.files[output] = "\n".join(lines).encode()
+        batch |= {"status": "completed", "output_file_id": output}
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._serve(reader, writer)
@@ -79,15 +161,22 @@ class Stub:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
-        request = json.loads(await reader.readexactly(int(headers["content-length"])))
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        pairs = (line.split(": ", 1) for line in lines if ": " in line)
+        headers = {name.lower(): value for name, value in pairs}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        method, path, _ = first.split(" ", 2)
+        if "/chat/completions" not in path:
+            self._answer_about_batches(writer, method, path.partition("?")[0].removeprefix("/v1/"), headers, body)
+            await writer.drain()
+            return
+        request = json.loads(body)
         self.received.append(json.dumps(request))
         self.models.append(request["model"])
         self.messages.append(request["messages"])
-        self.keys.append(headers.get("authorization", "").removeprefix("bearer "))
+        self.keys.append(headers.get("authorization", "").removeprefix("Bearer "))
         self.arrived.set()
-        behaviour = self._planned.popleft() if self._planned else self._last
+        behaviour = self._behaviour(request["model"])
         if isinstance(behaviour, Answers):
             _send(writer, 200, _completion(behaviour))
         elif isinstance(behaviour, Fails):
@@ -118,22 +207,38 @@ async def stub_provider() -> AsyncIterator[Stub]:
 
 
 def _completion(answer: Answers) -> JsonValue:
-    message: JsonValue = {"role": "assistant", "content": answer.text}
+    message: dict[str, JsonValue] = {"role": "assistant", "content": answer.text}
+    if answer.refusal is not None:
+        message |= {"content": None, "refusal": answer.refusal}
+    if answer.tools:
+        calls: list[JsonValue] = [{"name": "answer", "arguments": each} for each in answer.tools]
+        message |= {
+            "content": None,
+            "tool_calls": [{"id": f"call-{n}", "type": "function", "function": call} for n, call in enumerate(calls)],
+        }
     completion: dict[str, JsonValue] = {
         "id": "stub",
         "object": "chat.completion",
         "created": 1,
-        "model": "stub-2026-11-01",
+        "model": answer.model,
         "choices": [{"index": 0, "finish_reason": answer.finish, "message": message}],
     }
     if answer.tokens is not None:
         prompt, written = answer.tokens
-        completion["usage"] = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        completion["usage"] = {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": answer.cached},
+        }
     return completion
 
 
 def _send(writer: asyncio.StreamWriter, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
-    body = json.dumps(content).encode()
+    _send_bytes(writer, status, json.dumps(content).encode(), headers)
+
+
+def _send_bytes(writer: asyncio.StreamWriter, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
     lines = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     writer.write(f"HTTP/1.1 {status} STUB\r\n{head}\r\n".encode() + body)

@@ -13,10 +13,11 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from perdure.connectors.contracts import Action
-from perdure.errors import InvalidInput, PerdureError
+from perdure.errors import InvalidInput, ModelError, PerdureError
 from perdure.memory.contracts import Recall, Scope
 from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
 from perdure.routing.contracts import Generation, OutputRef
+from perdure.workflows.budgets import paid
 from perdure.workflows.conversation_model import (
     SUMMARY,
     TOKENS,
@@ -188,6 +189,8 @@ async def converse(
     inputs: Mapping[str, Value],
     conversation: Conversation | None,
     context: Context | None,
+    tenant: str,
+    agent: str,
     name: str,
     summary: str,
     timeout: timedelta,
@@ -197,11 +200,10 @@ async def converse(
     if clash := [each for each in RESERVED if each in inputs]:
         raise InvalidInput(f"input {clash[0]!r} of {name}: the context fills it, so give it another name")
     run = current_run()
-    step = run.step(name)
     talk = conversation._open if conversation else OpenConversation(ConversationRef(name=name))  # noqa: SLF001  same module
     async with talk.turn:
         if talk.full:
-            await _summarise(run, talk, context)
+            await _summarise(run, talk, context, tenant, agent)
         new, of = tuple(talk.new), talk.unsaid if conversation else ()
         call = ConverseCall(
             first_run=_later(run),
@@ -216,10 +218,17 @@ async def converse(
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
             summary=context.summary,
+            tenant=tenant,
+            agent=agent,
         )
-        turn = await execute(
-            "perdure.converse", call, Turn, id=step.name, summary=summary, timeout=timeout, retries=MODEL_RETRIES
-        )
+
+        async def ask() -> Turn:
+            step = run.step(name)
+            return await execute(
+                "perdure.converse", call, Turn, id=step.name, summary=summary, timeout=timeout, retries=MODEL_RETRIES
+            )
+
+        turn = await paid(ask)
         if conversation is not None and call.conversation is not None:
             conversation._stored(turn.head, call, call.conversation.begun)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
@@ -228,12 +237,18 @@ async def converse(
     return Generation(value=turn.value, confidence=turn.confidence, ask_below=turn.ask_below, record=record)
 
 
-async def _summarise(run: Run, talk: OpenConversation, context: Context) -> None:
+async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant: str, agent: str) -> None:
     """Have the oldest messages summed up. If that fails the conversation goes on, and they are left out."""
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=_later(run), plan=run.plan, conversation=talk.ref, task=context.summary, tokens=context.tokens
+        first_run=_later(run),
+        plan=run.plan,
+        conversation=talk.ref,
+        task=context.summary,
+        tokens=context.tokens,
+        tenant=tenant,
+        agent=agent,
     )
     try:
         summed = await execute(
@@ -248,6 +263,8 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context) -> None
     except (ActivityError, PerdureError) as error:
         if is_cancelled_exception(error):
             raise
+        if isinstance(error, ModelError):
+            run.spend(error.spent_nano_usd)
         workflow.logger.warning("conversation not summed up", extra={"conversation": talk.ref.name, "why": str(error)})
         return
     talk.ref = talk.ref.model_copy(update={"summary": summed.summary})

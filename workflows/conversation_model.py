@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from perdure.lineage import digest
 from perdure.memory.contracts import Scope
 from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed, RecordsRef
-from perdure.routing.contracts import ModelRecord, Tier, Usage
+from perdure.routing.contracts import Attempt, ModelRecord, Tier, Usage
 
 TOKENS = 4000
 SUMMARY = "summarise"
@@ -43,6 +43,8 @@ class ConverseCall(Says):
     tokens: int = TOKENS
     records: tuple[RecordsRef, ...] = ()
     summary: str = SUMMARY
+    tenant: str = "default"
+    agent: str = ""
 
 
 class TurnRecord(Compact):
@@ -59,7 +61,15 @@ class TurnRecord(Compact):
     attempt: int = 1
     provider_calls: int = 1
     repaired: bool = False
+    repairs: str = ""
     switched: str = ""
+    version: str = ""
+    """Of the instructions."""
+    arm: str = ""
+    earlier: tuple[Attempt, ...] = ()
+    cached: bool = False
+    saved: int = 0
+    """Nano-USD."""
 
     @classmethod
     def of(cls, record: ModelRecord) -> TurnRecord:
@@ -75,7 +85,13 @@ class TurnRecord(Compact):
             attempt=record.attempt,
             provider_calls=record.provider_calls,
             repaired=record.repaired,
+            repairs=record.repairs,
             switched=record.switched,
+            version=record.prompt_version,
+            arm=record.arm,
+            earlier=record.earlier,
+            cached=record.cached,
+            saved=record.saved_nano_usd,
         )
 
     def whole(self, task: str, value: JsonValue) -> ModelRecord:
@@ -93,7 +109,13 @@ class TurnRecord(Compact):
             prompt_digest="sha256:" + base64.b64decode(self.prompt + "=").hex(),
             answer_digest=digest(value),
             milliseconds=self.ms,
+            repairs=self.repairs,
             switched=self.switched,
+            prompt_version=self.version,
+            arm=self.arm,
+            earlier=self.earlier,
+            cached=self.cached,
+            saved_nano_usd=self.saved,
         )
 
 
@@ -135,6 +157,8 @@ class SummariseCall(ForRun):
     conversation: ConversationRef
     task: str
     tokens: int
+    tenant: str = "default"
+    agent: str = ""
 
 
 class Summarised(Compact):

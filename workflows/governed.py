@@ -20,7 +20,7 @@ from temporalio.worker import (
 )
 
 from perdure.errors import InvalidInput, PartiallyCompensated
-from perdure.workflows import approvals, attributes, parked
+from perdure.workflows import approvals, attributes, batches, parked
 from perdure.workflows.run import Carried, current_run
 
 CARRIED = "perdure-carried"
@@ -45,6 +45,7 @@ class _Inbound(WorkflowInboundInterceptor):
             run.take_over(Carried.model_validate_json(input.headers[CARRIED].data))
         approvals.install(run)
         parked.install(run)
+        batches.install(run)
         if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
             # Started by another client than ours, e.g. the temporal CLI.
             workflow.upsert_search_attributes(

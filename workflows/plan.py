@@ -182,6 +182,7 @@ class _Interpreter:
             inputs={key: self._render(each, step) for key, each in step.inputs.items()},
             conversation=conversation,
             context=self._context(step),
+            lane=step.lane,
             name=step.id,
         )
         return {

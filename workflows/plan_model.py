@@ -63,6 +63,8 @@ class GenerateStep(_Step):
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     output: dict[str, JsonValue] | str
     """A JSON schema, or `module:Class` of a model that the worker has loaded."""
+    lane: Literal["now", "batch"] = "now"
+    """`batch` if it can wait. A turn of a conversation can't."""
     conversation: str | None = Field(default=None, min_length=1, max_length=200)
     """The conversation that it is a turn of; steps of one conversation wait for each other."""
     message: JsonValue = None
@@ -77,6 +79,8 @@ class GenerateStep(_Step):
             raise ValueError("a message is part of a conversation: give the step a `conversation`")
         if self.scope is not None and self.conversation is None:
             raise ValueError("the scope is that of a conversation: give the step a `conversation`")
+        if self.lane == "batch" and (self.conversation is not None or self.context is not None):
+            raise ValueError("a step with a `conversation` or a `context` is asked at once: leave out `lane`")
         return self
 
 

@@ -16,6 +16,7 @@ from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, Deci
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.memory.contracts import Scope
 from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed
+from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
 
 _RISKS = ("low", "medium", "high")
@@ -90,6 +91,8 @@ class Run:
     """What it waits for a person to resolve."""
     heard: dict[str, int] = field(default_factory=dict)
     """When it was last told that an effect was resolved, by key, in the order of the signals."""
+    batched: dict[str, BatchAnswer] = field(default_factory=dict)
+    """What batches have brought for its steps."""
     unwinding: int = 0
     """How many sagas are just taking back what they did."""
     conversations: dict[str, OpenConversation] = field(default_factory=dict)

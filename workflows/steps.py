@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 from temporalio import workflow
@@ -22,7 +22,7 @@ from perdure.connectors.contracts import (
     UndoCall,
     effect_key,
 )
-from perdure.errors import EffectError, InvalidInput, PerdureError, by_name
+from perdure.errors import EffectError, InvalidAnswer, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Origin, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef
 from perdure.workflows.ending import ended
@@ -58,6 +58,10 @@ async def generate(
     inputs: Mapping[str, Value] | None = None,
     conversation: Conversation | None = None,
     context: Context | None = None,
+    tenant: str = "default",
+    agent: str = "",
+    or_ask: str = "",
+    lane: Literal["now", "batch"] = "now",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
@@ -66,19 +70,35 @@ async def generate(
 
     With a CONVERSATION the prompt holds what was said in it, as far as CONTEXT lets it in, and the answer is added to it.
 
-    The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair and one re-ask, `NoRoute` if no
-    route serves TASK, `ModelUnavailable` when the retries are used up. TIMEOUT is for one attempt.
+    The answer is valid against OUTPUT or an error is raised: `InvalidAnswer` after repair, one re-ask and the larger tiers
+    of the task, `NoRoute` if no route serves TASK, `ModelUnavailable` when the retries are used up. All but `NoRoute` are a
+    `ModelError`. TIMEOUT is for one attempt. Budgets and the cache go by TENANT and AGENT. `BudgetSpent` says that a budget
+    is used up; where models.toml says who may raise it, that person is asked first, and the model again after that.
+
+    In LANE `batch` it waits, for hours if need be, to be asked together with others at a lower price; where there are no
+    batches, or one brings no answer, it is asked by itself. A turn of a conversation cannot wait so. When no model gives a
+    valid answer, the person or role OR_ASK is asked for one, if given.
     """
-    generation = await generate_json(
-        task,
-        _output_ref(output),
-        inputs=inputs,
-        conversation=conversation,
-        context=context,
-        name=name,
-        summary=summary,
-        timeout=timeout,
-    )
+    try:
+        generation = await generate_json(
+            task,
+            _output_ref(output),
+            inputs=inputs,
+            conversation=conversation,
+            context=context,
+            tenant=tenant,
+            agent=agent,
+            lane=lane,
+            name=name,
+            summary=summary,
+            timeout=timeout,
+        )
+    except InvalidAnswer as error:
+        if not or_ask:
+            raise
+        from perdure.workflows.answering import answered
+
+        return await answered(task, output, of=or_ask, inputs=inputs or {}, error=error, conversation=conversation)
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
@@ -92,40 +112,60 @@ async def generate_json(
     inputs: Mapping[str, Value] | None = None,
     conversation: Conversation | None = None,
     context: Context | None = None,
+    tenant: str = "default",
+    agent: str = "",
+    lane: Literal["now", "batch"] = "now",
     name: str | None = None,
     summary: str | None = None,
     timeout: timedelta = timedelta(minutes=5),
 ) -> Generation:
     """Do what `generate` does for an output that is known by reference or schema only, as plans have it."""
+    from perdure.workflows.budgets import paid
+
     if conversation is not None or context is not None:
         from perdure.workflows.conversation import converse
 
+        if lane == "batch":
+            raise InvalidInput(f"{name or task}: a turn with a conversation or a context is asked at once, in no batch")
         return await converse(
             task,
             output,
             inputs=inputs or {},
             conversation=conversation,
             context=context,
+            tenant=tenant,
+            agent=agent,
             name=name or f"generate:{task}",
             summary=summary or f"Ask a model: {task}",
             timeout=timeout,
         )
     run = current_run()
-    call = GenerateCall(
-        step=run.step(name or f"generate:{task}"),
-        task=task,
-        inputs={key: as_json(value) for key, value in (inputs or {}).items()},
-        output=output,
-    )
-    generation = await execute(
-        "perdure.generate",
-        call,
-        Generation,
-        id=call.step.name,
-        summary=summary or f"Ask a model: {task}",
-        timeout=timeout,
-        retries=MODEL_RETRIES,
-    )
+    told = summary or f"Ask a model: {task}"
+
+    def asked() -> GenerateCall:
+        return GenerateCall(
+            step=run.step(name or f"generate:{task}"),
+            task=task,
+            inputs={key: as_json(value) for key, value in (inputs or {}).items()},
+            output=output,
+            tenant=tenant,
+            agent=agent,
+        )
+
+    async def ask() -> Generation:
+        call = asked()
+        return await execute(
+            "perdure.generate", call, Generation, id=call.step.name, summary=told, timeout=timeout, retries=MODEL_RETRIES
+        )
+
+    if lane == "batch":
+        from perdure.workflows.batches import batched
+
+        generation = await batched(asked(), summary=told)
+        if generation is not None:
+            run.spend(generation.record.usage.cost_nano_usd)
+            return generation
+    generation = await paid(ask)
     run.spend(generation.record.usage.cost_nano_usd)
     return generation
 
@@ -400,6 +440,9 @@ def raise_translated(error: ActivityError) -> NoReturn:
         known = by_name(cause.type)
         if known is not None and issubclass(known, EffectError):
             raise known(cause.message, effect=str(cause.details[0]) if cause.details else "") from error
+        if known is not None and issubclass(known, ModelError):
+            facts = cause.details[0] if cause.details and isinstance(cause.details[0], dict) else {}
+            raise known(cause.message, facts=facts) from error
         if known is not None:
             raise known(cause.message) from error
     raise error

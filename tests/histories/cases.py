@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from box import Box
 from box_workflows import Packing, Packs, Puts
 from reserving_workflows import ReservesPlainly
 from returns_kit import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
 from workflow_kit import parked
 
@@ -30,11 +32,15 @@ from perdure.connectors.null import NullConnector
 from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall, SweepCall
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
+from perdure.lineage import Lineage, StepRef
 from perdure.memory.verbs import MemoryRequest, VerifyCall
 from perdure.memory.verbs import SweepCall as SweepMemoryCall
+from perdure.routing import GenerateCall, OutputRef
+from perdure.routing.contracts import BatchCall, Collecting
 from perdure.settings import KiB
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun
+from perdure.workflows.batches import ADD
 
 TOYS = [
     toys.Asks,
@@ -348,6 +354,36 @@ def _repaired(verdict: Verdict, how: How) -> Callable[[Scene], Awaitable[Handle]
     return play
 
 
+# Batches
+
+
+def _calls() -> tuple[GenerateCall, ...]:
+    """A call of a run that is not there."""
+    lineage = Lineage(namespace="default", workflow_id=f"nobody-{uuid.uuid4()}", first_execution_run_id="none")
+    output = OutputRef(name="verdict", json_schema={"type": "object"})
+    return (GenerateCall(step=StepRef(lineage=lineage, name="ask"), task="triage", output=output),)
+
+
+async def _batch(scene: Scene) -> Handle:
+    poll = timedelta(milliseconds=200)
+    call = BatchCall(batch="recorded", deployment="local-small", poll=poll, at_provider="lost", calls=_calls())
+    handle = await scene.start("perdure.batch", call)
+    await handle.result()
+    return handle
+
+
+async def _batch_collector(scene: Scene) -> Handle:
+    span = timedelta(milliseconds=200)
+    state = Collecting(deployment="local-small", size=2, wait=span, poll=span, calls=_calls())
+    handle = await scene.start("perdure.batch_collector", state)
+    await handle.signal(ADD, _calls()[0])
+    started = EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED
+    while not any(event.event_type == started for event in (await handle.fetch_history()).events):  # noqa: ASYNC110  as above
+        await asyncio.sleep(0.05)
+    await handle.terminate()
+    return handle
+
+
 async def _failure(handle: Handle) -> None:
     try:
         await handle.result()
@@ -382,6 +418,8 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "keeps": _keeps,
     "memory-swept": _memory_swept,
     "memory-requested": _requested,
+    "batch": _batch,
+    "batch-collector": _batch_collector,
     "parked": _parked,
     "partially-compensated": _partially_compensated,
     "compared": _compared,

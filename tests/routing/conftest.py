@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from routing_kit import KEY, HashingEmbedder
 from stub_provider import Stub, stub_provider
 
-from perdure.routing import Router, load_routes
+from perdure.routing import Router, load_routes, provider
 from perdure.storage import Database
 
 
@@ -19,8 +21,23 @@ def embedder() -> HashingEmbedder:
     return HashingEmbedder()
 
 
+@pytest.fixture(scope="session")
+def litellm_is_warm() -> None:
+    """Make LiteLLM's first call, which imports for seconds: tests with short time-outs must not wait for that."""
+
+    async def call() -> None:
+        litellm, _ = provider.load()
+        nobody: dict[str, object] = {"api_base": "http://127.0.0.1:9/v1", "api_key": "none", "timeout": 60}
+        with contextlib.suppress(Exception):
+            await litellm.acompletion(
+                model="openai/nobody", messages=[{"role": "user", "content": ""}], num_retries=0, max_retries=0, **nobody
+            )
+
+    asyncio.run(call())
+
+
 @pytest.fixture
-async def stub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
+async def stub(litellm_is_warm: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
     """A provider on loopback."""
     monkeypatch.setenv("STUB_KEY", KEY)
     async with stub_provider() as provider:
@@ -29,23 +46,34 @@ async def stub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stub]:
 
 @pytest.fixture
 def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: HashingEmbedder) -> Callable[..., Router]:
-    """Makes a router whose deployments, `first`, `second`..., are all the stub."""
+    """Makes a router whose deployments, `first`, `second`..., are all the stub: TIERS are those of other tiers.
 
-    def make(*, deployments: Sequence[str] = ("first",), database: Database | None = None, **options: str) -> Router:
-        text = '[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n'
-        for name in deployments:
+    TASK is added to the task's table, and MORE to the file.
+    """
+
+    def make(
+        *,
+        deployments: Sequence[str] = ("first",),
+        tiers: Mapping[str, str] | None = None,
+        database: Database | None = None,
+        task: str = "",
+        more: str = "",
+        **options: str,
+    ) -> Router:
+        text = f'[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n{task}\n'
+        for name, tier in {**dict.fromkeys(deployments, "small"), **(tiers or {})}.items():
             settings = {
-                "tier": '"small"',
+                "tier": f'"{tier}"',
                 "model": f'"openai/stub-{name}"',
                 "api_base": f'"{stub.url}"',
                 "api_key": '"env:STUB_KEY"',
                 "input_usd_per_mtok": "0.15",
                 "output_usd_per_mtok": "0.6",
-                "timeout": "5",
+                "timeout": "30",
                 **options,
             }
             text += f"[deployments.{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
-        (tmp_path / "models.toml").write_text(text)
+        (tmp_path / "models.toml").write_text(text + more)
         return Router(database or sqlite_database, load_routes([tmp_path / "models.toml"]), embedder)
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_modules_must_not_clash(write: Write) -> None:
     """Two modules that define the same task are an error, since neither knows of the other."""
     first, second = (write('[tasks.t]\ntier = "small"\n' + HOSTED.replace("hosted", n), f"{n}.toml") for n in ("a", "b"))
 
-    with pytest.raises(InvalidSettings, match=r"\[tasks.t\] is defined in .*a.toml and in .*b.toml"):
+    with pytest.raises(InvalidSettings, match=r"b.toml, line 1: \[tasks.t\]: is defined in .*a.toml as well"):
         load_routes([SHIPPED, first, second])
 
 
@@ -95,17 +96,20 @@ def test_task_without_examples_skips_local(write: Write) -> None:
         ('[tasks.t]\ntier = "tiny"\n' + HOSTED, r"models.toml, line 2: \[tasks.t\] tier: Input should be 'small'"),
         (
             '[tasks.t]\ntier = "small"\nteir = 1\n' + HOSTED,
-            r"line 3: \[tasks.t\] teir: unknown key; known: ask_below, examples",
+            r"line 3: \[tasks.t\] teir: unknown key; known: ask_below, budget",
         ),
         (
             '[tasks.t]\nask_below = 2\ntier = "small"\n' + HOSTED,
             r"line 2: \[tasks.t\] ask_below: .*less than or equal to 1",
         ),
         ('[tasks.t]\ntier = "small"\nname = "x"\n' + HOSTED, r"line 3: \[tasks.t\] name: unknown key"),
-        ('[tasks.t]\ntier = "large"\n' + HOSTED, r"\[tasks.t\] wants tier 'large', and no deployment has that tier"),
+        (
+            '[tasks.t]\ntier = "large"\n' + HOSTED,
+            r"line 2: \[tasks.t\] tier: no deployment has tier 'large'. Add one",
+        ),
         (
             '[tasks.t]\ntier = "small"\n' + LOCAL,
-            r"\[tasks.t\] has no examples, and tier 'small' has only local deployments",
+            r"line 2: \[tasks.t\] tier: tier 'small' has only local deployments, which answer by examples",
         ),
         (
             '[tasks.t]\ntier = "small"\nexamples = "no.jsonl"\n' + LOCAL,
@@ -125,6 +129,25 @@ def test_task_without_examples_skips_local(write: Write) -> None:
         (LOCAL.replace("/examples", "/exmaples"), r'model: the only local model is "perdure-local/examples"'),
         (HOSTED + 'api_key = "sk-canary"\n', r'line 7: .* api_key: write "env:NAME"'),
         (HOSTED + "timeout = 0\n", r"line 7: .* timeout: Input should be greater than 0"),
+        (
+            '[tasks.t]\ntier = "small"\ncascade = ["large"]\n' + HOSTED,
+            r"line 3: \[tasks.t\] cascade: no deployment has tier 'large'",
+        ),
+        ('[tasks.t]\ntier = "large"\ncascade = "small"\n' + HOSTED, r"line 1: \[tasks.t\]: .*the smaller first"),
+        ('[tasks.t]\ntier = "small"\ncache = 5\n' + HOSTED, r'line 3: \[tasks.t\] cache: write a time such as "15m"'),
+        ('[tasks.t]\ntier = "small"\ncache = "1d"\ntemperature = 1\n' + HOSTED, r"line 1: \[tasks.t\]: `cache` keeps"),
+        (
+            '[tasks.t]\ntier = "small"\nresidency = "eu"\n' + HOSTED,
+            r"line 2: .*is in a region that `residency` allows: eu",
+        ),
+        (
+            HOSTED + "[[deployments.hosted.prices]]\nsince = 2027-01-01\ninput_usd_per_mtok = 1\n",
+            r"line 7: \[deployments.hosted\] prices.0.output_usd_per_mtok: is missing; a price is always stated",
+        ),
+        (HOSTED + '[[deployments.hosted.prices]]\nsince = "soon"\n', r"line 7: .*since: write a day without quotes"),
+        ('[budgets.b]\nper = "moon"\nusd = 1\n', r"line 2: \[budgets.b\] per: Input should be 'run'"),
+        ('[budgets.b]\nper = "run"\nusd = "1"\n', r"line 3: \[budgets.b\] usd: write a number of US dollars"),
+        ('[budgets.b]\nper = "run"\nof = "x"\nusd = 1\n', r"line 1: \[budgets.b\]: `of` names one workflow type"),
         ("[task.t]\n", r"line 1: \[task\]: unknown table"),
         ("tasks = 1\n", r"\[tasks.\]: write a table, \[tasks.NAME\]"),
         ("[tasks]\nt = 1\n", r"\[tasks.t\]: write a table"),
@@ -192,3 +215,29 @@ def test_key_is_not_shown(write: Write) -> None:
     deployment = load_routes([write(HOSTED + 'api_key = "env:MY_KEY"\n')]).deployments["hosted"]
 
     assert isinstance(deployment, Deployment) and "MY_KEY" not in repr(deployment)
+
+
+def test_new_prices(write: Write) -> None:
+    """A price that changes holds from its day on, and what was called before keeps its price."""
+    prices = "[[deployments.hosted.prices]]\nsince = 2027-01-01\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 2\n"
+    hosted = load_routes([write(HOSTED + prices)]).deployments["hosted"]
+
+    before, after = (hosted.priced(datetime(year, 12, 31, tzinfo=UTC)) for year in (2026, 2027))
+
+    assert (150, 1000) == (before.cost(1, 0), after.cost(1, 0))
+    assert (600, 2000) == (before.cost(0, 1), after.cost(0, 1))
+
+
+def test_residency(write: Write) -> None:
+    """Inputs of a task with `residency` go to deployments of these regions only."""
+    own = HOSTED.replace("hosted", "eu") + 'region = "eu"\n'
+    routes = load_routes([write('[tasks.t]\ntier = "small"\nresidency = ["eu"]\n' + HOSTED + own)])
+
+    assert ["eu"] == [one.name for one in routes.serving(routes.task("t"))]
+
+
+def test_budget_of_a_task(write: Write) -> None:
+    """The short form of a budget means what the long one says."""
+    short = load_routes([write('[tasks.t]\ntier = "small"\nbudget_usd_per_day = 2.5\n' + HOSTED)]).budgets["t-a-day"]
+
+    assert ("task", "t", 2_500_000_000, "day") == (short.per, short.of, short.limit, short.every)

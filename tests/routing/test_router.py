@@ -14,6 +14,7 @@ from routing_kit import KEY, PROMPT, Triage, asking, rows
 from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
 
 from perdure.errors import (
+    AskAgain,
     InvalidAnswer,
     InvalidInput,
     InvalidSettings,
@@ -92,12 +93,12 @@ async def test_unknown_task(routed: Routed, stub: Stub) -> None:
 
 @pytest.mark.parametrize(
     ("attempt", "deployment", "switched"),
-    [(1, "first", ""), (2, "second", "attempt 2, after first"), (5, "second", "attempt 5, after first")],
+    [(1, "first", ""), (2, "second", "after attempt 1: not recorded"), (5, "first", "")],
 )
 async def test_attempt_chooses_the_deployment(
     routed: Routed, stub: Stub, attempt: int, deployment: str, switched: str
 ) -> None:
-    """Attempt n goes to the n-th deployment of the tier, and to the last one from there on."""
+    """Attempts go to the deployments of the tier in turn, also when nothing is known of those before."""
     stub.will(GOOD)
 
     generation = await routed(deployments=["first", "second"]).generate(asking(), attempt=attempt, output=Triage)
@@ -196,16 +197,22 @@ async def test_nobody_there(routed: Routed, sqlite_database: Database) -> None:
 
 
 async def test_asked_again(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
-    """An answer that does not fit is asked for once more with what is wrong; both calls are recorded and counted."""
+    """The next attempt asks the same deployment again and says what was wrong with its answer."""
     stub.will(WRONG, GOOD)
+    router = routed(deployments=["first", "second"])
 
-    generation = await routed().generate(asking(), attempt=1, output=Triage)
+    with pytest.raises(AskAgain, match="asks deployment 'first' again") as caught:
+        await router.generate(asking(), attempt=1, output=Triage)
+    generation = await router.generate(asking(), attempt=2, output=Triage)
 
-    assert (2, 2) == (stub.calls, generation.record.provider_calls)
+    assert timedelta(seconds=1) > (caught.value.retry_after or timedelta(1))
+    assert (["stub-first"] * 2, 2) == (stub.models, generation.record.provider_calls)
     assert "verdict: string_type" in stub.messages[1][-1]["content"]
     assert 2 * (100 * 150 + 10 * 600) == generation.record.usage.cost_nano_usd
-    recorded = [(row["ordinal"], row["outcome"], row["cost_nano_usd"]) for row in await rows(sqlite_database)]
+    recorded = [(row["attempt"], row["outcome"], row["cost_nano_usd"]) for row in await rows(sqlite_database)]
     assert [(1, "invalid", 21_000), (2, "answered", 21_000)] == recorded
+    [earlier] = generation.record.earlier
+    assert (1, "first", "invalid", 21_000) == (earlier.attempt, earlier.deployment, earlier.outcome, earlier.cost_nano_usd)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +231,14 @@ async def test_asked_again(routed: Routed, stub: Stub, sqlite_database: Database
 async def test_invalid_answer(routed: Routed, stub: Stub, answer: Answers) -> None:
     """An answer that is not one valid JSON object, also when asked again, is an error and never a guess."""
     stub.will(answer)
+    router = routed()
 
-    with pytest.raises(InvalidAnswer, match="also when asked again"):
-        await routed().generate(asking(), attempt=1, output=Triage)
+    with pytest.raises(AskAgain):
+        await router.generate(asking(), attempt=1, output=Triage)
+    with pytest.raises(InvalidAnswer, match="also when asked again") as caught:
+        await router.generate(asking(), attempt=2, output=Triage)
 
-    assert 2 == stub.calls
+    assert (2, False, 42_000) == (stub.calls, caught.value.retryable, caught.value.spent_nano_usd)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +257,65 @@ async def test_repaired_answer(routed: Routed, stub: Stub, text: str) -> None:
 
     assert ({"verdict": "refund", "why": ""}, True) == (generation.value, generation.record.repaired)
     assert 1 == stub.calls
+
+
+async def test_cascade(routed: Routed, stub: Stub) -> None:
+    """An answer that does not fit twice, or is too unsure, is asked of the next tier."""
+    large = 'cascade = "large"\nescalate_below = 0.7\n'
+    stub.will(Answers('{"verdict": "refund", "confidence": 0.4}'), GOOD)
+    router = routed(deployments=["first"], task=large, tiers={"big": "large"})
+
+    class Sure(Triage):
+        confidence: float | None = None
+
+    with pytest.raises(AskAgain, match=r"not sure of its answer. The next attempt goes to deployment 'big'"):
+        await router.generate(asking(), attempt=1, output=Sure)
+    generation = await router.generate(asking(), attempt=2, output=Sure)
+
+    assert ("large", "big", "after first: confidence below 0.7") == (
+        generation.record.tier,
+        generation.record.deployment,
+        generation.record.switched,
+    )
+
+
+async def test_unsure_at_the_top(routed: Routed, stub: Stub) -> None:
+    """Where no larger tier is left an unsure answer is returned, with its confidence."""
+    stub.will(Answers('{"verdict": "refund", "confidence": 0.4}'))
+
+    class Sure(Triage):
+        confidence: float | None = None
+
+    router = routed(task='cascade = "large"\nescalate_below = 0.7\n', tiers={"big": "large"})
+    with pytest.raises(AskAgain):
+        await router.generate(asking(), attempt=1, output=Sure)
+    generation = await router.generate(asking(), attempt=2, output=Sure)
+
+    assert 0.4 == generation.confidence
+
+
+async def test_breakers_are_shared(routed: Routed, stub: Stub) -> None:
+    """What one run has learned of a deployment holds for all runs of the worker."""
+    stub.will(Fails(429, headers={"retry-after": "60"}), GOOD)
+    router = routed(deployments=["first", "second"])
+    with pytest.raises(ModelUnavailable):
+        await router.generate(asking(), attempt=1, output=Triage)
+
+    generation = await router.generate(asking(message="another run"), attempt=1, output=Triage)
+
+    assert "second" == generation.record.deployment
+    assert "first is out of service: 429 stub_error" == generation.record.switched
+
+
+async def test_cached_prompt_tokens(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """Prompt tokens that the provider had cached cost what the file says they cost."""
+    stub.will(Answers(GOOD.text, cached=60))
+
+    generation = await routed(cached_input_usd_per_mtok="0.015").generate(asking(), attempt=1, output=Triage)
+
+    [row] = await rows(sqlite_database)
+    assert (60, 40 * 150 + 60 * 15 + 10 * 600) == (row["cached_tokens"], row["cost_nano_usd"])
+    assert row["cost_nano_usd"] == generation.record.usage.cost_nano_usd
 
 
 async def test_withheld_answer(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
@@ -277,7 +346,10 @@ async def test_json_schema_output(routed: Routed, stub: Stub) -> None:
     )
     stub.will(Answers('{"m": 1}'), Answers('{"n": 1}'))
 
-    generation = await routed().generate(asking(output=schema), attempt=1, output=None)
+    router = routed()
+    with pytest.raises(AskAgain):
+        await router.generate(asking(output=schema), attempt=1, output=None)
+    generation = await router.generate(asking(output=schema), attempt=2, output=None)
 
     assert {"n": 1} == generation.value
     assert "answer: required" in stub.messages[1][-1]["content"]

@@ -1,0 +1,81 @@
+"""The activities behind the batch lane: collecting, sending, asking, giving back. The work is in routing/batches.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from temporalio import activity
+from temporalio.service import RPCError, RPCStatusCode
+
+from perdure.routing.contracts import BatchCall, EnqueueCall, Enqueued, Fanned, Polled, Submitted
+from perdure.workflows.batches import ADD, ANSWER
+
+if TYPE_CHECKING:
+    from perdure.routing.batches import Batches
+
+log = structlog.get_logger(__name__)
+
+
+class BatchActivities:
+    """The activities of one worker. Their names are on the wire and never change."""
+
+    def __init__(self) -> None:
+        self._batches: Batches | None = None
+
+    def open(self, batches: Batches | None) -> None:
+        """Work with BATCHES from now on."""
+        self._batches = batches
+
+    @property
+    def batches(self) -> Batches:
+        """What is open."""
+        if self._batches is None:
+            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
+        return self._batches
+
+    @activity.defn(name="perdure.enqueue")
+    async def enqueue(self, call: EnqueueCall) -> Enqueued:
+        """Hand a call to the collector of the deployment that takes batches for its task."""
+        deployment = self.batches.lane(call.call)
+        if deployment is not None:
+            await activity.client().start_workflow(
+                "perdure.batch_collector",
+                self.batches.collecting(deployment),
+                id=f"perdure-batches-{deployment.name}",
+                task_queue=activity.info().task_queue,
+                start_signal=ADD,
+                start_signal_args=[call.call],
+            )
+        return self.batches.enqueued(deployment)
+
+    @activity.defn(name="perdure.submit_batch")
+    async def submit(self, batch: BatchCall) -> Submitted:
+        """Send a batch to its provider, or find that an earlier attempt has."""
+        submitted = await self.batches.submit(batch, attempt=activity.info().attempt)
+        log.info("batch sent", batch=batch.batch, calls=len(batch.calls), adopted=submitted.adopted)
+        return submitted
+
+    @activity.defn(name="perdure.poll_batch")
+    async def poll(self, batch: BatchCall) -> Polled:
+        """Ask the provider how a batch stands."""
+        return await self.batches.poll(batch)
+
+    @activity.defn(name="perdure.fan_batch")
+    async def fan(self, batch: BatchCall) -> Fanned:
+        """Read the answers of a batch and signal them to the runs that wait."""
+        answers = await self.batches.fetch(batch)
+        for call, answer in zip(batch.calls, answers, strict=True):
+            try:
+                handle = activity.client().get_workflow_handle(call.step.lineage.workflow_id)
+                await handle.signal(ANSWER, answer)
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:  # else the run has ended and waits for nothing
+                    raise
+        answered = sum(answer.generation is not None for answer in answers)
+        return Fanned(answered=answered, stragglers=len(answers) - answered)
+
+    def all(self) -> list[Callable[..., object]]:
+        """Return the activities to register with a worker."""
+        return [self.enqueue, self.submit, self.poll, self.fan]

@@ -1,0 +1,180 @@
+"""What a routing file says: read, checked, and told by line where it is wrong."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from perdure.errors import InvalidSettings
+from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task
+from perdure.routing.contracts import Tier
+from perdure.routing.examples import read_examples
+
+
+def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
+    """Return the routes of the files at PATHS, merged. Raises `InvalidSettings` naming file, line, table and key.
+
+    The first file comes first: what it defines holds, and its deployments are tried first. Of the others no two may
+    define the same name.
+    """
+    tasks: dict[str, Task] = {}
+    deployments: dict[str, Deployment] = {}
+    budgets: dict[str, Budget] = {}
+    origin: dict[str, _File] = {}
+    files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
+    for file in files:
+        new = partial(_new, file=file, origin=origin, files=files)
+        deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
+        tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
+        budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
+    routes = Routes(tasks, deployments, budgets | _daily(tasks))
+    for task in tasks.values():
+        _check_served(task, routes, origin[f"tasks.{task.name}"])
+    return routes
+
+
+def _new(kind: str, name: str, *, file: _File, origin: dict[str, _File], files: Sequence[_File]) -> bool:
+    known = origin.setdefault(f"{kind}.{name}", file)
+    if known is not file and known is not files[0]:
+        raise file.wrong([kind, name], f"is defined in {known.path} as well. Rename one, or define it in {files[0].path}.")
+    return known is file
+
+
+def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
+    """Return the budgets that tasks state for themselves."""
+    found: dict[str, Budget] = {}
+    for name, task in tasks.items():
+        if task.budget_usd_per_day is not None:
+            own = f"{name}-a-day"
+            dollars = Decimal(task.budget_usd_per_day) / 1_000_000_000
+            table = {"name": own, "per": "task", "of": name, "usd": dollars, "every": "day"}
+            found[own] = Budget.model_validate(table)
+    return found
+
+
+def _check_served(task: Task, routes: Routes, file: _File) -> None:
+    for tier in task.tiers:
+        if not routes.serving(task, tier):
+            key = "tier" if tier == task.tier else "cascade"
+            raise file.wrong(["tasks", task.name, key], _why_unserved(task, tier, routes))
+
+
+def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
+    there = [one for one in routes.deployments.values() if one.tier == tier]
+    if not there:
+        return f"no deployment has tier {tier!r}. Add one."
+    if all(one.local for one in there) and not task.examples:
+        return (
+            f"tier {tier!r} has only local deployments, which answer by examples, and the task has none. Add `examples`, "
+            "or a deployment of a hosted model to the tier."
+        )
+    return f"no deployment of tier {tier!r} is in a region that `residency` allows: {', '.join(task.residency)}. Add one."
+
+
+T = TypeVar("T", bound=Table)
+
+
+class _File:
+    """One routing file: what it says, and on which line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._text = path.read_text("utf-8")
+            self._tables: dict[str, Any] = tomllib.loads(self._text, parse_float=Decimal)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSettings(
+                f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        if unknown := sorted(self._tables.keys() - {"tasks", "deployments", "budgets"}):
+            raise self.wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
+
+    def deployments(self) -> dict[str, Deployment]:
+        """Return the deployments of this file, in its order."""
+        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
+
+    def budgets(self) -> dict[str, Budget]:
+        """Return the budgets of this file."""
+        return {name: self._table(["budgets", name], table, Budget) for name, table in self._named("budgets")}
+
+    def tasks(self) -> dict[str, Task]:
+        """Return the tasks of this file, with the files that they refer to read in."""
+        return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
+
+    def _task(self, name: str, table: dict[str, Any]) -> Task:
+        where = ["tasks", name]
+        if "instructions_file" in table:
+            if "instructions" in table:
+                raise self.wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
+            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
+        examples = table.pop("examples", None)
+        if examples is not None and not isinstance(examples, str):
+            raise self.wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
+        task = self._table(where, table, Task)
+        return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
+
+    def _named(self, kind: str) -> list[tuple[str, Any]]:
+        tables = self._tables.get(kind, {})
+        for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
+            if not isinstance(table, dict):
+                raise self.wrong([kind, name], f"write a table, [{kind}.NAME]")
+        return list(tables.items())
+
+    def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
+        if "name" in table:
+            raise self.wrong([*where, "name"], "unknown key; the name is in the table's header")
+        try:
+            return kind.model_validate({**table, "name": where[1]})
+        except ValidationError as error:
+            wrong = error.errors(include_input=False, include_url=False)[0]
+            message = wrong["msg"].removeprefix("Value error, ")
+            if wrong["type"] == "missing":
+                price = "_usd_" in str(wrong["loc"])
+                message = "is missing; a price is always stated, 0 if it costs nothing" if price else "is missing"
+            elif wrong["type"] == "extra_forbidden":
+                known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
+                message = f"unknown key; known: {', '.join(known)}"
+            raise self.wrong([*where, *map(str, wrong["loc"])], message) from None
+
+    def _read(self, where: list[str], name: object) -> str:
+        if not isinstance(name, str):
+            raise self.wrong(where, "write the path of a text file, relative to this file")
+        try:
+            return (self.path.parent / name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self.wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    def wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
+        """Return the error that says MESSAGE of the table, and key, at the path WHERE."""
+        line = self._line(where)
+        table, key = ".".join(where[:2]), ".".join(where[2:])
+        place = f"[{table}]" + (f" {key}" if key else "")
+        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
+
+    def _line(self, where: Sequence[str]) -> int | None:
+        """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""
+        header, key = ".".join(where[:2]), where[2] if len(where) > 2 else None
+        nth = int(where[3]) if len(where) > 3 and where[3].isdigit() else 0
+        found = None
+        current = ""
+        for number, line in enumerate(self._text.splitlines(), start=1):
+            if match := re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]", line):
+                current = match[1].replace('"', "").replace("'", "")
+                if key and current == f"{header}.{key}":
+                    if nth == 0:
+                        return number
+                    nth -= 1
+                if current == header or (found is None and current.startswith(header + ".")):
+                    found = number
+            elif key and current == header and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+                return number
+        return found

@@ -1,0 +1,233 @@
+"""Budgets: held back before a call, settled after it, never exceeded, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from routing_kit import Triage, asking, rows
+from stub_provider import Answers, Fails, Hangs, Stub
+
+from perdure.errors import AskAgain, BudgetReserved, BudgetSpent, InvalidInput, ModelUnavailable
+from perdure.lineage import Lineage, StepRef
+from perdure.routing import GenerateCall, RaiseCall, Router
+from perdure.routing.budgets import purses, usd
+from perdure.routing.spending import budget_states, costs
+from perdure.storage import Database
+
+Routed = Callable[..., Router]
+GOOD = Answers('{"verdict": "refund"}')
+COST = 21_000
+"""What one answer of the stub costs, in nano-USD."""
+
+
+def of_run(number: int, **facts: str) -> GenerateCall:
+    """A call of run NUMBER."""
+    lineage = Lineage(namespace="default", workflow_id=f"run-{number}", first_execution_run_id=f"first-{number}")
+    step = StepRef(lineage=lineage, name="triage", run_id=f"first-{number}", workflow_type="ReturnsTriage")
+    return asking().model_copy(update={"step": step, **facts})
+
+
+def budget(limit: str, *, per: str = "all", **keys: str) -> str:
+    """The table of a budget called `cap`."""
+    return f'\n[budgets.cap]\nper = "{per}"\nusd = {limit}\n' + "".join(
+        f'{key} = "{value}"\n' for key, value in keys.items()
+    )
+
+
+async def test_settled_to_the_cent(routed: Routed, stub: Stub, database: Database) -> None:
+    """After a call a budget holds nothing back and has spent what the call has cost."""
+    stub.will(GOOD)
+
+    await routed(database=database, more=budget("1")).generate(asking(), attempt=1, output=Triage)
+
+    [state] = await budget_states(database)
+    assert ("cap", COST, 0) == (state.budget, state.spent, state.reserved)
+
+
+async def test_never_exceeded(routed: Routed, stub: Stub, database: Database) -> None:
+    """A hundred runs at once spend no more than the budget has, whatever they are told in between."""
+    stub.will(GOOD)
+    router = routed(database=database, more=budget("0.005"))
+
+    async def run(number: int) -> int:
+        try:
+            return (await router.generate(of_run(number), attempt=1, output=Triage)).record.usage.cost_nano_usd
+        except BudgetSpent:
+            return 0
+
+    spent = sum(await asyncio.gather(*(run(number) for number in range(100))))
+
+    [state] = await budget_states(database)
+    assert (spent, 0) == (state.spent, state.reserved)
+    assert 0 < spent == stub.calls * COST <= 5_000_000
+    sent = [row for row in await rows(database) if row["outcome"] != "denied"]
+    assert stub.calls == len(sent) < 100
+
+
+async def test_denied(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A call that might cost more than is left is not made, and the error names budget, amounts and remedy."""
+    router = routed(more=budget("0.0001", per="tenant"))
+
+    with pytest.raises(BudgetSpent, match=r"'cap' of tenant 'default' has \$0.0001 left of \$0.0001.* may cost up to"):
+        await router.generate(asking(), attempt=1, output=Triage)
+
+    [row] = await rows(sqlite_database)
+    assert (0, "denied", "budget cap", 0) == (stub.calls, row["outcome"], row["error"], row["cost_nano_usd"])
+    [cost] = await costs(sqlite_database)
+    assert (0, 0) == (cost.calls, cost.completed)
+
+
+async def test_waits_for_what_is_held_back(routed: Routed, stub: Stub) -> None:
+    """Where only calls in progress stand in the way the step is tried again, at the same deployment."""
+    stub.will(Hangs(), GOOD)
+    router = routed(deployments=["first", "second"], more=budget("0.001"))
+    hanging = asyncio.create_task(router.generate(of_run(1), attempt=1, output=Triage))
+    await stub.arrived.wait()
+
+    with pytest.raises(BudgetReserved, match="is held back for calls in progress") as caught:
+        await router.generate(of_run(2), attempt=1, output=Triage)
+    hanging.cancel()
+    await asyncio.gather(hanging, return_exceptions=True)
+
+    assert caught.value.retryable
+
+
+async def test_what_nobody_saw_counts_as_spent(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A call whose answer was lost may have been charged: the budget counts the most that it can have cost."""
+    stub.will(Hangs())
+    with pytest.raises(ModelUnavailable):
+        await routed(timeout="0.3", more=budget("1")).generate(asking(), attempt=1, output=Triage)
+
+    [row] = await rows(sqlite_database)
+    [state] = await budget_states(sqlite_database)
+    [cost] = await costs(sqlite_database)
+    assert 0 < row["reserved_nano_usd"] == state.spent == cost.at_risk
+    assert (0, 0) == (state.reserved, cost.cost)
+
+
+async def test_cancelled_before_it_was_sent(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A step that is cancelled while it waits for another's answer neither holds back nor spends anything."""
+    stub.will(Hangs())
+    router = routed(task='cache = "1d"', more=budget("1"))
+    asks = asyncio.create_task(router.generate(of_run(1), attempt=1, output=Triage))
+    await stub.arrived.wait()
+    waits = asyncio.create_task(router.generate(of_run(2), attempt=1, output=Triage))
+    await asyncio.sleep(0)
+    [before] = await budget_states(sqlite_database)
+
+    waits.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+
+    assert [before] == await budget_states(sqlite_database)
+    asks.cancel()
+    await asyncio.gather(asks, return_exceptions=True)
+    [after] = await budget_states(sqlite_database)
+    assert (0, before.reserved) == (after.reserved, after.spent)
+
+
+async def test_failures_cost_nothing(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """What is held back for a call that was refused goes back into the budget."""
+    stub.will(Fails(503))
+    with pytest.raises(ModelUnavailable):
+        await routed(more=budget("1")).generate(asking(), attempt=1, output=Triage)
+
+    [state] = await budget_states(sqlite_database)
+    assert (0, 0) == (state.spent, state.reserved)
+
+
+@pytest.mark.parametrize(
+    ("per", "every", "subject", "since"),
+    [
+        ("run", "", "default/run-1/first-1", ""),
+        ("workflow", "", "ReturnsTriage", ""),
+        ("agent", "", "desk", ""),
+        ("tenant", "month", "acme", "2026-11"),
+        ("task", "day", "triage", "2026-11-23"),
+        ("all", "day", "", "2026-11-23"),
+    ],
+)
+def test_whose(routed: Routed, per: str, every: str, subject: str, since: str) -> None:
+    """Each run, workflow type, agent, tenant or task has a budget for itself, for ever or for a day or month."""
+    routes = routed(more=budget("1", per=per, every=every)).routes
+    call = of_run(1, agent="desk", tenant="acme")
+
+    [purse] = purses(routes, call, at=datetime(2026, 11, 23, tzinfo=UTC))
+
+    assert (subject, since) == (purse.subject, purse.since)
+
+
+def test_of_one_only(routed: Routed) -> None:
+    """A budget of one tenant does not concern the others, and one of agents nobody who is none."""
+    assert () == purses(routed(more=budget("1", per="tenant", of="acme")).routes, of_run(1))
+    assert () == purses(routed(more=budget("1", per="agent")).routes, of_run(1))
+
+
+async def test_a_task_may_state_its_own(routed: Routed, stub: Stub) -> None:
+    """`budget_usd_per_day` of a task is a budget of that task."""
+    with pytest.raises(BudgetSpent, match="budget 'triage-a-day' of task 'triage' since 20"):
+        await routed(task="budget_usd_per_day = 0").generate(asking(), attempt=1, output=Triage)
+
+
+async def test_all_or_none(routed: Routed, stub: Stub, database: Database) -> None:
+    """A call that one budget denies draws on none of the others."""
+    more = budget("1") + '[budgets.tight]\nper = "run"\nusd = 0.0001\n'
+
+    with pytest.raises(BudgetSpent, match="budget 'tight'"):
+        await routed(database=database, more=more).generate(asking(), attempt=1, output=Triage)
+
+    assert [] == await budget_states(database)
+
+
+async def test_raised_once_for_a_step(routed: Routed, stub: Stub, database: Database) -> None:
+    """What a person grants is added once, however often the activity is retried, and the next call fits."""
+    stub.will(GOOD)
+    router = routed(database=database, more=budget("0.0001", per="run", ask="finance"))
+    with pytest.raises(BudgetSpent, match="finance is asked to raise it") as caught:
+        await router.generate(asking(), attempt=1, output=Triage)
+    short = cast(dict[str, Any], caught.value.facts["budget"])
+    call = RaiseCall(step=asking().step, budget="cap", subject=short["subject"], nano_usd=short["raise_nano_usd"], by="ann")
+
+    first, second = await router.raise_budget(call), await router.raise_budget(call)
+
+    assert first == second
+    assert (await router.generate(asking(), attempt=1, output=Triage)).value == {"verdict": "refund", "why": ""}
+    with pytest.raises(InvalidInput, match="no budget 'cup'; known budgets: cap"):
+        await router.raise_budget(call.model_copy(update={"budget": "cup"}))
+
+
+async def test_costs(routed: Routed, stub: Stub, database: Database) -> None:
+    """Costs are told by group: per completed step, with retries, and with what may have been charged besides."""
+    stub.will(Answers("no JSON"), GOOD, Fails(503), GOOD)
+    router = routed(database=database)
+    for attempt, number in ((1, 1), (2, 1), (1, 2), (2, 2)):
+        # The next attempt is the point.
+        with contextlib.suppress(AskAgain, ModelUnavailable):
+            await router.generate(of_run(number, tenant=f"tenant-{number}"), attempt=attempt, output=Triage)
+
+    [total] = await costs(database)
+    by_tenant = {each.group: each for each in await costs(database, "tenant")}
+    [day] = await costs(database, "day")
+
+    assert (2, 4, 2, 3 * COST, 3 * COST // 2) == (
+        total.completed,
+        total.calls,
+        total.failed,
+        total.cost,
+        total.per_completed,
+    )
+    assert (2 * COST, COST) == (by_tenant["tenant-1"].per_completed, by_tenant["tenant-2"].per_completed)
+    assert f"{datetime.now(UTC):%Y-%m-%d}" == day.group
+    assert [] == await costs(database, "run", since=datetime(2100, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("nano", "said"), [(0, "$0.00"), (5_000_000, "$0.005"), (21_000, "$0.000021"), (12_340_000_000, "$12.34")]
+)
+def test_amounts(nano: int, said: str) -> None:
+    """Small amounts are told with as many digits as they need."""
+    assert said == usd(nano)

@@ -1,0 +1,153 @@
+"""Which deployment an attempt goes to, as a function of what came before."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from perdure.routing import Attempt, Deployment
+from perdure.routing.breakers import COOLDOWN, FAILURES, Breakers
+from perdure.routing.ladder import Choice, Ladder
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def deployment(name: str) -> Deployment:
+    """A hosted deployment called NAME."""
+    return Deployment.model_validate(
+        {"name": name, "tier": "small", "model": f"openai/{name}", "input_usd_per_mtok": 1, "output_usd_per_mtok": 1}
+    )
+
+
+A, B, C = deployment("a"), deployment("b"), deployment("c")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+def chosen(
+    *outcomes: tuple[str, str], rungs: tuple[tuple[Deployment, ...], ...] = ((A, B), (C,)), breakers: Breakers | None = None
+) -> Choice:
+    """Who is asked after attempts at these deployments that ended so."""
+    earlier = [
+        Attempt(attempt=number, deployment=name, outcome=outcome, error="e")
+        for number, (name, outcome) in enumerate(outcomes, start=1)
+    ]
+    choice = Ladder(rungs, breakers or Breakers(), slow_after=2).choose(earlier, len(earlier) + 1)
+    assert choice is not None
+    return choice
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "name", "switched"),
+    [
+        ([], "a", ""),
+        ([("a", "unavailable")], "b", "after a: e"),
+        ([("a", "sent")], "b", "after a: e"),
+        ([("a", "ambiguous"), ("b", "unavailable")], "a", ""),
+        ([("a", "invalid")], "a", "after a: e"),
+        ([("a", "invalid"), ("a", "invalid")], "c", "after a: e"),
+        ([("a", "invalid"), ("a", "unavailable")], "b", "after a: e"),
+        ([("a", "invalid"), ("a", "unavailable"), ("b", "invalid")], "c", "after b: e"),
+        ([("a", "unsure")], "c", "after a: e"),
+        ([("a", "refused"), ("b", "unavailable"), ("b", "unavailable")], "b", "after b: e"),
+        ([("a", "refused"), ("b", "refused")], "c", "after b: e"),
+    ],
+)
+def test_who_comes_next(outcomes: list[tuple[str, str]], name: str, switched: str) -> None:
+    """Failures move on in turn, misfits are asked again and then go up a tier, refusals bar a deployment."""
+    choice = chosen(*outcomes)
+
+    assert (name, switched) == (choice.deployment.name, choice.switched)
+
+
+def test_problems_go_along(clock: Clock) -> None:
+    """Only the attempt that asks again is told what was wrong, wherever it goes."""
+    assert "" == chosen(("a", "unavailable")).problems
+    assert "e" == chosen(("a", "invalid")).problems
+    assert "e" == chosen(("a", "invalid"), ("a", "unavailable")).problems
+    assert "" == chosen(("a", "invalid"), ("a", "invalid")).problems
+
+
+def test_nobody_left() -> None:
+    """When every deployment has refused, or the last tier's answer did not fit twice, there is nobody to ask."""
+    ladder = Ladder([(A,)], Breakers())
+
+    assert None is ladder.choose([Attempt(attempt=1, deployment="a", outcome="refused")], 2)
+    assert None is ladder.choose([Attempt(attempt=n, deployment="a", outcome="invalid", error="e") for n in (1, 2)], 3)
+
+
+def test_limit_of_patience() -> None:
+    """The latency limit of a task holds while there is somebody else to ask; the last one gets its full time."""
+    assert (2, 60) == (chosen().timeout, chosen(("a", "ambiguous")).timeout)
+    assert 60 == chosen(("a", "ambiguous"), ("b", "ambiguous")).timeout
+
+
+def test_breaker_opens(clock: Clock) -> None:
+    """After several failures in a row a deployment is left alone, by all runs, and the reason says why."""
+    breakers = Breakers(clock)
+    for _ in range(FAILURES):
+        breakers.failed("a", "503")
+
+    choice = chosen(breakers=breakers)
+
+    assert ("b", f"a is out of service: {FAILURES} failures in a row, the last: 503") == (
+        choice.deployment.name,
+        choice.switched,
+    )
+
+
+def test_breaker_lets_one_try(clock: Clock) -> None:
+    """After the cooldown one call tries the deployment while others stay away; an answer closes the breaker."""
+    breakers = Breakers(clock)
+    for _ in range(FAILURES):
+        breakers.failed("a", "503")
+    clock.time = COOLDOWN.total_seconds() + 1
+
+    assert "a" == chosen(breakers=breakers).deployment.name
+    breakers.take("a")
+    assert "b" == chosen(breakers=breakers).deployment.name
+    breakers.served("a")
+    assert "a" == chosen(breakers=breakers).deployment.name
+
+
+def test_an_answer_starts_the_count_anew(clock: Clock) -> None:
+    """Failures count in a row only."""
+    breakers = Breakers(clock)
+    for _ in range(FAILURES - 1):
+        breakers.failed("a", "503")
+    breakers.served("a")
+    breakers.failed("a", "503")
+
+    assert "" == breakers.open("a")
+
+
+def test_left_alone_as_told(clock: Clock) -> None:
+    """A provider that says how long to stay away is left alone for so long, by all runs, at once."""
+    breakers = Breakers(clock)
+    breakers.failed("a", "429", at_least=timedelta(seconds=7))
+
+    assert "b" == chosen(breakers=breakers).deployment.name
+    clock.time = 7.5
+    assert "a" == chosen(breakers=breakers).deployment.name
+
+
+def test_all_out_of_service(clock: Clock) -> None:
+    """When every deployment of a tier is out of service, the one that comes back first is asked all the same."""
+    breakers = Breakers(clock)
+    breakers.failed("a", "429", at_least=timedelta(seconds=9))
+    breakers.failed("b", "429", at_least=timedelta(seconds=3))
+
+    assert "b" == chosen(breakers=breakers).deployment.name

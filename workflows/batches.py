@@ -1,0 +1,208 @@
+"""How calls that can wait go to a provider together, and how their answers come back to the runs that wait for them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+from pydantic import JsonValue, ValidationError
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ParentClosePolicy
+
+from perdure.errors import PerdureError
+from perdure.routing.contracts import (
+    BatchAnswer,
+    BatchCall,
+    Collecting,
+    EnqueueCall,
+    Enqueued,
+    Fanned,
+    GenerateCall,
+    Generation,
+    Polled,
+    Submitted,
+)
+from perdure.workflows.run import Run, current_run
+from perdure.workflows.steps import execute
+
+ADD = "perdure.batch_add"
+"""The signal that adds a call to a collector."""
+
+ANSWER = "perdure.batch_answer"
+"""The signal that answers a run."""
+
+_IDLE = timedelta(minutes=5)
+"""A collector that gets nothing for so long ends; the next call starts another."""
+_LONGEST_POLL = timedelta(minutes=10)
+_BATCHES_A_RUN = 20
+_RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
+_SUBMIT_RETRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=12
+)
+
+
+async def batched(call: GenerateCall, *, summary: str) -> Generation | None:
+    """Put CALL into a batch and return its answer. None: there is no batch for it, or it brought no answer in time."""
+    run = current_run()
+    enqueued = await execute(
+        "perdure.enqueue",
+        EnqueueCall(call=call),
+        Enqueued,
+        id=call.step.name,
+        summary=f"{summary}, in a batch",
+        timeout=timedelta(minutes=1),
+        retries=_RETRIES,
+    )
+    if not enqueued.deployment:
+        return None
+    try:
+        await workflow.wait_condition(
+            lambda: call.step.name in run.batched,
+            timeout=enqueued.within,
+            timeout_summary=f"{call.step.name} waits for its batch until then",
+        )
+    except TimeoutError:
+        return None
+    answer = run.batched.pop(call.step.name)
+    run.spend(answer.cost_nano_usd)
+    return answer.generation
+
+
+def install(run: Run) -> None:
+    """Give the run the signal that brings answers of batches."""
+
+    def answered(given: JsonValue) -> None:
+        """Take the answer of a batch to one of this run's steps."""
+        try:
+            answer = BatchAnswer.model_validate(given)
+        except ValidationError:
+            workflow.logger.warning("a signal %s does not fit", ANSWER)
+            return
+        if answer.first_execution_run_id == run.lineage.first_execution_run_id:
+            run.batched[answer.step] = answer
+
+    workflow.set_signal_handler(ANSWER, answered)
+
+
+@workflow.defn(name="perdure.batch_collector")
+class BatchCollector:
+    """Collects calls for one deployment and sends them off when there are enough, or when the first has waited."""
+
+    @workflow.init
+    def __init__(self, state: Collecting) -> None:
+        self._calls = list(state.calls)
+        self._seen = dict.fromkeys(state.seen)
+
+    @workflow.run
+    async def run(self, state: Collecting) -> None:
+        """Send batches, each a workflow of its own, until no calls come any more."""
+        number = state.number
+        while True:
+            try:
+                await workflow.wait_condition(lambda: bool(self._calls), timeout=_IDLE, timeout_summary="idle")
+            except TimeoutError:
+                if not self._calls:
+                    return
+            if len(self._calls) < state.size:
+                await self._full(state)
+            calls, self._calls = self._calls[: state.size], self._calls[state.size :]
+            number += 1
+            await self._send(state, calls)
+            if number - state.number >= _BATCHES_A_RUN or workflow.info().is_continue_as_new_suggested():
+                seen = tuple(self._seen)[-2 * state.size :]
+                workflow.continue_as_new(
+                    state.model_copy(update={"calls": tuple(self._calls), "number": number, "seen": seen})
+                )
+
+    @workflow.signal(name=ADD)
+    def add(self, call: GenerateCall) -> None:
+        """Take a call into the next batch."""
+        # An activity that is tried again may signal twice.
+        key = hashlib.sha256(f"{call.step}/{call.step.run_id}".encode()).hexdigest()[:16]
+        if key not in self._seen:
+            self._seen[key] = None
+            self._calls.append(call)
+
+    async def _full(self, state: Collecting) -> None:
+        try:
+            await workflow.wait_condition(
+                lambda: len(self._calls) >= state.size, timeout=state.wait, timeout_summary="wait for more calls"
+            )
+        except TimeoutError:
+            return
+
+    async def _send(self, state: Collecting, calls: list[GenerateCall]) -> None:
+        name = f"{state.deployment}-{workflow.uuid4().hex[:12]}"
+        await workflow.start_child_workflow(
+            Batch.run,
+            BatchCall(batch=name, deployment=state.deployment, poll=state.poll, calls=tuple(calls)),
+            id=f"perdure-batch-{name}",
+            # It goes on when the collector ends or continues as new.
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            static_summary=f"A batch of {len(calls)} calls",
+        )
+
+
+@workflow.defn(name="perdure.batch")
+class Batch:
+    """Sends one batch, waits until the provider has done with it, and gives every run its answer."""
+
+    @workflow.run
+    async def run(self, batch: BatchCall) -> Fanned:
+        """Return how many calls were answered. The others ask by themselves."""
+        if not batch.at_provider:
+            batch = batch.model_copy(update={"at_provider": await self._submit(batch)})
+        wait = batch.poll
+        while batch.at_provider:
+            await workflow.sleep(wait, summary=f"until {batch.batch} is asked about again")
+            polled = await self._poll(batch)
+            if polled.ended:
+                break
+            if workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(batch)
+            wait = min(wait * 1.5, max(_LONGEST_POLL, batch.poll))
+        return await execute(
+            "perdure.fan_batch",
+            batch,
+            Fanned,
+            id="fan",
+            summary=f"Give the answers of {batch.batch} to the runs that wait",
+            timeout=timedelta(minutes=15),
+            retries=_RETRIES,
+        )
+
+    async def _poll(self, batch: BatchCall) -> Polled:
+        try:
+            return await execute(
+                "perdure.poll_batch",
+                batch,
+                Polled,
+                id=current_run().step("poll").name,
+                summary=f"Ask about batch {batch.batch}",
+                timeout=timedelta(minutes=3),
+                retries=_RETRIES,
+            )
+        except PerdureError as error:
+            workflow.logger.warning("batch %s cannot be asked about: %s", batch.batch, error.message)
+            return Polled(ended=True, status="lost")
+
+    async def _submit(self, batch: BatchCall) -> str:
+        try:
+            submitted = await execute(
+                "perdure.submit_batch",
+                batch,
+                Submitted,
+                id="submit",
+                summary=f"Send {len(batch.calls)} calls as batch {batch.batch}",
+                timeout=timedelta(minutes=10),
+                retries=_SUBMIT_RETRIES,
+            )
+        except PerdureError as error:
+            workflow.logger.warning("batch %s could not be sent: %s", batch.batch, error.message)
+            return ""
+        return submitted.at_provider
+
+
+WORKFLOWS = [BatchCollector, Batch]
+"""What every worker serves besides its own."""
