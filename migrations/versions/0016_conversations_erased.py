@@ -10,6 +10,14 @@ down_revision = "0015"
 branch_labels = None
 depends_on = None
 
+_TEXTS = [
+    *(("memory_record", column) for column in ("content", "subject", "predicate", "labels")),
+    *(("message", column) for column in ("content", "name")),
+    ("message_summary", "content"),
+    ("model_answer", "value"),
+]
+"""What people or models have said."""
+
 
 def upgrade() -> None:
     """Create the tables, and fill them for the conversations and runs that are there."""
@@ -67,6 +75,18 @@ def upgrade() -> None:
         "UNION SELECT namespace, workflow_id, first_execution_run_id, version_id FROM memory_access) AS run "
         "JOIN memory_record AS record ON record.version_id = run.version_id GROUP BY 1, 2, 3, 5, 6, 7, 8, 9"
     )
+
+    if op.get_bind().dialect.name == "postgresql":
+        # ANALYZE would copy texts into pg_statistic, which no erasure can clean. A column's type is set for the statistics
+        # that there are: they go with it.
+        for table, column in _TEXTS:
+            op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {_type(table, column)}")
+            op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0")
+
+
+def _type(table: str, column: str) -> str:
+    [kind] = [each["type"] for each in sa.inspect(op.get_bind()).get_columns(table) if each["name"] == column]
+    return str(kind.compile(op.get_bind().dialect))
 
 
 def downgrade() -> None:
