@@ -17,7 +17,7 @@ from perdure.memory.changing import consolidate, update
 from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
 from perdure.memory.feeding import Feed
-from perdure.memory.reading import Moment, listed, records_of
+from perdure.memory.reading import Moment, listed, records_of, sayable
 from perdure.memory.records import Written, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import (
@@ -63,6 +63,7 @@ class Keeping(ABC):
 
     async def list(self, call: ListCall) -> Listed:
         """Return a page of the records that hold at the two times of CALL, in the order in which they were recorded."""
+        sayable(**dict(call))
         moment = Moment.of(call, self._now())
         query = listed(call, moment, scope_key(call.scope)).limit(call.limit + 1)
         found = await self._database.query(
@@ -74,6 +75,7 @@ class Keeping(ABC):
 
     async def update(self, call: UpdateCall) -> Remembered:
         """Write the next version of a memory with what CALL changes; the rest stays. Raises `NotFound` if none holds."""
+        sayable(**dict(call))
         if call.content is not None:
             await self._feed.prepare(call.content)
         written = await self._database.transact(lambda connection: update(connection, call, self._now()))
@@ -82,6 +84,7 @@ class Keeping(ABC):
 
     async def consolidate(self, call: ConsolidateCall) -> Remembered:
         """Write one record in place of several of its scope, derived from them, and let those expire."""
+        sayable(**dict(call))
         await self._feed.prepare(call.content)
         written = await self._database.transact(lambda connection: consolidate(connection, call, self._now()))
         await self._wrote(written)
@@ -89,10 +92,12 @@ class Keeping(ABC):
 
     async def feedback(self, call: FeedbackCall) -> Changed:
         """Write down whether records that the run of CALL recalled were cited, and of use."""
+        sayable(**dict(call))
         return Changed(count=await self._database.transact(lambda connection: usage.feed_back(connection, call)))
 
     async def pin(self, call: PinCall) -> Changed:
         """Keep a memory from being retired by a consolidation, or let it go again. Raises `NotFound` if there is none."""
+        sayable(**dict(call))
         return self._some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
 
     async def hold(self, call: HoldCall) -> Changed:
@@ -100,6 +105,7 @@ class Keeping(ABC):
 
         Raises `NotFound` if there is none.
         """
+        sayable(**dict(call))
 
         def work(connection: sa.Connection) -> Changed:
             talks = conversations.of_scope(connection, call.scope) if call.memory_id is None else []
@@ -116,6 +122,7 @@ class Keeping(ABC):
         Derived from it are also the answers in conversations that a model gave with it, and what was said after them; of a
         scope of which everything goes, also its conversations.
         """
+        sayable(**dict(call))
         now = self._now()
         if call.how != "erase":
             done, changed = await self._database.transact(lambda connection: forgetting.forget(connection, call, now))

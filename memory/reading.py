@@ -72,6 +72,13 @@ class Moment:
         return max(self.valid_at, self.known_at)
 
 
+def sayable(**texts: object) -> None:
+    """Raise `InvalidInput` naming the field if one of TEXTS, or of the texts in it, holds what no database takes."""
+    for field, value in texts.items():
+        if any("\x00" in each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)):
+            raise InvalidInput(f"{field} holds a NUL character, which PostgreSQL cannot store; remove it")
+
+
 def visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnElement[bool]:
     """Return the condition that a version holds at VALID_AT as it was known at KNOWN_AT, by default the same moment.
 

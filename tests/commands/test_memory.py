@@ -14,6 +14,8 @@ from perdure.commands.exits import Exit
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
 from perdure.memory.contracts import RememberCall
+from perdure.memory.conversation import ConversationRef, NewMessage
+from perdure.memory.messages import Messages
 from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
 
@@ -89,6 +91,48 @@ def test_memories_are_forgotten(desk: Perdure, user: str) -> None:
     assert "nothing is known" in desk("memory", "list", *of_user).err
 
 
+@pytest.fixture
+def talked(home: Path, user: str) -> str:
+    """The run of which `user` is known, now with two conversations."""
+
+    async def talk() -> None:
+        run = Lineage(namespace="test", workflow_id=user, first_execution_run_id="1")
+        async with open_database(f"sqlite+aiosqlite:///{home / 'perdure.db'}") as database:
+            for name in ("desk", "shop"):
+                said = NewMessage(role="user", content=f"something that nobody may see, {user}")
+                await Messages(database, len).append(run, ConversationRef(name=name), [said])
+
+    asyncio.run(talk())
+    return user
+
+
+def test_conversations_are_listed_held_and_erased(desk: Perdure, talked: str) -> None:
+    """`conversation` lists what a run, or the runs of a user, have said, without content; holds it; and has it erased."""
+    of_user = desk("conversation", "list", "--user", talked, "-o", "jsonl")
+    of_run = desk("conversation", "list", talked)
+    held = desk("conversation", "hold", talked, "--name", "desk")
+    refused = desk("memory", "forget", "--everything", "--how", "erase", "--user", talked)
+    released = desk("conversation", "hold", talked, "--release")
+    one = desk("conversation", "erase", talked, "--name", "desk", "--why", "asked")
+    dry = desk("memory", "forget", "--everything", "--how", "erase", "--user", talked, "--dry-run")
+    rest = desk("memory", "forget", "--everything", "--how", "erase", "--user", talked, "-o", "json")
+
+    assert [("desk", 1), ("shop", 1)] == [(each["name"], each["messages"]) for each in of_user.rows]
+    assert (True, True, False) == ("shop" in of_run.out, talked in of_run.out, "nobody may see" in of_run.out + of_user.out)
+    assert ("1 conversations held", "2 conversations released") == (held.err.strip(), released.err.strip())
+    assert (Exit.ERROR, True) == (
+        refused.code,
+        f"keeps 1 conversations that would be erased: '{talked}/1/desk'" in refused.err,
+    )
+    assert "0 versions and 1 messages of conversations erased, receipt" in one.err
+    assert (f"{talked}/1/shop", "3 versions and 1 messages of conversations would be erased") == (
+        *(dry.out.splitlines()[-1], dry.err.strip()),
+    )
+    assert ([f"{talked}/1/shop"], 1, True) == (rest.json["conversations"], rest.json["messages"], rest.json["complete"])
+    assert "has said nothing that is kept" in desk("conversation", "erase", "nobody").err
+    assert "erased" in desk("conversation", "list").out
+
+
 def test_index_is_checked_and_filled(desk: Perdure, user: str) -> None:
     """`verify` compares on the worker; `reindex` fills the index anew; `stats` counts."""
     verified = desk("memory", "verify", "-o", "json")
@@ -136,6 +180,10 @@ def test_sweep_is_run_and_scheduled(desk: Perdure, worker: object) -> None:
         (("show", "nothing", "--user", "u"), "no memory 'nothing'"),
         (("history", "nothing", "--user", "u"), "no memory 'nothing'"),
         (("list", "--user", "u", "--as-of", "someday"), "is no moment"),
+        (("export", "--user", ""), "say whose memory"),
+        (("export", "--tenant", ""), "--tenant is empty"),
+        (("stats", "--user", "u", "--session", " "), "names nobody"),
+        (("list", "--user", "u", "--tenant", ""), "tenant"),
         (("serve-mcp", "--user", "u", "--allow", "erase"), "choose from forget, recall, remember"),
     ],
 )

@@ -339,11 +339,10 @@ async def test_answers_given_with_an_erased_record_go(desk: Open, stub: Stub, da
         receipt = await handle.result()
         async with open_database(opened.settings.database) as database:
             [name] = (each.partition("@")[0] for each in receipt.records)
-            forget = {"scope": customer("ada"), "how": "erase", "dry_run": True}
-                memory = records_only(database)
-                one: dict[str, Any] = {"step": _step("dry"), "scope": customer("ada"), "how": "erase", "dry_run": True}
-                record = await memory.forget(ForgetCall(**one, memory_id=name))
-                all_of_her = await memory.forget(ForgetCall(**one, everything=True))
+            memory = records_only(database)
+            one: dict[str, Any] = {"step": _step("dry"), "scope": customer("ada"), "how": "erase", "dry_run": True}
+            record = await memory.forget(ForgetCall(**one, memory_id=name))
+            all_of_her = await memory.forget(ForgetCall(**one, everything=True))
 
         assert (1, 1) == (record.versions, record.messages)
         assert (1, 2) == (all_of_her.versions, all_of_her.messages)
