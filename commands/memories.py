@@ -188,21 +188,22 @@ async def stats(options: Options, scope: Scope | None, tenant: str | None) -> No
         table(("MOST USED", "RECALLS", "RUNS", "CITED", "COST A RECALL"), rows)
 
 
-async def export(scope: Scope | None, tenant: str | None) -> None:
+async def export(scope: Scope | None, tenant: str | None, *, erasures: bool) -> None:
     """Print an export."""
     async with records(client_settings()) as memory:
-        async for line in memory.export(scope=scope, tenant=tenant):
+        async for line in memory.export(scope=scope, tenant=tenant, erasures=erasures):
             typer.echo(line)
 
 
 async def import_(options: Options, file: Path) -> None:
-    """Write the export in FILE, and say how many versions were new."""
+    """Write the export in FILE, and say how many versions were new, and how many it had erased here."""
     async with records(client_settings()) as memory:
         with file.open(encoding="utf-8") as lines:
-            added = await memory.import_(lines)
+            done = await memory.restore(lines)
     if options.format is not Format.text:
-        emit({"added": added})
-    say(f"{added} versions added; the worker's next recall puts them in the index")
+        emit({"added": done.added, "erased": done.erased})
+    erased = f", {done.erased} erased, as the export says" if done.erased else ""
+    say(f"{done.added} versions added{erased}; the worker's next recall puts that in the index")
 
 
 async def sweep(session: Session, options: Options, *, dry_run: bool, every: timedelta | None, stop: bool) -> None:
@@ -272,13 +273,22 @@ async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     from perdure.memory.store import open_memory
     from perdure.storage import open_database
 
-    if not settings.index_url and not settings.index_path.is_dir():
+    if not settings.index_url and not settings.index_path.is_dir() and not _all_is_here(settings):
         return None
     database = await stack.enter_async_context(open_database(settings.database))
     try:
         return await stack.enter_async_context(open_memory(settings, database))
     except IndexOwned:
         return None
+
+
+def _all_is_here(settings: Settings) -> bool:
+    """Say whether the database lies in the home as well, so that whoever owns an index of it has it here."""
+    from sqlalchemy import make_url
+
+    url = make_url(settings.database)
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    return file is not None and Path(file).is_file() and Path(file).resolve().parent == settings.home.resolve()
 
 
 async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:

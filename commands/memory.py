@@ -241,12 +241,15 @@ def export(
     agent: AgentOption = None,
     session: SessionOption = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Of which tenant. Default: all.", metavar="NAME")] = None,
+    erasures: Annotated[
+        bool, typer.Option("--erasures", help="Only what was erased, without content: to keep beside backups.")
+    ] = False,
 ) -> None:
     """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
     from perdure.commands.memories import export as work
 
     scope = some_scope(tenant, agent, user, session)
-    asyncio.run(work(scope, tenant))
+    asyncio.run(work(scope, tenant, erasures=erasures))
 
 
 @app.command("import")
@@ -255,7 +258,10 @@ def import_(
     options: Options,
     file: Annotated[Path, typer.Argument(help="What `export` printed.", exists=True, dir_okay=False, show_default=False)],
 ) -> None:
-    """Write an export into this database: the same reads, also as of then. What was erased here stays erased."""
+    """Write an export into this database: the same reads, also as of then.
+
+    What was erased here stays erased, and what the export says was erased is erased here too.
+    """
     from perdure.commands.memories import import_ as work
 
     asyncio.run(work(options, file))
@@ -332,7 +338,8 @@ def scope_of(tenant: str, agent: str | None, user: str | None, session: str | No
     try:
         return Scope(tenant=tenant, agent=agent, user=user, session=session)
     except ValidationError as error:
-        raise InvalidInput(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        first = error.errors()[0]
+        raise InvalidInput(": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])) from None
 
 
 def some_scope(tenant: str | None, agent: str | None, user: str | None, session: str | None) -> Scope | None:

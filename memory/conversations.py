@@ -41,15 +41,21 @@ def reached(connection: sa.Connection, call: ForgetCall, version_ids: Sequence[s
     scope: those that were said to be of it and, if it is a user's or a session's, those of runs that recalled from it or
     remembered in it. What an agent knows is not of one person: of that, only the answers go.
     """
-    found: dict[str, int] = {}
-    for page in _pages(version_ids):
-        row = MadeFromRow
-        first = sa.select(col(row.conversation), sa.func.min(col(row.position)).label("position"))
-        for each in connection.execute(first.where(col(row.version_id).in_(page)).group_by(col(row.conversation))):
-            found[each.conversation] = min(each.position, found.get(each.conversation, each.position))
+    found = answered_with(connection, version_ids)
     if call.everything:
         found |= dict.fromkeys(of_scope(connection, call.scope, narrower=call.narrower), 1)
     return locked(connection, found)
+
+
+def answered_with(connection: sa.Connection, version_ids: Sequence[str]) -> dict[str, int]:
+    """Return the conversations in which a model answered with one of VERSION_IDS, and where it first did."""
+    found: dict[str, int] = {}
+    row = MadeFromRow
+    for page in _pages(version_ids):
+        first = sa.select(col(row.conversation), sa.func.min(col(row.position)).label("position"))
+        for each in connection.execute(first.where(col(row.version_id).in_(page)).group_by(col(row.conversation))):
+            found[each.conversation] = min(each.position, found.get(each.conversation, each.position))
+    return found
 
 
 def of_scope(connection: sa.Connection, scope: Scope, *, narrower: bool = False) -> list[str]:

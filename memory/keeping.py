@@ -17,7 +17,7 @@ from perdure.memory.changing import consolidate, update
 from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
 from perdure.memory.feeding import Feed
-from perdure.memory.reading import Moment, listed, records_of, sayable
+from perdure.memory.reading import Moment, listed, records_of, sayable, scope_of
 from perdure.memory.records import Written, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import (
@@ -34,6 +34,7 @@ from perdure.memory.verbs import (
     Listed,
     MemoryStats,
     PinCall,
+    Restored,
     StatsCall,
     SweepCall,
     Swept,
@@ -186,7 +187,7 @@ class Keeping(ABC):
             if call.dry_run or not rows:
                 return swept, []
             receipts, texts = [], list[str]()
-            for scope in {row.scope_key: _scope(row) for row in rows}.values():
+            for scope in {row.scope_key: scope_of(row) for row in rows}.values():
                 # Locked and read again, for a hold may have come meanwhile.
                 ids = [row.version_id for row in rows if row.scope_key == scope_key(scope)]
                 where = col(MemoryRow.version_id).in_(ids) & ~col(MemoryRow.legal_hold)
@@ -204,19 +205,30 @@ class Keeping(ABC):
         """Go on where an erasure was cut off. Returns whether the files hold nothing any more of what was erased."""
         return await self._scrub(None)
 
-    def export(self, *, scope: Scope | None = None, tenant: str | None = None) -> AsyncIterator[str]:
-        """Yield the memories of SCOPE, of TENANT or all as lines of JSON, for `import_`."""
-        return archive.export(self._database, scope=scope, tenant=tenant)
+    def export(
+        self, *, scope: Scope | None = None, tenant: str | None = None, erasures: bool = False
+    ) -> AsyncIterator[str]:
+        """Yield the memories of SCOPE, of TENANT or all as lines of JSON, for `import_`.
+
+        With ERASURES only what was erased, which says nothing of what it was: to keep beside backups.
+        """
+        return archive.export(self._database, scope=scope, tenant=tenant, erasures=erasures)
 
     async def import_(self, lines: Iterable[str]) -> int:
-        """Write what `export` gave and return how many versions were new. What was erased here stays erased.
+        """Do what `restore` does, and return how many versions were new."""
+        return (await self.restore(lines)).added
 
-        Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands.
+    async def restore(self, lines: Iterable[str]) -> Restored:
+        """Write what `export` gave. What was erased here stays erased; what LINES say was erased is erased here too.
+
+        Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands;
+        `OnHold` if a legal hold keeps here what was erased there.
         """
         now = self._now()
-        added = await self._database.transact(lambda connection: archive.restore(connection, lines, now))
-        await self._wrote_at(now, added)
-        return len(added)
+        restored = await self._database.transact(lambda connection: archive.restore(connection, lines, now))
+        await self._wrote_at(now, [*restored.added, *restored.erased])
+        complete = await self._scrub(restored.texts) if restored.erased else True
+        return Restored(added=len(restored.added), erased=len(restored.erased), complete=complete)
 
     async def reindex(self) -> int:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
@@ -286,10 +298,6 @@ class Keeping(ABC):
         else:
             log.warning("erased, but other processes hold on to the database's files", receipts=receipts)
         return clean
-
-
-def _scope(row: sa.Row[MemoryRow]) -> Scope:
-    return Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session)
 
 
 def _sweep_step(now: datetime) -> StepRef:

@@ -124,7 +124,7 @@ def as_record(row: sa.Row[MemoryRow], *, with_end: bool, provenance: Provenance 
         memory_id=row.memory_id,
         version=row.version,
         version_id=row.version_id,
-        scope=Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session),
+        scope=scope_of(row),
         kind=cast(Kind, row.kind),
         subject=row.subject,
         predicate=row.predicate,
@@ -147,6 +147,11 @@ def as_record(row: sa.Row[MemoryRow], *, with_end: bool, provenance: Provenance 
         source=row.source,
         provenance=provenance,
     )
+
+
+def scope_of(row: sa.Row[MemoryRow]) -> Scope:
+    """Return whose ROW is."""
+    return Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session)
 
 
 def records_of(connection: sa.Connection, rows: Iterable[sa.Row[MemoryRow]], *, with_end: bool) -> list[MemoryRecord]:

@@ -129,6 +129,17 @@ class Forgotten(Frozen):
     dry_run: bool = False
 
 
+class Restored(Frozen):
+    """What an import did."""
+
+    added: int = 0
+    """Versions that were not here."""
+    erased: int = 0
+    """Versions that were here and that the export says were erased; what was derived from them among them."""
+    complete: bool = True
+    """Whether the files hold nothing any more of what was erased. If not, the worker goes on trying."""
+
+
 class FeedbackCall(Frozen):
     """The argument of the activity `perdure.feedback`: what became of records that this run recalled."""
 

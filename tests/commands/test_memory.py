@@ -157,9 +157,33 @@ def test_export_goes_into_another_home(desk: Perdure, user: str, tmp_path: Path,
     assert ["export", *["record"] * 3, *["source"] * 3] == [next(iter(json.loads(line))) for line in lines.splitlines()]
     assert "3 versions added" in imported.err
     assert ["Wien", "likes tea"] == [each["content"] for each in desk("memory", "list", "--user", user, "-o", "jsonl").rows]
-    (tmp_path / "other" / "index").mkdir()
+    verified, filled = desk("memory", "verify", "-o", "json"), desk("memory", "reindex")
+    assert (Exit.OK, 3, Exit.OK) == (verified.code, verified.json["records"], filled.code), verified.err
     found = desk("memory", "search", "drinks", "--user", user, "-n", "1", "-o", "json")
     assert ["likes tea"] == [each["record"]["content"] for each in found.rows], found.err
+    exported = [json.loads(line) for line in lines.splitlines()]
+    then = min(line["record"]["recorded_at"] for line in exported if "record" in line)
+    early = desk("memory", "search", "home", "--user", user, "--as-of", then, "-o", "json")
+    assert ["Graz"] == [each["record"]["content"] for each in early.rows], early.err
+
+
+def test_erasures_are_kept_beside_backups(
+    desk: Perdure, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an old export brings back into an empty home goes again with the erasures that were kept since."""
+    old, erasures = tmp_path / "old.jsonl", tmp_path / "erasures.jsonl"
+    old.write_text(desk("memory", "export", "--user", user).out)
+    desk("memory", "forget", "home", "--how", "erase", "--user", user)
+    erasures.write_text(desk("memory", "export", "--erasures").out)
+    monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    brought, gone = desk("memory", "import", str(old)), desk("memory", "import", str(erasures))
+
+    assert "Graz" not in erasures.read_text()
+    assert "3 versions added;" in brought.err
+    assert "0 versions added, 2 erased, as the export says" in gone.err
+    assert ["likes tea"] == [each["content"] for each in desk("memory", "list", "--user", user, "-o", "jsonl").rows]
+    assert desk("memory", "verify", "-o", "json").json["sound"]
 
 
 def test_sweep_is_run_and_scheduled(desk: Perdure, worker: object) -> None:

@@ -215,6 +215,28 @@ async def test_sweep_takes_what_is_over_for_long_enough(
     assert [0, 1, 1, 1] == [len(await memory.history(name, ADA)) for name in ("code", "tax", "home", "rumour")]
 
 
+async def test_sweep_takes_superseded_versions_if_asked_to(
+    database: Database, index: EdgeIndex, embedder: MiniLm, clock: Clock, *, to_remember: Say, to_recall: Ask
+) -> None:
+    """A class may say how long versions are kept after a later one holds; what holds, and who holds it, stays as it is."""
+    memory = Memory(database, index, embedder, clock=clock, retention={"standard/superseded": timedelta(days=100)})
+    then = clock.now
+    for place in ("Graz", "Wien", "Linz"):
+        await memory.remember(to_remember(f"lives in {place}", memory_id="home"))
+        await memory.remember(to_remember(f"paid tax in {place}", memory_id="tax", retention="tax"))
+        at = clock.move(timedelta(days=60))
+    dry = await memory.sweep(SweepCall(dry_run=True))
+    swept = await memory.sweep(SweepCall())
+
+    assert [("home", 1, then + timedelta(days=60))] == [(each.memory_id, each.version, each.ended_at) for each in dry.due]
+    assert (1, 1) == (dry.versions, swept.versions)
+    assert ["", "lives in Wien", "lives in Linz"] == [each.content for each in await memory.history("home", ADA)]
+    assert 3 == len(await memory.history("tax", ADA))
+    assert "lives in Linz" == (await memory.get("home", ADA)).content
+    assert "lives in Wien" == (await memory.get("home", ADA, as_of=at - timedelta(days=70))).content
+    assert ["paid tax in Graz"] == (await memory.recall(to_recall("lives", as_of=then))).texts
+
+
 async def test_older_version_does_not_come_back_when_a_later_one_is_swept(
     memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask
 ) -> None:
