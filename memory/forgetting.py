@@ -92,8 +92,8 @@ class Retention:
         over = []
         for name, kept in self.keep.items():
             kind = name.removesuffix(SUPERSEDED)
-            ended = (col(row.superseded_at),) if name.endswith(SUPERSEDED) else (col(row.expires_at), col(row.forgotten_at))
-            over.append((col(row.retention_class) == kind) & sa.or_(*(end <= now - kept for end in ended)))
+            ends = (col(row.superseded_at),) if name.endswith(SUPERSEDED) else (col(row.expires_at), col(row.forgotten_at))
+            over.append((col(row.retention_class) == kind) & sa.or_(*(end <= now - kept for end in ends)))
         if not over:
             return [], 0
         ended = sa.and_(col(row.erased_at).is_(None), sa.or_(*over))

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope, Terse
 
 How = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""
@@ -366,7 +366,7 @@ class MemoryStats(Frozen):
         return self.with_hits / self.recalls if self.recalls else 0.0
 
 
-class MemoryRequest(Frozen):
+class MemoryRequest(Terse):
     """The argument of the workflow `perdure.memory_request`: one thing that only the owner of the index can do."""
 
     find: RecallCall | None = None
