@@ -29,6 +29,7 @@ from perdure.connectors.watched import (
     Report,
     SweepCall,
     Swept,
+    repair_id,
 )
 from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable, by_name
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
@@ -181,7 +182,7 @@ async def start_repair(
     from temporalio.common import WorkflowIDReusePolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
-    id = f"repair-{finding.rpartition('/')[2]}"
+    id = repair_id(finding.rpartition("/")[2])
     async with watched(session.settings) as watch:
         await watch.reconciler.findings.finding(finding.rpartition("/")[2])
     call = RepairCall(finding=finding.rpartition("/")[2], how=how, of=of, within=within, by=user())
