@@ -49,6 +49,7 @@ _FATES = {
     "absent": "are not at the target, and are not sent as long as no run asks",
     "parked": "wait for a person: `perdure effects list`",
     "unknown": "could not be looked up, as the target does not answer or they may still land",
+    "stands": "stand: their runs had taken them back and ended before they were undone",
     "unserved": "are of actions that the worker does not have",
 }
 
