@@ -90,7 +90,7 @@ class Askers:
         return await self._database.transact(write)
 
     async def stand(self, effect: str) -> bool:
-        """Note that EFFECT stands, as the run that took it back has ended before it was undone. False: it is being undone."""
+        """Note that EFFECT stands: the run that took it back has ended without undoing it. False: it is being undone."""
         at = self._clock()
 
         def write(connection: sa.Connection) -> bool:
