@@ -15,6 +15,7 @@ from perdure.commands.follow import last_poll, nobody
 from perdure.commands.options import Format, Options
 from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
 from perdure.commands.run_start import user
+from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import Session
 from perdure.connectors.watched import (
     CheckContractCall,
@@ -300,54 +301,6 @@ async def _asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
         raise (known or PerdureError)(cause.message if isinstance(cause, ApplicationError) else f"{cause}") from None
     finally:
         ended.cancel()
-
-
-async def schedule_on_worker(
-    session: Session, workflow: str, name: str, call: BaseModel, every: timedelta | None, *, stop: bool
-) -> None:
-    """Have the worker run WORKFLOW with CALL from now on so often, or, with STOP, no more."""
-    from temporalio.client import (
-        Schedule,
-        ScheduleActionStartWorkflow,
-        ScheduleAlreadyRunningError,
-        ScheduleIntervalSpec,
-        ScheduleOverlapPolicy,
-        SchedulePolicy,
-        ScheduleSpec,
-        ScheduleUpdate,
-    )
-    from temporalio.service import RPCError, RPCStatusCode
-
-    id = f"{workflow}/{name}"
-    handle = session.client.get_schedule_handle(id)
-    if stop:
-        try:
-            await handle.delete()
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
-            raise NotFound(f"there is no schedule {id!r}") from None
-        say(f"no more {id}")
-        return
-    assert every is not None
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            workflow,
-            call,
-            id=f"{workflow.removeprefix('perdure.').replace('_', '-')}-{name}",
-            task_queue=session.settings.task_queue,
-            static_summary=f"{name}, on schedule",
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
-        # One that takes longer than the interval is not followed by a second one at the same time.
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),
-    )
-    try:
-        await session.client.create_schedule(id, schedule, trigger_immediately=True)
-    except ScheduleAlreadyRunningError:
-        await handle.update(lambda _: ScheduleUpdate(schedule=schedule))
-        await handle.trigger()
-    say(f"{id} every {every}, on task queue {session.settings.task_queue!r}")
 
 
 async def _require_worker(session: Session) -> None:

@@ -158,6 +158,6 @@ def test_sweep_is_run_and_scheduled(desk: Perdure, run: str) -> None:
     stopped = desk("effects", "sweep", "--unschedule")
 
     assert ({}, 1) == (swept.json["counts"], swept.json["open"]["parked"]), swept.out
-    assert (Exit.OK, True) == (scheduled.code, "perdure.sweep" in scheduled.err), scheduled.err
+    assert (Exit.OK, True) == (scheduled.code, "every 1h" in scheduled.err), scheduled.err
     assert (Exit.OK, True) == (stopped.code, "no more perdure.sweep" in stopped.err), stopped.err
     assert "parked" == effects(desk, "--run", run)[0]["state"]
