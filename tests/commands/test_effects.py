@@ -152,7 +152,7 @@ def test_unknown_keys_end_with_1(desk: Perdure) -> None:
 
 def test_sweep_is_run_and_scheduled(desk: Perdure, run: str) -> None:
     """`sweep` looks for what ended runs left open, at once or on a schedule; what waits for a person goes on waiting."""
-    until(lambda: desk("effects", "sweep", "--connector", "box").code == Exit.OK)  # a worker tells when it is up
+    until(lambda: desk("effects", "sweep", "--connector", "box").code == Exit.OK, seconds=100)
     swept = desk("effects", "sweep", "--connector", "box", "-o", "json")
     scheduled = desk("effects", "sweep", "--schedule", "1h")
     stopped = desk("effects", "sweep", "--unschedule")
