@@ -26,7 +26,7 @@ class Scope(Frozen):
         if self.agent is None and self.user is None and self.session is None:
             raise ValueError("a scope needs an agent, a user or a session; a tenant alone would be everyone in it")
         for part, name in self:
-            if name is not None and (not name.strip() or "\x00" in name):
+            if name is not None and not name.strip():
                 raise ValueError(f"the scope's {part} {name!r} names nobody; leave it out, or give a name")
         return self
 

@@ -75,7 +75,9 @@ class Moment:
 def sayable(**texts: object) -> None:
     """Raise `InvalidInput` naming the field if one of TEXTS, or of the texts in it, holds what no database takes."""
     for field, value in texts.items():
-        if any("\x00" in each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)):
+        if isinstance(value, Scope):
+            sayable(**{f"{field}.{part}": name for part, name in value})
+        elif any("\x00" in each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)):
             raise InvalidInput(f"{field} holds a NUL character, which PostgreSQL cannot store; remove it")
 
 

@@ -61,7 +61,7 @@ def checked(call: RememberCall) -> RememberCall:
     texts = {"content": call.content, "subject": call.subject, "predicate": call.predicate, "memory_id": call.memory_id}
     texts |= {"step": str(call.step), "labels": "".join(call.labels), "retention": call.retention}
     texts |= {f"origin.{name}": str(value) for name, value in call.origin}
-    sayable(**texts)
+    sayable(scope=call.scope, **texts)
     if call.memory_id is not None and not 1 <= len(call.memory_id) <= 200:
         raise InvalidInput(f"memory_id has {len(call.memory_id)} characters; give it 1 to 200")
     if call.predicate is not None and not (call.predicate.strip() and (call.subject or "").strip()):

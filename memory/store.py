@@ -119,7 +119,7 @@ class Memory(Keeping):
 
         Raises `NotFound` if there was none.
         """
-        sayable(memory_id=memory_id)
+        sayable(memory_id=memory_id, scope=scope)
         moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
         where = *named(records.scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
         found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
@@ -129,7 +129,7 @@ class Memory(Keeping):
 
     async def history(self, memory_id: str, scope: Scope) -> list[MemoryRecord]:
         """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
-        sayable(memory_id=memory_id)
+        sayable(memory_id=memory_id, scope=scope)
         query = sa.select(MemoryRow).where(*named(records.scope_key(scope), memory_id))
         return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
 
