@@ -12,6 +12,7 @@ from perdure.memory.contracts import RecallCall, RecallReceipt, Remembered
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,
+    EraseConversationsCall,
     FeedbackCall,
     ForgetCall,
     Forgotten,
@@ -83,6 +84,11 @@ class MemoryActivities:
         """End or erase memories."""
         return await self.memory.forget(call)
 
+    @activity.defn(name="perdure.erase_conversations")
+    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+        """Erase what a run said."""
+        return await self.memory.erase_conversations(call)
+
     @activity.defn(name="perdure.feedback")
     async def feedback(self, call: FeedbackCall) -> Changed:
         """Write down what became of recalled records."""
@@ -139,4 +145,5 @@ class MemoryActivities:
         return (
             *(self.get, self.list, self.history, self.update, self.forget, self.feedback, self.pin, self.hold),
             *(self.consolidate, self.find, self.sweep, self.verify, self.reindex, self.stats),
+            self.erase_conversations,
         )

@@ -32,7 +32,7 @@ from perdure.memory.forgetting import Retention
 from perdure.memory.index import Index
 from perdure.memory.keeping import Keeping
 from perdure.memory.ranking import Ranking
-from perdure.memory.reading import Moment, named, records_of, visible
+from perdure.memory.reading import Moment, named, records_of, sayable, visible
 from perdure.memory.recalling import nearest
 from perdure.memory.tables import MemoryRow
 from perdure.settings import Settings
@@ -86,6 +86,7 @@ class Memory(Keeping):
 
         Raises `Unreachable` if the index does not work: no answer is better than one with holes.
         """
+        sayable(**dict(call))
         moment = Moment.of(call, self._now())
         if await self._feed.waiting():
             await self._feed.catch_up(everything=True)
@@ -118,6 +119,7 @@ class Memory(Keeping):
 
         Raises `NotFound` if there was none.
         """
+        sayable(memory_id=memory_id, scope=scope)
         moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
         where = *named(records.scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
         found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
@@ -127,6 +129,7 @@ class Memory(Keeping):
 
     async def history(self, memory_id: str, scope: Scope) -> list[MemoryRecord]:
         """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
+        sayable(memory_id=memory_id, scope=scope)
         query = sa.select(MemoryRow).where(*named(records.scope_key(scope), memory_id))
         return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
 

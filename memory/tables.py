@@ -179,6 +179,9 @@ class ReceiptRow(SQLModel, table=True):
     erased_at: datetime = Field(sa_type=UtcDateTime)
     memories: int
     versions: int
+    conversations: int = 0
+    messages: int = 0
+    """How many messages of conversations, and summaries."""
     completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When the files of the database and the index held nothing of it any more."""
 

@@ -184,6 +184,10 @@ class RequestMemory:
         if request.verify is not None:
             verified = await self._do("perdure.verify_memory", request.verify, Verified, "Compare the index with SQL")
             return MemoryAnswer(verified=verified)
+        if request.erase is not None:
+            erase = request.erase.model_copy(update={"step": step})
+            erased = await self._do("perdure.erase_conversations", erase, Forgotten, "Erase what a run said")
+            return MemoryAnswer(forgotten=erased)
         reindexed = await self._do("perdure.reindex_memory", ReindexCall(), Changed, "Fill the index anew")
         return MemoryAnswer(reindexed=reindexed)
 

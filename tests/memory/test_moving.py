@@ -12,14 +12,14 @@ import pytest
 import sqlalchemy as sa
 from memory_kit import ADA, Ask, Clock, Letters, Say
 
-from perdure.errors import InvalidInput, Unreachable
+from perdure.errors import InvalidInput, OnHold, Unreachable
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, Recall, customer
 from perdure.memory.contracts import Origin
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.index import Point
 from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import FeedbackCall, ForgetCall, StatsCall, VerifyCall
+from perdure.memory.verbs import FeedbackCall, ForgetCall, HoldCall, StatsCall, VerifyCall
 from perdure.storage import Database, open_database
 
 GRACE = customer("grace")
@@ -98,6 +98,80 @@ async def test_import_does_not_bring_back_what_was_erased(
     async with _home(tmp_path / "other", clock) as other:
         await other.import_(lines)
         assert (await other.remember(call)).erased
+
+
+@pytest.mark.parametrize("erasures", [True, False])
+async def test_what_was_erased_is_erased_in_what_an_old_backup_brought_back(
+    tmp_path: Path,
+    database: Database,
+    clock: Clock,
+    to_remember: Say,
+    *,
+    to_recall: Ask,
+    step: Callable[[str], StepRef],
+    erasures: bool,
+) -> None:
+    """A new home cannot know of erasures: what an old export brings there goes with a later one, or its erasures alone."""
+    async with _home(tmp_path / "first", clock) as memory:
+        pet = await memory.remember(to_remember("a wombat", memory_id="pet"))
+        home = await memory.remember(to_remember("Graz", memory_id="home"))
+        clock.move(timedelta(hours=1))
+        await memory.remember(to_remember("keeps animals", origin=Origin(derived_from=(pet.version_id,))))
+        moved = to_remember("Wien, the wombat told", memory_id="home", origin=Origin(derived_from=(pet.version_id,)))
+        await memory.remember(moved)
+        old = [line async for line in memory.export()]
+        clock.move(timedelta(hours=1))
+        await memory.forget(ForgetCall(step=step("erase"), scope=ADA, how="erase", memory_id="pet"))
+        new = [line async for line in memory.export(erasures=erasures)]
+        expected = await _reads(memory, [clock.now - timedelta(minutes=m) for m in (0, 90, 150)], to_recall)
+    index = await EdgeIndex.open(tmp_path / "second", Letters())
+    restored = Memory(database, index, Letters(), clock=clock)
+    brought = await restored.restore(old)
+    late = await restored.remember(to_remember("Linz", memory_id="away", origin=Origin(derived_from=(pet.version_id,))))
+    done = await restored.restore(new)
+    again = await restored.restore([*old[:1], *old[1:]])
+
+    assert "wombat" not in "".join(new)
+    assert [(4, 0, True), (0, 4, True), (0, 0, True)] == [(r.added, r.erased, r.complete) for r in (brought, done, again)]
+    assert expected == await _reads(restored, [clock.now - timedelta(minutes=m) for m in (0, 90, 150)], to_recall)
+    assert [] == await restored.history(late.memory_id, ADA)
+    assert ["Graz", ""] == [each.content for each in await restored.history(home.memory_id, ADA)]
+    assert (await restored.verify()).sound
+    await index.close()
+
+
+async def test_import_stops_at_a_hold(
+    tmp_path: Path, clock: Clock, to_remember: Say, *, step: Callable[[str], StepRef]
+) -> None:
+    """What is held here is not erased because it was erased elsewhere, and nothing of such an import is kept."""
+    async with _home(tmp_path / "first", clock) as memory:
+        await memory.remember(to_remember("a wombat", memory_id="pet"))
+        old = [line async for line in memory.export()]
+        await memory.forget(ForgetCall(step=step("erase"), scope=ADA, how="erase", memory_id="pet"))
+        await memory.remember(to_remember("Graz"))
+        new = [line async for line in memory.export()]
+    async with _home(tmp_path / "second", clock) as restored:
+        await restored.restore(old)
+        await restored.hold(HoldCall(step=step("hold"), scope=ADA, memory_id="pet"))
+        with pytest.raises(OnHold):
+            await restored.restore(new)
+        assert (1, 1) == ((await restored.stats()).versions, len(await restored.history("pet", ADA)))
+
+
+async def test_export_of_before_conversations_is_read(
+    tmp_path: Path, clock: Clock, to_remember: Say, *, step: Callable[[str], StepRef]
+) -> None:
+    """An export whose receipts do not count conversations yet is taken as one that had none."""
+    async with _home(tmp_path / "first", clock) as memory:
+        await memory.remember(to_remember("a wombat", memory_id="pet"))
+        await memory.forget(ForgetCall(step=step("erase"), scope=ADA, how="erase", memory_id="pet"))
+        lines = [json.loads(line) async for line in memory.export()]
+    for line in lines:
+        if "receipt" in line:
+            del line["receipt"]["conversations"], line["receipt"]["messages"]
+    async with _home(tmp_path / "second", clock) as restored:
+        await restored.restore(map(json.dumps, lines))
+        assert (await restored.remember(to_remember("a wombat", memory_id="pet"))).erased
 
 
 async def test_export_is_of_one_scope(tmp_path: Path, clock: Clock, to_remember: Say) -> None:
