@@ -56,6 +56,8 @@ class ModelCall:
     lane: str = ""
     prompt_version: str = ""
     reserved_nano_usd: int = 0
+    spare_nano_usd: int = 0
+    """What the budgets have to have left besides."""
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
     question: Question | None = None
@@ -99,7 +101,8 @@ class ModelCall:
         if found is not None:
             self.write(connection, _cached(found))
             return found
-        denial = reserve(connection, self.purses, self.reserved_nano_usd) if self.purses else None
+        spare = self.spare_nano_usd
+        denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare) if self.purses else None
         if denial is not None:
             self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
             return denial

@@ -43,6 +43,8 @@ class Exchange:
     """What the earlier attempts took."""
     part: Part | None = None
     """The part that it has in a canary, if there is one."""
+    spare: int = 0
+    """The most that the call costs that comes after it if it fails, in nano-USD: a canary must not use up a budget."""
 
     @property
     def tries(self) -> bool:

@@ -10,7 +10,8 @@ all of them and counts for none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from perdure.routing.breakers import Breakers
 from perdure.routing.config import Deployment
@@ -28,6 +29,10 @@ class Choice:
     """What was wrong with the last answer to the same question; empty: it is asked for the first time."""
     timeout: float
     """Seconds until it counts as failed."""
+
+    def priced(self, at: datetime) -> Choice:
+        """Return this choice with the prices that hold AT that time."""
+        return replace(self, deployment=self.deployment.priced(at))
 
 
 @dataclass

@@ -123,26 +123,26 @@ class Router:
 
     def _exchange(self, asked: Asking, call: GenerateCall, so_far: _SoFar, passed_over: str) -> tuple[Exchange, Messages]:
         """Return the exchange that comes after those SO_FAR, and what it asks. PASSED_OVER is why it tries no canary."""
-        task, messages = asked.task, asked.messages
         choice = asked.ladder.choose(so_far.earlier, so_far.attempt)
         if choice is None:
             raise ModelRefused(
-                f"every deployment for task {task.name!r} has refused it. Look at what they said: "
+                f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
                 "`perdure show` lists the attempts."
             )
-        part = self._arms.part(task, call, so_far.attempt, so_far.earlier)
-        if part is not None and part.tries:
-            trial = passed_over or self._arms.trial(part.canary, task, call.inputs, asked.form.text, choice)
-            if isinstance(trial, str):
-                part = replace(part, tries=False)
-                choice = replace(choice, switched="; ".join(filter(None, (f"no canary: {trial}", choice.switched))))
-            else:
-                task, messages, choice = trial.task, trial.messages, trial.choice
-        choice = replace(choice, deployment=choice.deployment.priced(now()))
+        attempt, earlier, before = so_far.attempt, so_far.earlier, so_far.before
+        part = self._arms.part(asked.task, call, attempt, earlier)
         exchange = Exchange(
-            call, task, asked.form, asked.ladder, choice, so_far.attempt, so_far.earlier, so_far.before, part=part
+            call, asked.task, asked.form, asked.ladder, choice.priced(now()), attempt, earlier, before, part=part
         )
-        return exchange, messages
+        if part is None or not part.tries:
+            return exchange, asked.messages
+        trial = passed_over or self._arms.trial(part.canary, asked.task, call.inputs, asked.form.text, choice)
+        if isinstance(trial, str):
+            why = "; ".join(filter(None, (f"no canary: {trial}", choice.switched)))
+            passed = replace(exchange.choice, switched=why)
+            return replace(exchange, choice=passed, part=replace(part, tries=False)), asked.messages
+        spare = exchange.most_cost(asked.messages)
+        return replace(exchange, task=trial.task, choice=trial.choice.priced(now()), spare=spare), trial.messages
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -193,6 +193,7 @@ class Router:
             prompt_version=exchange.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+            spare_nano_usd=exchange.spare,
             part=exchange.part,
         )
         call.question = Question.of(

@@ -146,6 +146,26 @@ async def test_not_tried(routed: Routed, stub: Stub, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.timeout(300)
+async def test_leaves_a_budget_for_the_others(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
+    """A canary is not asked with the last of a budget: a call to the others has to fit in beside it."""
+    stub.choose = by_model(next=WRONG)
+    tight = '\n[budgets.run]\nper = "run"\nusd = {}\n' + NEWER
+    most = (await _most(routed, sqlite_database)) / 1e9
+
+    once = await step(routed(deployments=["first", "next"], more=tight.format(f"{most * 1.9:.9f}")), of_run(TRIES))
+    both = await step(routed(deployments=["first", "next"], more=tight.format(f"{most * 2.1:.9f}")), of_run(6))
+
+    assert ["stub-first", "stub-next", "stub-first"] == stub.models[1:]
+    assert ("first", "first") == (once.record.deployment, both.record.deployment)
+
+
+async def _most(routed: Routed, database: Database) -> int:
+    """The most that a call can cost."""
+    await step(routed(), of_run(DOES_NOT))
+    [row] = await rows(database)
+    return int(row["reserved_nano_usd"])
+
+
 async def test_figures_are_the_invoice(routed: Routed, stub: Stub, database: Database) -> None:
     """Both arms' counts and costs are those of the provider's invoice, and what came after the first calls is with them."""
     asked: dict[str, list[Behaviour]] = {"stub-first": [], "stub-next": [], "stub-big": []}
