@@ -162,9 +162,9 @@ class PerdurePlugin(SimplePlugin):
         from perdure.connectors.ledger import Ledger
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
-        from perdure.memory.embed import MiniLm
+        from perdure.memory.embed import MINILM, MiniLm
         from perdure.memory.messages import Messages
-        from perdure.memory.store import open_memory
+        from perdure.memory.opening import open_memory
         from perdure.routing.config import SHIPPED, load_routes
         from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
@@ -180,7 +180,9 @@ class PerdurePlugin(SimplePlugin):
                 if isinstance(connector, Configured):
                     connector.share(database)
             embedder = await MiniLm.load()
-            memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
+            # Tasks were learned by this one, so it stays theirs when memory has another.
+            shared = embedder if settings.embedder == MINILM else None
+            memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared))
             router = Router(database, routes, embedder, cache=settings.home / "examples")
             # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
             warming = asyncio.create_task(router.warm_up(), name="import litellm")

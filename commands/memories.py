@@ -261,7 +261,7 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
 
 async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
-    from perdure.memory.store import open_memory
+    from perdure.memory.opening import open_memory
     from perdure.storage import open_database
 
     if not settings.index_url and not settings.index_path.is_dir():

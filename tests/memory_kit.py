@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -49,3 +51,30 @@ class Plane(Letters):
 
     name = "plane"
     dimensions = 2
+
+
+class Other(Letters):
+    """The next version of `Letters`, as settings can name it."""
+
+    def __init__(self) -> None:
+        super().__init__("2")
+
+
+class Gated(Other):
+    """The same, which embeds no second text until the file that PERDURE_TEST_GATE names is there."""
+
+    embedded = 0
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Return a direction for each of TEXTS."""
+        self.embedded += len(texts)
+        while self.embedded > 1 and not os.path.exists(os.environ["PERDURE_TEST_GATE"]):  # noqa: ASYNC110, ASYNC240, PTH110
+            await asyncio.sleep(0.02)  # another process makes it
+        return await super().embed(texts)
+
+
+class Needy(Letters):
+    """An embedder that settings cannot make."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
