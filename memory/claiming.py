@@ -58,12 +58,14 @@ class Claim:
     async def settle(self) -> None:
         """Say that the index has everything."""
         if not self.settled:
-            await self._change({"settled": True})
+            mine = col(IndexRow.holder) == self.holder, col(IndexRow.generation) == self.generation
+            await self._change({"settled": True}, *mine)
             self.settled = True
 
-    def check(self, connection: sa.Connection) -> None:
-        """Raise `Unreachable` if another index, or another embedder's, is in force by now."""
-        row = connection.execute(sa.select(IndexRow).where(ONE).with_for_update(read=True)).one()
+    def check(self, connection: sa.Connection, *, keep: bool = False) -> None:
+        """Raise `Unreachable` if another index, or another embedder's, is in force; with KEEP none can come meanwhile."""
+        query = sa.select(IndexRow).where(ONE)
+        row = connection.execute(query.with_for_update(read=True) if keep else query).one()
         if row.holder != self.holder:
             raise Unreachable(
                 f"the vector index in {row.place} follows this database since {row.since.isoformat(timespec='seconds')}, "
@@ -76,8 +78,9 @@ class Claim:
                 "Start it again with PERDURE_EMBEDDER set to the same as the other workers'"
             )
 
-    async def _change(self, values: dict[str, object]) -> None:
-        await self._database.transact(lambda connection: connection.execute(sa.update(IndexRow).where(ONE).values(values)))
+    async def _change(self, values: dict[str, object], *where: sa.ColumnElement[bool]) -> None:
+        change = sa.update(IndexRow).where(ONE, *where).values(values)
+        await self._database.transact(lambda connection: connection.execute(change))
 
 
 @asynccontextmanager
@@ -128,7 +131,7 @@ async def _patiently(
         retry=retry_if_result(lambda row: row is None), stop=stop_after_delay(wait), wait=wait_fixed(0.05)
     )
     try:
-        row = await retrying(try_to)
+        row: sa.Row[IndexRow] | None = await retrying(try_to)
     except RetryError:
         raise _owned(await _row(database)) from None
     assert row is not None, "it is tried again as long as there is none"

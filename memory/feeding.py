@@ -50,7 +50,8 @@ class Feed:
         first = sa.select(col(OutboxRow.seq)).limit(1)
 
         def look(connection: sa.Connection) -> bool:
-            self._check(connection)
+            if self._claim is not None:
+                self._claim.check(connection)
             return connection.execute(first).first() is not None
 
         return await self._database.query(look) or bool(self._pending) or not self._caught_up
@@ -176,15 +177,12 @@ class Feed:
         applied = {row.seq: row.queued_id for row in rows}
 
         def drop(connection: sa.Connection) -> None:
-            self._check(connection)
+            if self._claim is not None:
+                self._claim.check(connection, keep=True)
             _drop(connection, applied, told)
 
         await self._database.transact(drop)
         return len(rows)
-
-    def _check(self, connection: sa.Connection) -> None:
-        if self._claim is not None:
-            self._claim.check(connection)
 
     async def _fill_gaps(self) -> None:
         stored = await count(self._database)

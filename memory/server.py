@@ -239,10 +239,13 @@ class ServerIndex:
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[None]:
         """Turn what goes wrong between us and the server into our errors."""
+        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
         try:
             yield
+        except ResourceExhaustedResponse as error:
+            raise Unreachable(f"the Qdrant server at {self._where} is too busy: {error.message}") from error
         except UnexpectedResponse as error:
             if error.status_code in (401, 403):
                 raise InvalidSettings(

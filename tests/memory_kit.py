@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from perdure.memory import RecallCall, RememberCall, customer
 from perdure.memory.embed import Vector
@@ -61,15 +62,22 @@ class Other(Letters):
 
 
 class Gated(Other):
-    """The same, which embeds no second text until the file that PERDURE_TEST_GATE names is there."""
+    """The same, which stops at its 65th text until the file is there that PERDURE_TEST_GATE names.
+
+    Beside that file it writes down how many texts it embeds, and that it waits.
+    """
 
     embedded = 0
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Return a direction for each of TEXTS."""
         self.embedded += len(texts)
-        while self.embedded > 1 and not os.path.exists(os.environ["PERDURE_TEST_GATE"]):  # noqa: ASYNC110, ASYNC240, PTH110
+        gate = Path(os.environ["PERDURE_TEST_GATE"])
+        while self.embedded > 64 and not gate.exists():  # noqa: ASYNC240  # it is done at once
+            gate.with_suffix(".waits").touch()
             await asyncio.sleep(0.02)  # another process makes it
+        with gate.with_suffix(".embedded").open("a") as file:
+            file.write(f"{len(texts)}\n")
         return await super().embed(texts)
 
 
