@@ -86,6 +86,8 @@ class PerdurePlugin(SimplePlugin):
         self._conversations = ConversationActivities(self._activities)
         self._maintenance = MaintenanceActivities()
         self._memories = MemoryActivities()
+        self.warm = asyncio.Event()
+        """Set once a worker's rooms are open and what is slow to import is imported."""
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -186,6 +188,7 @@ class PerdurePlugin(SimplePlugin):
             router = Router(database, routes, embedder, cache=settings.home / "examples")
             # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
+            warming.add_done_callback(lambda _: self.warm.set())
             stack.push_async_callback(_ended, warming)
             self._database.use(database)
             connectors = {connector.name: connector for connector in self._connectors}

@@ -22,7 +22,7 @@ from perdure.memory.index import Found, Index, Near, Point, Where, generation
 from perdure.memory.lexical import LEXICON, NO_WORDS, Words, load_words
 from perdure.memory.shard_process import ShardProcess
 
-BATCH = 128
+BATCH = 64
 log = structlog.get_logger(__name__)
 
 

@@ -189,7 +189,8 @@ class Feed:
         settled = self._claim is None or self._claim.settled
         if settled and stored == await self.live.index.count():
             return
-        log.info("filling the vector index from the database", records=stored)
+        if stored:
+            log.info("filling the vector index from the database", records=stored)
         await self.live.reconcile(self._database)
         if self._claim is not None:
             await self._claim.settle()
