@@ -83,7 +83,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
         worker = _worker(client, settings, served, executor)
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        settling = asyncio.create_task(_settle(plugin), name="settle")
+        settling = asyncio.create_task(settle(plugin), name="settle")
         log.info(
             "worker starting",
             task_queue=settings.task_queue,
@@ -123,7 +123,7 @@ def main(modules: Sequence[str] | None = None) -> None:
     os._exit(code)
 
 
-async def _settle(plugin: PerdurePlugin) -> None:
+async def settle(plugin: PerdurePlugin) -> None:
     """Take what is loaded for good out of the garbage collector's sight once everything is.
 
     These are half a million objects, most of them LiteLLM's. Each full collection looks through all of them while the
