@@ -164,7 +164,12 @@ class _Stopping(Letters):
 
 
 async def test_worker_with_the_old_embedder_is_told(
-    qdrant: QdrantStandIn, database: Database, to_remember: Say, to_recall: Ask
+    qdrant: QdrantStandIn,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    to_remember: Say,
+    to_recall: Ask,
 ) -> None:
     """Of two workers one gets a new embedder: both recall until it has taken over; then the other has to be started anew.
 
@@ -183,6 +188,15 @@ async def test_worker_with_the_old_embedder_is_told(
             await new.stopped.wait()
             await wrote(old, "Salzburg")
             amid = [(await each.recall(to_recall("?", limit=9))).texts for each in (old, memory)]
+            claim = memory._feed._claim
+            assert claim is not None
+            serve = claim.serve
+
+            async def late(*arguments: str) -> None:
+                await wrote(old, "Villach")  # it tells the old index and nobody else, at the last moment
+                await serve(*arguments)
+
+            monkeypatch.setattr(claim, "serve", late)
             new.go_on.set()
             await memory.upgrade(new)
             with pytest.raises(Unreachable, match=r"embedded anew .* PERDURE_EMBEDDER"):
@@ -190,7 +204,7 @@ async def test_worker_with_the_old_embedder_is_told(
             await wrote(old, "Bregenz")
 
             recalled = await memory.recall(to_recall("?", limit=9))
-            assert [4, 4, 5] == [len(each) for each in (*amid, recalled.texts)]
+            assert [4, 4, 6] == [len(each) for each in (*amid, recalled.texts)]
             assert "letters 2" in recalled.receipt.index_version
             assert (await memory.verify()).sound
     assert 1 == len(qdrant.collections)
