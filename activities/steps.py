@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.activities import metering
-from perdure.connectors.contracts import EffectCall, EffectResult, Settled, UndoCall, Undone
+from perdure.activities.running import running_step
+from perdure.connectors.contracts import Settled, UndoCall, Undone
 from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
 from perdure.routing.contracts import GenerateCall, Generation, RaiseCall, Raised
+from perdure.workflows.effect_model import ActCall, Acted, ShortReceipt
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
@@ -86,9 +88,21 @@ class StepActivities:
         return await self.rooms.memory.remember(call)
 
     @activity.defn(name="perdure.act")
-    async def act(self, call: EffectCall) -> EffectResult:
-        """Perform an action through the ledger."""
-        return await self.rooms.ledger.perform(call)
+    async def act(self, call: ActCall) -> Acted:
+        """Perform an action through the ledger. In a conversation its answer is stored and not returned."""
+        step = running_step(call)
+        effect, ref = call.whole(step), call.ref
+        if ref is None:
+            done = await self.rooms.ledger.perform(effect)
+            receipt = done.receipt if call.step else ShortReceipt.of(done.receipt)
+            return Acted(value=done.value, receipt=receipt)
+        from perdure.activities.telling import tell
+
+        # Before anything happens: an effect could not be told in a conversation that is not there.
+        await self.rooms.messages.check(ref)
+        ref = await self.rooms.messages.append(step.lineage, ref, call.new)
+        done = await self.rooms.ledger.perform(effect)
+        return await tell(self.rooms.messages, step.lineage, ref, effect, done)
 
     @activity.defn(name="perdure.undo")
     async def undo(self, call: UndoCall) -> Undone:

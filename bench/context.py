@@ -1,8 +1,8 @@
 """What a model call costs the history as a conversation gets longer.
 
 An agent asks a model, looks something up, and asks again: one call of each a turn. The same agent runs hand-written on
-bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is either a `look`, which only reads,
-or an `act`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls;
+bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is a `look`, which only reads, or an
+effect: by the conversation's `act`, or by `act` and `tool`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls;
 the tool is in them.
 
     python -m bench.context [--turns 6 24 100] [--json]
@@ -32,7 +32,7 @@ from temporalio.worker import Worker
 with workflow.unsafe.imports_passed_through():
     from perdure.connectors.contracts import Absent, Action, AnyAction, Attempt, Executed, Probe
     from perdure.lineage import Frozen
-    from perdure.workflows import Context, Conversation, act, generate
+    from perdure.workflows import Conversation, act, generate
 
 BAR = 1600
 """How many bytes of history a model call and its tool may take."""
@@ -100,18 +100,19 @@ class Inline:
 
 
 class Orders:
-    """The connector: one look-up, whatever is asked."""
+    """The connector: one look-up and one effect, which answer the same whatever is asked."""
 
     name = "orders"
     find = Action("orders.find", Choice, Found, risk="low", reads=True)
-    actions: Mapping[str, AnyAction] = {"orders.find": cast(AnyAction, find)}
+    mark = Action("orders.mark", Choice, Found, risk="low")
+    actions: Mapping[str, AnyAction] = {each.name: cast(AnyAction, each) for each in (find, mark)}
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
-        """Look it up."""
-        return Executed(Found(text=FOUND))
+        """Do it."""
+        return Executed(Found(text=FOUND), remote_ref="" if action.reads else f"mark_{attempt.key[-8:]}")
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
-        """Find nothing: a look-up leaves nothing."""
+        """Find nothing: no answer is ever lost."""
         return Absent()
 
     async def close(self) -> None:
@@ -135,7 +136,7 @@ class Looks:
 
 @workflow.defn(name="bench.act")
 class Acts:
-    """The agent with a conversation; its tool is an effect like any other, and its answer is needed in the workflow."""
+    """The agent with a conversation; its tool is an effect, whose answer only the model needs."""
 
     @workflow.run
     async def run(self, turns: int) -> int:
@@ -143,13 +144,28 @@ class Acts:
         talk = Conversation("desk")
         talk.user(QUESTION)
         for _ in range(turns):
-            choice = await generate("next", Choice, conversation=talk, context=Context())
-            found = await act(Orders.find, choice.value)
-            talk.tool("orders.find", found.value)
+            choice = await generate("next", Choice, conversation=talk)
+            await talk.act(Orders.mark, choice.value)
         return turns
 
 
-VARIANTS = {"inline": Inline, "look": Looks, "act": Acts}
+@workflow.defn(name="bench.tell")
+class Tells:
+    """The agent with a conversation; its tool is an effect, whose answer the workflow needs as well."""
+
+    @workflow.run
+    async def run(self, turns: int) -> int:
+        """Take TURNS turns."""
+        talk = Conversation("desk")
+        talk.user(QUESTION)
+        for _ in range(turns):
+            choice = await generate("next", Choice, conversation=talk)
+            found = await act(Orders.mark, choice.value)
+            talk.tool("orders.mark", found.value)
+        return turns
+
+
+VARIANTS = {"inline": Inline, "look": Looks, "act": Acts, "tell": Tells}
 
 ROUTES = """
 [tasks.next]
@@ -198,7 +214,7 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
         governed = await Client.connect(server.address, plugins=[plugin], runtime=runtime)
         async with (
             Worker(bare, task_queue="inline", workflows=[Inline], activities=[model, tool]),
-            Worker(governed, task_queue="governed", workflows=[Looks, Acts]),
+            Worker(governed, task_queue="governed", workflows=[Looks, Acts, Tells]),
         ):
             return {
                 name: {number: await measure(bare if name == "inline" else governed, name, number) for number in turns}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import rfc8785
 import sqlalchemy as sa
@@ -17,7 +15,7 @@ from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
-from perdure.memory.conversation import ConversationRef, NewMessage, Role
+from perdure.memory.conversation import ConversationRef, NewMessage, Role, message_id, root_of, short_digest
 from perdure.memory.conversation_tables import MessageRow, SummaryRow
 from perdure.storage import Database, now, shown
 
@@ -105,6 +103,12 @@ class Messages:
         async with self._database.read() as connection:
             return await connection.run_sync(lambda sync: self._window(sync, ref, tokens))
 
+    async def check(self, ref: ConversationRef) -> None:
+        """Raise `NotFound` if the newest message of REF is not there or is not what was stored."""
+        if ref.head:
+            async with self._database.read() as connection:
+                await connection.run_sync(self._read, ref)
+
     async def summary(self, id: str) -> Summary | None:
         """Return the summary called ID, if somebody made it."""
         async with self._database.read() as connection:
@@ -145,7 +149,7 @@ class Messages:
         self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
     ) -> MessageRow:
         root = last.conversation if last else root_of(lineage, ref.name)
-        id = _digest([last.id if last else root, message.role, message.name, content])
+        id = message_id(last.id if last else root, message.role, message.name, message.content)
         return MessageRow(
             id=id,
             before=last.id if last else "",
@@ -212,16 +216,16 @@ class Messages:
         return self._checked(page[row.before], ref)
 
     def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
-        if row.id != _digest([row.before or row.conversation, row.role, row.name, row.content]):
+        if not _fits(row):
             raise NotFound(
-                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does "
+                f"message {row.position} of {_named(ref)} was changed in {shown(self._database.url)}: it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
     def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run "
+            f"{what} {id} of {_named(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
             "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
@@ -237,15 +241,7 @@ def newest(messages: Sequence[Message], tokens: int) -> int:
 
 def summary_id(last: Message, before: str, task: str) -> str:
     """Return the id of the summary by TASK that stands for everything up to LAST and takes over the one called BEFORE."""
-    return _digest([last.id, before, task])
-
-
-def root_of(lineage: Lineage, name: str) -> str:
-    """Return what the first message of the conversation NAME comes after.
-
-    Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
-    """
-    return _digest([lineage.workflow_id, lineage.first_execution_run_id, name])
+    return short_digest([last.id, before, task])
 
 
 def canonical(value: JsonValue, ref: ConversationRef) -> str:
@@ -254,7 +250,7 @@ def canonical(value: JsonValue, ref: ConversationRef) -> str:
         return rfc8785.dumps(value).decode()
     except (ValueError, UnicodeEncodeError) as error:
         raise InvalidInput(
-            f"a message of conversation {ref.name!r} cannot be written as canonical JSON ({type(error).__name__}): numbers "
+            f"a message of {_named(ref)} cannot be written as canonical JSON ({type(error).__name__}): numbers "
             "must be finite and integers below 2**53; write larger ones as text."
         ) from None
 
@@ -263,11 +259,19 @@ def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
     return {"role": role, **({"name": name} if name else {}), "content": content}
 
 
-def _digest(value: list[JsonValue] | list[str]) -> str:
-    # 192 bits in base64: several of these stand in the history with every call, and whoever wants two messages with the
-    # same digest has to try 2**96.
-    whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
-    return base64.urlsafe_b64encode(whole[:24]).decode()
+def _fits(row: MessageRow) -> bool:
+    """Say whether ROW is what was stored under its id."""
+    before = row.before or row.conversation
+    if row.id == short_digest([before, row.role, row.name, row.content]):
+        return True
+    try:
+        return row.role == "tool" and row.id == message_id(before, row.role, row.name, json.loads(row.content))
+    except ValueError:
+        return False
+
+
+def _named(ref: ConversationRef) -> str:
+    return f"conversation {ref.name!r}" if ref.name else "the conversation"
 
 
 def _message(row: MessageRow) -> Message:

@@ -12,10 +12,20 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from perdure.connectors.contracts import Action
+from perdure.connectors.contracts import PARKED_WITHIN, Action, Receipt
 from perdure.errors import InvalidInput, ModelError, PerdureError
 from perdure.memory.contracts import Recall
-from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
+from perdure.memory.conversation import (
+    RESERVED,
+    ConversationRef,
+    NewMessage,
+    Packed,
+    RecordsRef,
+    Role,
+    answer_id,
+    head_after,
+    root_of,
+)
 from perdure.routing.contracts import Generation, OutputRef
 from perdure.workflows.budgets import paid
 from perdure.workflows.conversation_model import (
@@ -28,9 +38,10 @@ from perdure.workflows.conversation_model import (
     SummariseCall,
     Summarised,
     Turn,
+    named_by,
 )
 from perdure.workflows.run import OpenConversation, Run, current_run
-from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, raise_translated
+from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, perform_action, raise_translated
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -63,6 +74,8 @@ class Conversation:
     """
 
     def __init__(self, name: str = "main") -> None:
+        if not name:
+            raise InvalidInput("a conversation has a name; leave it out for the one called `main`")
         self._open = current_run().conversations.setdefault(name, OpenConversation(ConversationRef(name=name)))
 
     @property
@@ -110,14 +123,14 @@ class Conversation:
         if not isinstance(args, action.input):
             raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
         if not action.reads:
-            raise InvalidInput(f"{action.name} does more than read: use act(), then tell the conversation with tool()")
+            raise InvalidInput(f"{action.name} does more than read: use act()")
         run = current_run()
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:
             new = tuple(self._open.new)
             call = LookCall(
-                first_run=_later(run),
+                first_run=run.first_run,
                 plan=run.plan,
                 conversation=self.ref,
                 new=new,
@@ -139,6 +152,43 @@ class Conversation:
             self._stored(kept.head, len(new))
         run.did(said)
 
+    async def act(
+        self,
+        action: Action[In, Out],
+        args: In,
+        *,
+        item: str = "",
+        name: str | None = None,
+        summary: str | None = None,
+        parked_within: timedelta = PARKED_WITHIN,
+        must: bool = False,
+        settle: bool = True,
+    ) -> Receipt:
+        """Do what `act` does, and let the answer be the next message. The history holds its digest, in the receipt.
+
+        For what the model goes on from. What the workflow goes on from as well is an `act`, whose answer is told with
+        `tool`. Turns wait until it is done. One that fails says nothing: tell the model by `tool`, if it should know.
+        """
+        async with self._open.turn:
+            new = tuple(self._open.new)
+            acted = await perform_action(
+                action,
+                args,
+                item=item,
+                name=name,
+                summary=summary,
+                parked_within=parked_within,
+                must=must,
+                settle=settle,
+                place=ConverseCall.at(self.ref, new),
+            )
+            receipt = acted.whole(action.name).receipt
+            head = acted.head or answer_id(
+                self._head_after(new), action.name, args.model_dump(mode="json"), receipt.response_digest
+            )
+            self._stored(head, len(new))
+        return receipt
+
     async def keep(self, *, name: str | None = None) -> None:
         """Store what is new now, instead of with the next turn; nothing to store is no step."""
         async with self._open.turn:
@@ -149,7 +199,7 @@ class Conversation:
             step = run.step(name or f"keep:{self.name}")
             kept = await execute(
                 "perdure.keep",
-                KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new),
+                KeepCall(first_run=run.first_run, plan=run.plan, conversation=self.ref, new=new),
                 Kept,
                 id=step.name,
                 summary=f"Store {len(new)} messages of {self.name}",
@@ -160,6 +210,10 @@ class Conversation:
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
+
+    def _head_after(self, said: Sequence[NewMessage]) -> str:
+        ref = self._open.ref
+        return head_after(ref.head or root_of(current_run().lineage, ref.name), said)
 
     def _stored(self, head: str, count: int) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
@@ -191,14 +245,13 @@ async def converse(
             await _summarise(run, talk, context, tenant, agent)
         new = tuple(talk.new)
         call = ConverseCall(
-            first_run=_later(run),
+            first_run=run.first_run,
             plan=run.plan,
-            task=task,
+            task="" if named_by(name) == f"generate:{task}" else task,
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
-            conversation=talk.ref if conversation else None,
-            new=new,
+            **ConverseCall.at(talk.ref if conversation else None, new),
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
             summary=context.summary,
@@ -214,7 +267,8 @@ async def converse(
 
         turn = await paid(ask)
         if conversation is not None:
-            conversation._stored(turn.head, len(new))  # noqa: SLF001  same module
+            said = [*new, NewMessage(role="assistant", content=turn.value)]
+            conversation._stored(turn.head or conversation._head_after(said), len(new))  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.whole(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
@@ -226,7 +280,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=_later(run),
+        first_run=run.first_run,
         plan=run.plan,
         conversation=talk.ref,
         task=context.summary,
@@ -254,8 +308,3 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
     if summed.record is not None:
         run.spend(summed.record.used[2])
-
-
-def _later(run: Run) -> str:
-    first = run.lineage.first_execution_run_id
-    return "" if first == run.run_id else first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import TypedDict
 
 from pydantic import JsonValue
 
@@ -14,6 +15,17 @@ TOKENS = 4000
 SUMMARY = "summarise"
 # Both are on the wire by being left out, so they never change.
 
+DIGEST = "sha256:"
+
+
+class Place(TypedDict):
+    """The fields of `InConversation`."""
+
+    talk: str
+    after: str
+    summed: str
+    new: tuple[NewMessage, ...]
+
 
 class ForRun(Compact):
     """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
@@ -23,15 +35,42 @@ class ForRun(Compact):
     plan: str = ""
 
 
-class ConverseCall(ForRun):
+class InConversation(ForRun):
+    """Where a call goes on in a conversation, in as few bytes as will do."""
+
+    talk: str = ""
+    """Its name, if nothing is stored of it yet."""
+    after: str = ""
+    """Its newest message that is stored."""
+    summed: str = ""
+    """The summary that stands for the oldest messages."""
+    new: tuple[NewMessage, ...] = ()
+
+    @staticmethod
+    def at(ref: ConversationRef | None, new: tuple[NewMessage, ...]) -> Place:
+        """Return the fields for a call that goes on from REF and says what is NEW."""
+        if ref is None:
+            return {"talk": "", "after": "", "summed": "", "new": new}
+        return {"talk": "" if ref.head else ref.name, "after": ref.head, "summed": ref.summary, "new": new}
+
+    @property
+    def ref(self) -> ConversationRef | None:
+        """The conversation. None: it is in none."""
+        if not (self.talk or self.after):
+            return None
+        return ConversationRef(name=self.talk, head=self.after, summary=self.summed)
+
+
+class ConverseCall(InConversation):
     """The argument of the activity `perdure.converse`."""
 
-    task: str
+    task: str = ""
+    """Empty: its step is called `generate:TASK`."""
     output: str
     json_schema: dict[str, JsonValue] | None = None
     inputs: dict[str, JsonValue] = {}
     conversation: ConversationRef | None = None
-    new: tuple[NewMessage, ...] = ()
+    """How calls before this said it; they are answered with the new head. Remove after 2027-06."""
     tokens: int = TOKENS
     records: tuple[RecordsRef, ...] = ()
     summary: str = SUMMARY
@@ -72,7 +111,7 @@ class TurnRecord(Compact):
             deployment=record.deployment,
             model=record.model,
             used=(usage.prompt_tokens, usage.completion_tokens, usage.cost_nano_usd),
-            prompt=base64.b64encode(bytes.fromhex(record.prompt_digest.removeprefix("sha256:"))).rstrip(b"=").decode(),
+            prompt=shortened(record.prompt_digest.removeprefix(DIGEST)),
             ms=record.milliseconds,
             attempt=record.attempt,
             provider_calls=record.provider_calls,
@@ -98,7 +137,7 @@ class TurnRecord(Compact):
             attempt=self.attempt,
             provider_calls=self.provider_calls,
             repaired=self.repaired,
-            prompt_digest="sha256:" + base64.b64decode(self.prompt + "=").hex(),
+            prompt_digest=DIGEST + at_length(self.prompt),
             answer_digest=digest(value),
             milliseconds=self.ms,
             repairs=self.repairs,
@@ -118,6 +157,7 @@ class Turn(Compact):
     confidence: float | None = None
     ask_below: float | None = None
     head: str = ""
+    """The newest message afterwards. Empty: it follows from what was said."""
     packed: Packed
     full: bool = False
     """Whether the oldest messages should be summarised before the next turn."""
@@ -160,3 +200,18 @@ class Summarised(Compact):
     summary: str
     messages: int = 0
     record: TurnRecord | None = None
+
+
+def named_by(step: str) -> str:
+    """Return what the step called STEP was called at first: the second of a name is `NAME#2`."""
+    return step.partition("#")[0]
+
+
+def shortened(digits: str) -> str:
+    """Return what stands in the hex DIGITS in base64: a third shorter."""
+    return base64.b64encode(bytes.fromhex(digits)).rstrip(b"=").decode()
+
+
+def at_length(text: str) -> str:
+    """Return the hex digits of what `shortened` gave."""
+    return base64.b64decode(text + "==").hex()

@@ -108,6 +108,12 @@ class Run:
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
     @property
+    def first_run(self) -> str:
+        """The first run's id if this is a later one: an activity of the first run knows it."""
+        first = self.lineage.first_execution_run_id
+        return "" if first == self.run_id else first
+
+    @property
     def state(self) -> str:
         """What the list shows of it while it runs."""
         if self.approvals:
