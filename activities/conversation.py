@@ -24,7 +24,7 @@ from perdure.workflows.conversation_model import (
     Summarised,
     Turn,
     TurnRecord,
-    named_by,
+    task_of,
 )
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class ConversationActivities:
         context, packed = await self._pack(window, call.records, call.tokens)
         asked = GenerateCall(
             step=step,
-            task=call.task or named_by(step.name).removeprefix("generate:"),
+            task=call.task or task_of(step.name),
             inputs={**call.inputs, **context},
             output=OutputRef(name=call.output, json_schema=call.json_schema),
             tenant=call.tenant,
             agent=call.agent,
         )
-        answer = await self._steps.generate(asked)
+        answer = await self._steps.answer(asked)
         if ref is not None:
             ref = await rooms.messages.append(step.lineage, ref, [NewMessage(role="assistant", content=answer.value)])
         return Turn(
@@ -98,7 +98,7 @@ class ConversationActivities:
             asked = GenerateCall(
                 step=step, task=call.task, inputs=context, output=_SUMMARY, tenant=call.tenant, agent=call.agent
             )
-            answer = await self._steps.generate(asked)
+            answer = await self._steps.answer(asked)
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
             record = TurnRecord.of(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)

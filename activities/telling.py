@@ -12,18 +12,16 @@ from perdure.connectors.wire import canonical
 from perdure.lineage import Lineage, digest
 from perdure.memory.conversation import ConversationRef, NewMessage, asked_and_answered
 from perdure.memory.messages import Messages
-from perdure.workflows.effect_model import Acted, ShortReceipt
+from perdure.workflows.effect_model import Acted
 
 
-async def tell(
-    messages: Messages, lineage: Lineage, ref: ConversationRef, effect: EffectCall, done: EffectResult
-) -> Acted:
+async def tell(messages: Messages, lineage: Lineage, ref: ConversationRef, effect: EffectCall, done: EffectResult) -> Acted:
     """Store what EFFECT was asked and what was DONE after the messages of REF, and return what the run needs to know."""
     asked, answered = _storable(cast(JsonValue, effect.args)), _storable(done.value)
     said = NewMessage(role="tool", name=effect.action, content=asked_and_answered(asked, answered))
     ref = await messages.append(lineage, ref, [said])
     as_it_is = asked == effect.args and done.receipt.response_digest == digest(answered)
-    return Acted(receipt=ShortReceipt.of(done.receipt), head="" if as_it_is else ref.head)
+    return Acted.of(done.receipt).model_copy(update={"head": "" if as_it_is else ref.head})
 
 
 def _storable(value: JsonValue) -> JsonValue:

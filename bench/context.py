@@ -2,10 +2,10 @@
 
 An agent asks a model, looks something up, and asks again: one call of each a turn. The same agent runs hand-written on
 bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is a `look`, which only reads, or an
-effect: by the conversation's `act`, or by `act` and `tool`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls;
-the tool is in them.
+effect: by the conversation's `act`, or by `act` and `tool`. Bytes and events are those of the whole history, start and end
+included, divided by the number of model calls; the tool is in them. With `--where` it says what takes the bytes.
 
-    python -m bench.context [--turns 6 24 100] [--json]
+    python -m bench.context [--turns 6 24 100] [--where VARIANT] [--json]
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import json
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+from google.protobuf.message import Message
 from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -185,10 +187,11 @@ output_usd_per_mtok = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model call and its tool took of the history."""
+    """What a model call and its tool took of the history, and which field took how many bytes."""
 
     bytes: float
     events: float
+    where: Mapping[str, float]
 
 
 async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
@@ -236,7 +239,32 @@ async def measure(client: Client, variant: str, turns: int) -> Cost:
     await handle.result()
     # Without the plugin's data converter on the way, so that what is counted is what the server keeps.
     events = [event async for event in handle.fetch_history_events()]
-    return Cost(bytes=round(sum(event.ByteSize() for event in events) / turns), events=round(len(events) / turns, 1))
+    sizes: Counter[str] = Counter()
+    for event in events:
+        name = (event.WhichOneof("attributes") or "").removesuffix("_event_attributes")
+        sizes[name] += event.ByteSize()
+        spread(event, name, sizes)
+    return Cost(
+        bytes=round(sum(event.ByteSize() for event in events) / turns),
+        events=round(len(events) / turns, 1),
+        where={name: size / turns for name, size in sizes.items()},
+    )
+
+
+def spread(message: Message, name: str, sizes: Counter[str]) -> None:
+    """Add to SIZES how many bytes each field of MESSAGE takes, and the fields in it: NAME is what that is called."""
+    for field, value in message.ListFields():
+        without = type(message)()
+        without.CopyFrom(message)
+        without.ClearField(field.name)
+        path = name if field.name.endswith("_event_attributes") else f"{name}.{field.name}"
+        if path != name:
+            sizes[path] += message.ByteSize() - without.ByteSize()
+        if isinstance(value, Message):
+            spread(value, path, sizes)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for each in value:
+                spread(each, path, sizes)
 
 
 def summary(found: dict[str, dict[int, Cost]]) -> dict[str, object]:
@@ -260,15 +288,24 @@ def table(found: dict[str, dict[int, Cost]]) -> str:
     return "\n".join(lines)
 
 
+def breakdown(cost: Cost, least: float = 4) -> str:
+    """Return for people which fields took at least LEAST bytes of what COST, in the order of their names."""
+    rows = [(name, size) for name, size in sorted(cost.where.items()) if size >= least]
+    return "\n".join(f"{size:8.1f}  {'  ' * name.count('.')}{name.rpartition('.')[2]}" for name, size in rows)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="What does a model call cost the history as a conversation gets longer?")
     parser.add_argument("--turns", type=int, nargs="+", default=[6, 24, 100])
+    parser.add_argument("--where", choices=VARIANTS, help="say which fields of the history take the bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(compare(options.turns, Path(folder)))
     print(json.dumps(summary(found)) if options.json else table(found))
+    if options.where:
+        print(breakdown(found[options.where][max(options.turns)]))
 
 
 if __name__ == "__main__":

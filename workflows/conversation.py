@@ -38,7 +38,7 @@ from perdure.workflows.conversation_model import (
     SummariseCall,
     Summarised,
     Turn,
-    named_by,
+    task_of,
 )
 from perdure.workflows.run import OpenConversation, Run, current_run
 from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, perform_action, raise_translated
@@ -130,8 +130,7 @@ class Conversation:
         async with self._open.turn:
             new = tuple(self._open.new)
             call = LookCall(
-                first_run=run.first_run,
-                plan=run.plan,
+                **run.told(),
                 conversation=self.ref,
                 new=new,
                 action=action.name,
@@ -182,7 +181,7 @@ class Conversation:
                 settle=settle,
                 place=ConverseCall.at(self.ref, new),
             )
-            receipt = acted.whole(action.name).receipt
+            receipt = acted.receipt(action.name)
             head = acted.head or answer_id(
                 self._head_after(new), action.name, args.model_dump(mode="json"), receipt.response_digest
             )
@@ -199,7 +198,7 @@ class Conversation:
             step = run.step(name or f"keep:{self.name}")
             kept = await execute(
                 "perdure.keep",
-                KeepCall(first_run=run.first_run, plan=run.plan, conversation=self.ref, new=new),
+                KeepCall(**run.told(), conversation=self.ref, new=new),
                 Kept,
                 id=step.name,
                 summary=f"Store {len(new)} messages of {self.name}",
@@ -245,9 +244,8 @@ async def converse(
             await _summarise(run, talk, context, tenant, agent)
         new = tuple(talk.new)
         call = ConverseCall(
-            first_run=run.first_run,
-            plan=run.plan,
-            task="" if named_by(name) == f"generate:{task}" else task,
+            **run.told(),
+            task="" if task_of(name) == task else task,
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
@@ -280,8 +278,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=run.first_run,
-        plan=run.plan,
+        **run.told(),
         conversation=talk.ref,
         task=context.summary,
         tokens=context.tokens,

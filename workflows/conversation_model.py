@@ -33,6 +33,8 @@ class ForRun(Compact):
     first_run: str = ""
     """The first run's id, if this is a later one."""
     plan: str = ""
+    namespace: str = ""
+    """Said once a run, for whoever reads the history, which does not say it otherwise."""
 
 
 class InConversation(ForRun):
@@ -205,6 +207,11 @@ class Summarised(Compact):
 def named_by(step: str) -> str:
     """Return what the step called STEP was called at first: the second of a name is `NAME#2`."""
     return step.partition("#")[0]
+
+
+def task_of(step: str) -> str:
+    """Return the task that the step called STEP is for, if it is called as such steps are by themselves."""
+    return named_by(step).removeprefix("generate:")
 
 
 def shortened(digits: str) -> str:

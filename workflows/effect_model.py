@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
 
 from perdure.connectors.contracts import Confirmation, EffectCall, EffectResult, Receipt
 from perdure.lineage import StepRef
 from perdure.memory.conversation import Compact
 from perdure.workflows.conversation_model import DIGEST, InConversation, Place, at_length, named_by, shortened
+from perdure.workflows.run import Told
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = "pe-"
@@ -19,7 +21,7 @@ class ActCall(InConversation):
     """The argument of the activity `perdure.act`. In a conversation, the answer becomes its next message."""
 
     step: StepRef | None = None
-    """The step whose effect it is, if it is not the one that runs. Calls before this always say it; the answer is at length."""
+    """The step whose effect it is, if it is not the one that runs: then the answer is at length."""
     action: str = ""
     """Empty: its step is called so."""
     args: dict[str, JsonValue]
@@ -29,14 +31,20 @@ class ActCall(InConversation):
     instead_of: str = ""
 
     @classmethod
-    def of(cls, call: EffectCall, running: StepRef, *, first_run: str, plan: str, place: Place) -> ActCall:
-        """Return CALL in short, for the step that is RUNNING in a run with this FIRST_RUN and PLAN."""
-        told: dict[str, object] = {"step": call.step, "action": call.action}
-        if call.step == running:
-            told = {"first_run": first_run, "plan": plan}
-            if call.action != named_by(running.name):
-                told["action"] = call.action
-        return cls.model_validate({**call.model_dump(exclude={"step", "action"}), **told, **place})
+    def of(cls, call: EffectCall, running: StepRef, told: Told, place: Place) -> ActCall:
+        """Return CALL in short, for the step that is RUNNING at PLACE, in a run that has TOLD this of itself."""
+        own = call.step == running
+        return cls(
+            **told,
+            **place,
+            step=None if own else call.step,
+            action="" if own and call.action == named_by(running.name) else call.action,
+            args=call.args,
+            item=call.item,
+            generation=call.generation,
+            must=call.must,
+            instead_of=call.instead_of,
+        )
 
     def whole(self, running: StepRef) -> EffectCall:
         """Return the call at length, for the step that is RUNNING."""
@@ -65,7 +73,7 @@ class ShortReceipt(Compact):
     sent: int = 1
 
     @classmethod
-    def of(cls, receipt: Receipt) -> ShortReceipt:
+    def of(cls, receipt: Receipt) -> Self:
         """Return RECEIPT in short."""
         at = receipt.confirmed_at
         return cls(
@@ -77,8 +85,8 @@ class ShortReceipt(Compact):
             sent=receipt.sent,
         )
 
-    def whole(self, action: str) -> Receipt:
-        """Return the receipt of ACTION."""
+    def receipt(self, action: str) -> Receipt:
+        """Return the receipt of ACTION at length."""
         return Receipt(
             key=_KEY + at_length(self.key) if self.key else "",
             action=action,
@@ -90,17 +98,23 @@ class ShortReceipt(Compact):
         )
 
 
-class Acted(Compact):
-    """The result of the activity `perdure.act`."""
+class Acted(ShortReceipt):
+    """The result of the activity `perdure.act`: the receipt, and what the target answered."""
 
     value: JsonValue = None
-    """What the target answered. Null too if that is a message now."""
-    receipt: ShortReceipt | Receipt
-    """In full where the call named its step."""
+    """Left out too if it is a message now."""
     head: str = ""
     """The newest message afterwards. Empty: it follows from the arguments and the receipt."""
 
     def whole(self, action: str) -> EffectResult:
         """Return what ACTION gave, at length."""
-        receipt = self.receipt if isinstance(self.receipt, Receipt) else self.receipt.whole(action)
-        return EffectResult(value=self.value, receipt=receipt)
+        return EffectResult(value=self.value, receipt=self.receipt(action))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: object) -> object:
+        # What calls that name their step are answered. Remove after 2027-06.
+        if isinstance(given, dict) and "receipt" in given:
+            done = EffectResult.model_validate(given)
+            return cls.of(done.receipt).model_copy(update={"value": done.value})
+        return given

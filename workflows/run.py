@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 from temporalio import workflow
@@ -28,6 +29,14 @@ class CarriedConversation(Compact):
     ref: ConversationRef
     new: tuple[NewMessage, ...] = ()
     full: bool = False
+
+
+class Told(TypedDict):
+    """What a run tells its activities about itself."""
+
+    first_run: str
+    plan: str
+    namespace: str
 
 
 class Carried(Frozen):
@@ -89,6 +98,7 @@ class Run:
     conversations: dict[str, OpenConversation] = field(default_factory=dict)
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
+    _namespace_told: bool = False
 
     def step(self, wanted: str) -> StepRef:
         """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
@@ -107,11 +117,12 @@ class Run:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
-    @property
-    def first_run(self) -> str:
-        """The first run's id if this is a later one: an activity of the first run knows it."""
+    def told(self) -> Told:
+        """Return what an activity cannot find out about the run by itself."""
         first = self.lineage.first_execution_run_id
-        return "" if first == self.run_id else first
+        namespace = "" if self._namespace_told else self.lineage.namespace
+        self._namespace_told = True
+        return {"first_run": "" if first == self.run_id else first, "plan": self.plan, "namespace": namespace}
 
     @property
     def state(self) -> str:

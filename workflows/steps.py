@@ -25,6 +25,7 @@ from perdure.connectors.contracts import (
 from perdure.errors import EffectError, InvalidAnswer, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Origin, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef
+from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.conversation_model import Place
 from perdure.workflows.effect_model import ActCall, Acted
 from perdure.workflows.ending import ended
@@ -156,9 +157,11 @@ async def generate_json(
 
     async def ask() -> Generation:
         call = asked()
-        return await execute(
-            "perdure.generate", call, Generation, id=call.step.name, summary=told, timeout=timeout, retries=MODEL_RETRIES
+        short = AnswerCall.of(call, run.told())
+        answer = await execute(
+            "perdure.generate", short, Answer, id=call.step.name, summary=told, timeout=timeout, retries=MODEL_RETRIES
         )
+        return answer.whole(task)
 
     if lane == "batch":
         from perdure.workflows.batches import batched
@@ -368,7 +371,7 @@ async def _perform(
     call: EffectCall, *, risk: str, summary: str, timeout: timedelta, parked_within: timedelta, place: Place
 ) -> Acted:
     run = current_run()
-    short = ActCall.of(call, run.named(call.step.name), first_run=run.first_run, plan=run.plan, place=place)
+    short = ActCall.of(call, run.named(call.step.name), run.told(), place)
     upsert(current_run().note_risk(risk))
     return await persist(
         lambda: _attempt(short, call.step.name, summary=summary, timeout=timeout),

@@ -293,7 +293,7 @@ async def test_missing_messages_end_the_run_readably(desk: Open, stub: Stub) -> 
 
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
-        assert "of conversation 'desk' is not in sqlite" in str(failed.value.cause)
+        assert "of the conversation is not in sqlite" in str(failed.value.cause)
 
 
 # In plans
