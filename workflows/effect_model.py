@@ -116,5 +116,5 @@ class Acted(ShortReceipt):
         # What calls that name their step are answered. Remove after 2027-06.
         if isinstance(given, dict) and "receipt" in given:
             done = EffectResult.model_validate(given)
-            return cls.of(done.receipt).model_copy(update={"value": done.value})
+            return {**cls.of(done.receipt).model_dump(mode="json"), "value": done.value}
         return given
