@@ -14,8 +14,9 @@ from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options
 from perdure.commands.output import at, dollars, emit, emit_line, one_line, out, plain, say
 from perdure.commands.run_start import user
+from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import client_settings, connected
-from perdure.commands.watching import run_on_worker, schedule_on_worker
+from perdure.commands.watching import run_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallReceipt, Scope

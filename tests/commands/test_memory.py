@@ -124,7 +124,7 @@ def test_sweep_is_run_and_scheduled(desk: Perdure, worker: object) -> None:
     scheduled = desk("memory", "sweep", "--schedule", "1d")
     stopped = desk("memory", "sweep", "--unschedule")
 
-    assert (Exit.OK, True) == (scheduled.code, "perdure.sweep_memory/memory every 1 day" in scheduled.err), scheduled.err
+    assert (Exit.OK, True) == (scheduled.code, "perdure.sweep_memory/memory every 1d" in scheduled.err), scheduled.err
     assert "no more perdure.sweep_memory/memory" in stopped.err
 
 
