@@ -130,7 +130,7 @@ class Conversation:
         async with self._open.turn:
             new = tuple(self._open.new)
             call = LookCall(
-                **run.told(),
+                **run.told(recorded=False),
                 conversation=self.ref,
                 new=new,
                 action=action.name,

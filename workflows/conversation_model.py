@@ -139,7 +139,7 @@ class TurnRecord(Compact):
             attempt=self.attempt,
             provider_calls=self.provider_calls,
             repaired=self.repaired,
-            prompt_digest=DIGEST + at_length(self.prompt),
+            prompt_digest=DIGEST + at_length(self.prompt) if self.prompt else "",
             answer_digest=digest(value),
             milliseconds=self.ms,
             repairs=self.repairs,

@@ -117,11 +117,11 @@ class Run:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
-    def told(self) -> Told:
-        """Return what an activity cannot find out about the run by itself."""
+    def told(self, *, recorded: bool = True) -> Told:
+        """Return what an activity cannot find out about the run by itself; of local ones no argument is RECORDED."""
         first = self.lineage.first_execution_run_id
-        namespace = "" if self._namespace_told else self.lineage.namespace
-        self._namespace_told = True
+        namespace = self.lineage.namespace if recorded and not self._namespace_told else ""
+        self._namespace_told |= recorded
         return {"first_run": "" if first == self.run_id else first, "plan": self.plan, "namespace": namespace}
 
     @property
