@@ -133,7 +133,6 @@ async def test_following(database: Database, nats_url: str) -> None:
 async def test_nobody_there(sqlite_database: Database) -> None:
     """A server that does not answer is said to be unreachable, without the password in its address."""
     with pytest.raises(Unreachable, match=r"nats://127\.0\.0\.1:9") as unreachable:
-        wait = timedelta(milliseconds=5)
-        async with publisher(Stream(sqlite_database), "nats://me:hidden@127.0.0.1:9", wait=wait):
+        async with publisher(Stream(sqlite_database), "nats://me:hidden@127.0.0.1:9", wait=timedelta(milliseconds=5)):
             pass
     assert "hidden" not in unreachable.value.message
