@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.errors import NotFound
-from perdure.memory.contracts import RecallCall, RecallReceipt, Remembered
+from perdure.memory.contracts import RecallCall, Remembered
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,
@@ -16,6 +16,7 @@ from perdure.memory.verbs import (
     FeedbackCall,
     ForgetCall,
     Forgotten,
+    Found,
     GetCall,
     Got,
     History,
@@ -110,9 +111,11 @@ class MemoryActivities:
         return await self.memory.consolidate(call)
 
     @activity.defn(name="perdure.find_memories")
-    async def find(self, call: RecallCall) -> RecallReceipt:
+    async def find(self, call: RecallCall) -> Found:
         """Recall, and return the receipt only: what the records say is left to SQL, so that no history holds it."""
-        return (await self.memory.recall(call)).receipt
+        found = await self.memory.recall(call)
+        why = tuple(hit.why for hit in found.hits if hit.why is not None)
+        return Found(**dict(found.receipt), why=why)
 
     @activity.defn(name="perdure.sweep_memory")
     async def sweep(self, call: SweepCall) -> Swept:

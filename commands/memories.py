@@ -19,10 +19,11 @@ from perdure.commands.session import client_settings, connected
 from perdure.commands.watching import run_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallReceipt, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallHit, Scope
 from perdure.memory.verbs import (
     ForgetCall,
     Forgotten,
+    Found,
     HoldCall,
     ListCall,
     MemoryAnswer,
@@ -41,16 +42,34 @@ if TYPE_CHECKING:
     from perdure.settings import Settings
 
 
-async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None) -> None:
-    """Print what bears on QUERY. What the records say is read here, so that no history holds it."""
-    call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of)
+RECALL_PATIENCE = timedelta(seconds=30)
+"""How long the worker may take over a recall that another process asks for."""
+
+
+async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None, explain: bool) -> None:
+    """Print what bears on QUERY; EXPLAIN adds why. What the records say is read here, so that no history holds it."""
+    call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of, explain=explain)
     async with _recalling(options) as memory:
         hits = (await memory.recall(call)).hits
     if options.format is Format.text and hits:
-        rows = [(f"{hit.score:.3f}", *_row(hit.record)) for hit in hits]
-        table(("SCORE", "MEMORY", "RECORDED", "SAYS"), rows)
+        head = ("SCORE", "MEMORY", "RECORDED", *(("WHY",) if explain else ()), "SAYS")
+        rows = []
+        for hit in hits:
+            name, recorded, says = _row(hit.record)
+            rows.append((f"{hit.score:.3f}", name, recorded, *((_why(hit),) if explain else ()), says))
+        table(head, rows)
         return
     _print(options, [hit.model_dump(mode="json") for hit in hits], "nothing bears on it")
+
+
+def _why(hit: RecallHit) -> str:
+    if hit.why is None:
+        return ""
+    signs = {name: value for name, value in hit.why if isinstance(value, float) and round(value, 2)}
+    said = [f"{name.replace('_', ' ')} {value:+.2f}" for name, value in signs.items()]
+    said += [f"about {', '.join(hit.why.subjects)}"] if hit.why.subjects else []
+    said += [f"{len(hit.why.duplicates)} that say the same"] if hit.why.duplicates else []
+    return ", ".join(said)
 
 
 async def list_records(
@@ -258,9 +277,11 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
         if memory is None:
             session = await stack.enter_async_context(connected(options))
 
-            async def find(call: RecallCall) -> RecallReceipt:
+            async def find(call: RecallCall) -> Found:
                 request = MemoryRequest(find=call)
-                answer = await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
+                answer = await run_on_worker(
+                    session, "perdure.memory_request", "memory", request, MemoryAnswer, patience=RECALL_PATIENCE
+                )
                 assert answer.found is not None
                 return answer.found
 
@@ -271,7 +292,7 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
 
 async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
-    from perdure.memory.store import open_memory
+    from perdure.memory.opening import open_memory
     from perdure.storage import open_database
 
     if not settings.index_url and not settings.index_path.is_dir() and not _all_is_here(settings):

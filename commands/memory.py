@@ -58,6 +58,7 @@ def search(
     tenant: TenantOption = "default",
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=100, metavar="NUMBER")] = 5,
     as_of: AsOfOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say why each came: what every sign gave.")] = False,
 ) -> None:
     """Search memory, best first, now or as of then.
 
@@ -65,7 +66,7 @@ def search(
     """
     from perdure.commands.memories import search as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of))
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of, explain=explain))
 
 
 @app.command("list")

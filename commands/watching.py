@@ -253,8 +253,13 @@ def print_reports(options: Options, reports: Sequence[Report]) -> None:
     _table(("REPORT", "CONNECTOR", "MADE", "EFFECTS", "LISTED", "FOUND"), rows)
 
 
-async def run_on_worker(session: Session, workflow: str, name: str, call: BaseModel, result: type[T]) -> T:
-    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there."""
+async def run_on_worker(
+    session: Session, workflow: str, name: str, call: BaseModel, result: type[T], *, patience: timedelta | None = None
+) -> T:
+    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there.
+
+    After PATIENCE the run is given up; without it the command stops waiting after a while, and the run goes on.
+    """
     from temporalio.client import WorkflowFailureError
     from temporalio.exceptions import ApplicationError
 
@@ -266,11 +271,17 @@ async def run_on_worker(session: Session, workflow: str, name: str, call: BaseMo
         task_queue=session.settings.task_queue,
         result_type=result,
         static_summary=f"{name}, started by {user()}",
+        execution_timeout=patience,
     )
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout((patience or PATIENCE).total_seconds()):
             return await handle.result()
     except TimeoutError:
+        if patience is not None:
+            raise Unreachable(
+                f"no worker on task queue {session.settings.task_queue!r} answered within "
+                f"{patience.total_seconds():.0f} s. Look whether one runs: `perdure doctor`"
+            ) from None
         raise Unreachable(f"it still runs after {PATIENCE}: `perdure show {handle.id}`") from None
     except WorkflowFailureError as failure:
         cause = failure.cause

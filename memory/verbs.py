@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope, Terse
+from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope, Terse, Why
 
 How = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""
@@ -366,6 +366,12 @@ class MemoryStats(Frozen):
         return self.with_hits / self.recalls if self.recalls else 0.0
 
 
+class Found(RecallReceipt):
+    """What the activity `perdure.find_memories` returns: a receipt and, where the call asked to explain, why for each."""
+
+    why: tuple[Why, ...] = ()
+
+
 class MemoryRequest(Terse):
     """The argument of the workflow `perdure.memory_request`: one thing that only the owner of the index can do."""
 
@@ -385,7 +391,7 @@ class MemoryRequest(Terse):
 class MemoryAnswer(Frozen):
     """What came of a `MemoryRequest`."""
 
-    found: RecallReceipt | None = None
+    found: Found | None = None
     forgotten: Forgotten | None = None
     verified: Verified | None = None
     reindexed: Changed | None = None

@@ -23,10 +23,10 @@ from perdure.connectors.watched import (
     Swept,
 )
 from perdure.errors import InvalidInput
-from perdure.memory.contracts import RecallReceipt
 from perdure.memory.verbs import (
     Changed,
     Forgotten,
+    Found,
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
@@ -176,7 +176,7 @@ class RequestMemory:
         step = current_run().step("request")
         if request.find is not None:
             call = request.find.model_copy(update={"step": step})
-            return MemoryAnswer(found=await self._do("perdure.find_memories", call, RecallReceipt, "Find memories"))
+            return MemoryAnswer(found=await self._do("perdure.find_memories", call, Found, "Find memories"))
         if request.forget is not None:
             forget = request.forget.model_copy(update={"step": step})
             done = await self._do("perdure.forget", forget, Forgotten, f"Forget ({forget.how}) memories")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import uuid
 from pathlib import Path
 
@@ -52,6 +53,36 @@ def test_the_worker_searches(desk: Perdure, user: str) -> None:
     assert {"likes tea", "Wien"} == {each["record"]["content"] for each in found}
     assert "likes tea" in desk("memory", "search", "drinks", "--user", user).out
     assert "nothing bears on it" in desk("memory", "search", "drinks", "--user", "nobody-at-all").err
+
+
+def test_search_explains(desk: Perdure, user: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`search --explain` says why each record came, the same by way of the worker as in the process that has the index."""
+    asked = ("memory", "search", "what is liked to drink, tea?", "--user", user, "--explain")
+    shown, by_worker = desk(*asked), desk(*asked, "-o", "json").rows
+    monkeypatch.setenv("PERDURE_DATABASE_URL", f"sqlite+aiosqlite:///{_copy(home)}")
+    monkeypatch.setenv("PERDURE_INDEX_URL", ":memory:")
+    here = desk(*asked, "-o", "json").rows
+
+    assert 2 == len(by_worker)
+    assert [each["record"]["content"] for each in here] == [each["record"]["content"] for each in by_worker]
+    for mine, workers in zip(here, by_worker, strict=True):
+        assert (
+            pytest.approx(sum(value for value in mine["why"].values() if isinstance(value, float)), abs=0.001)
+            == mine["score"]
+        )
+        assert mine["why"].keys() == workers["why"].keys()
+        assert pytest.approx(mine["score"], abs=0.01) == workers["score"]
+    assert "dense +" in " ".join(shown.out.split())
+    assert "WHY" in shown.out
+    assert "why" not in desk(*asked[:-1], "-o", "json").rows[0]
+
+
+def _copy(home: Path) -> Path:
+    """Return a copy of the database, so that an index of its own may follow it."""
+    copy = home / f"copy-{uuid.uuid4().hex[:6]}.db"
+    with sqlite3.connect(home / "perdure.db") as original, sqlite3.connect(copy) as other:
+        original.backup(other)
+    return copy
 
 
 def test_records_are_shown(desk: Perdure, user: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -241,12 +242,11 @@ async def test_rebuilt_index_is_the_live_one(
     live = await _entries(index)
 
     assert 4 == await sqlite_memory.reindex()
-    for before, after in zip(live, await _entries(index), strict=True):
-        assert (before.version_id, before.scope, before.since, before.until) == (
-            *(after.version_id, after.scope),
-            *(after.since, after.until),
-        )
-        assert pytest.approx(before.vector, abs=1e-5) == after.vector
+    made = await _entries(index)
+    assert [replace(each, vector=()) for each in live] == [replace(each, vector=()) for each in made]
+    assert all(each.words.numbers for each in made)
+    # Alone and together with others, a text gets the same vector but for rounding.
+    assert [pytest.approx(each.vector, abs=1e-5) for each in live] == [each.vector for each in made]
 
 
 async def test_verify_finds_every_difference(
