@@ -194,6 +194,7 @@ async def test_canary(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
         models.write_text(models.read_text().replace(CANARY, ""))
 
         assert (("refund",), ["stub-next", "stub-first"]) == (judged.verdicts, stub.models)
+        assert ("canary", "newer") == (judged.arms[0].partition(" ")[0], judged.arms[0].partition(" ")[2].partition("@")[0])
         assert ("next: 400 stub_error", "first: after next: 400 stub_error") == judged.attempts
         failure = started(history, 2).activity_task_started_event_attributes.last_failure
         assert "The next attempt goes to deployment 'first'." in failure.message
