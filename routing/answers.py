@@ -15,6 +15,7 @@ from perdure.routing.contracts import OutputRef
 from perdure.routing.prompts import canonical
 from perdure.routing.reading import Misfit, faithful, read_json
 
+
 @dataclass(frozen=True)
 class Answer:
     """An answer that fits, as JSON."""

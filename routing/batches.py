@@ -15,7 +15,7 @@ from perdure.lineage import StepRef, digest
 from perdure.routing.answers import resolve_output
 from perdure.routing.batch_api import BatchApi
 from perdure.routing.budgets import purses
-from perdure.routing.calls import ModelCall, Outcome, Settled, state_of
+from perdure.routing.calls import ModelCall, Outcome, Settled, settle_late, state_of
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import (
     BatchAnswer,
@@ -174,6 +174,7 @@ class Batches:
             prompt_version=asked.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self._router.routes, call) if most else (),
+            within=full.batch_within,
             # The same in every attempt and process, so that a call is booked once.
             call_id=_call_id(call.step, batch.batch),
         )
@@ -191,7 +192,8 @@ class Batches:
         return await self._together.do(reserve, exclusive=True)
 
     async def _settle(self, item: _Item, settled: Settled) -> None:
-        await self._together.do(lambda connection: item.record.settle_later(connection, settled), exclusive=True)
+        call_id = item.record.call_id
+        await self._together.do(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
 
     def _deployment(self, batch: BatchCall) -> Deployment:
         deployments: Mapping[str, Deployment] = self._router.routes.deployments

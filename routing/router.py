@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
+import sqlalchemy as sa
 from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
-from perdure.lineage import digest
-from perdure.routing import provider
-from perdure.routing.answers import Form
+from perdure.lineage import StepRef, digest
+from perdure.routing import provider, repeats
+from perdure.routing.answers import Answer, Form
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
-from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
+from perdure.routing.calls import ModelCall, Outcome, Settled, before, earlier_attempts, give_up, overdue
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
@@ -30,6 +33,10 @@ from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
 from perdure.storage import Database, now
+
+
+_SWEEP = 60.0
+"""Seconds between two looks for calls that nobody has settled and answers that nobody may have any more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Router:
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
         self._warming = asyncio.Lock()
+        self._sweep_at = 0.0
 
     async def warm_up(self) -> None:
         """Import LiteLLM, which takes seconds, and learn the examples. `generate` does it when nobody did before.
@@ -92,9 +100,12 @@ class Router:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
         asked = self.question(call, output)
         earlier: tuple[Attempt, ...] = ()
-        before = Usage()
+        spent = Usage()
         if attempt > 1:
-            earlier, before = await earlier_attempts(self._database, call.step, attempt)
+            answered = await self._together.do(lambda connection: _pick_up(connection, call.step, attempt), exclusive=True)
+            if answered is not None:
+                return answered
+            earlier, spent = await earlier_attempts(self._database, call.step, attempt)
         choice = asked.ladder.choose(earlier, attempt)
         if choice is None:
             raise ModelRefused(
@@ -102,7 +113,7 @@ class Router:
                 "`perdure show` lists the attempts."
             )
         choice = replace(choice, deployment=choice.deployment.priced(now()))
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
+        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, spent)
         if self._local is None:
             await self.warm_up()
         return await self._ask(exchange, asked.messages)
@@ -154,6 +165,7 @@ class Router:
             prompt_version=exchange.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+            within=timedelta(seconds=choice.timeout),
         )
         call.question = Question.of(
             exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
@@ -170,11 +182,14 @@ class Router:
                 self.breakers.take(deployment.name)
                 return await self._make(exchange, call, messages, key=key, local=local)
         except asyncio.CancelledError:
-            await self._settle(call, Settled("cancelled", error="cancelled"))
+            await self._settle(call, lambda connection: call.settle(connection, Settled("cancelled", error="cancelled")))
             raise
 
     async def _begin(self, call: ModelCall) -> Kept | Denial | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
+        if time.monotonic() > self._sweep_at:
+            self._sweep_at = time.monotonic() + _SWEEP
+            await self._together.do(_sweep, exclusive=True)
         wait = 0.02
         while True:
             found = await self._together.do(call.send, exclusive=call.exclusive)
@@ -196,12 +211,12 @@ class Router:
             else:
                 settled, answer = exchange.read(reply, messages)
                 self.breakers.served(call.deployment.name)
-                await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
+                generation = await self._record(exchange, call, settled, answer, reply)
                 ended(span, call, settled, reply)
-                return exchange.ended(call, settled, answer, reply)
+                return generation or exchange.ended(call, settled, answer, reply)
             settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
             self._note(call.deployment.name, failure)
-            await self._settle(call, settled)
+            await self._settle(call, lambda connection: call.settle(connection, settled))
             ended(span, call, settled)
             raise exchange.failed(call, settled, failure)
 
@@ -218,8 +233,24 @@ class Router:
             local=local,
         )
 
-    async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
-        await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
+    async def _record(
+        self, exchange: Exchange, call: ModelCall, settled: Settled, answer: Answer | None, reply: Reply
+    ) -> Generation | None:
+        """Write what CALL has cost, and what it has brought: for others, or else for an attempt that comes after this."""
+        to_keep = exchange.to_keep(settled, answer, reply)
+        generation = exchange.ended(call, settled, answer, reply) if to_keep is not None else None
+        repeatable = generation is not None and call.question is None and not call.deployment.local
+
+        def write(connection: sa.Connection) -> None:
+            call.settle(connection, settled, to_keep)
+            if generation is not None and repeatable:
+                repeats.keep(connection, call, generation)
+
+        await self._settle(call, write)
+        return generation
+
+    async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
+        await self._together.do(write, exclusive=call.exclusive)
 
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
@@ -230,6 +261,17 @@ class Router:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
         if failure.verdict == "again" or failure.out_of_credit:
             self.breakers.failed(deployment, failure.kind, at_least=failure.leave_alone)
+
+
+def _pick_up(connection: sa.Connection, step: StepRef, attempt: int) -> Generation | None:
+    """Give up what attempts of STEP before ATTEMPT have left unsettled, and return what one of them has brought."""
+    give_up(connection, before(step, attempt))
+    return repeats.kept(connection, step, attempt)
+
+
+def _sweep(connection: sa.Connection) -> None:
+    give_up(connection, overdue())
+    repeats.forget(connection)
 
 
 def _outcome(failure: ProviderFailure) -> Outcome:

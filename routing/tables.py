@@ -20,13 +20,17 @@ def _number() -> int:
     return column
 
 
+_SENT = sa.text("outcome = 'sent'")
+
+
 class ModelCallRow(SQLModel, table=True):
-    """One call to a provider. Written before it as `sent`; a row that stays so was cut off and may have been charged."""
+    """One call to a provider. Written before it as `sent`; one that nobody settles becomes ambiguous: see unsettled.py."""
 
     __tablename__ = "model_call"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
     __table_args__ = (
         sa.Index("ix_model_call_step", "namespace", "workflow_id", "first_execution_run_id", "step"),
         sa.Index("ix_model_call_sent_at", "sent_at"),
+        sa.Index("ix_model_call_sent", "due_at", sqlite_where=_SENT, postgresql_where=_SENT),
     )
 
     call_id: str = Field(primary_key=True, max_length=32)
@@ -80,6 +84,10 @@ class ModelCallRow(SQLModel, table=True):
     """What it would have cost besides, had it not come out of the cache or gone in a batch."""
     cached_tokens: int = _number()
     """How many of the prompt's tokens the provider had cached."""
+    due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it will have failed, if nobody has settled it before."""
+    held_in: str = _text()
+    """The budgets that hold money back for it, as JSON: name, subject and since of each."""
 
 
 class BudgetRow(SQLModel, table=True):

@@ -51,7 +51,15 @@ class Hangs:
     trickles: bool = False
 
 
-Behaviour = Answers | Fails | Sends | Hangs
+@dataclass(frozen=True)
+class Holds:
+    """Wait until it may GO on, and do what comes THEN."""
+
+    then: Answers
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Behaviour = Answers | Fails | Sends | Hangs | Holds
 
 
 @dataclass
@@ -177,6 +185,9 @@ class Stub:
         self.keys.append(headers.get("authorization", "").removeprefix("Bearer "))
         self.arrived.set()
         behaviour = self._behaviour(request["model"])
+        if isinstance(behaviour, Holds):
+            await behaviour.go.wait()
+            behaviour = behaviour.then
         if isinstance(behaviour, Answers):
             _send(writer, 200, _completion(behaviour))
         elif isinstance(behaviour, Fails):

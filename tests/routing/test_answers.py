@@ -71,7 +71,15 @@ class Strict(BaseModel):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"count": "12"}', '{"count": 1.5}', '{"count": true}', '{"sure": "yes"}', '{"sure": 1}', '{"share": "0.5"}', '{"name": 7}'],
+    [
+        '{"count": "12"}',
+        '{"count": 1.5}',
+        '{"count": true}',
+        '{"sure": "yes"}',
+        '{"sure": 1}',
+        '{"share": "0.5"}',
+        '{"name": 7}',
+    ],
 )
 def test_no_coercion(text: str) -> None:
     """A value of another kind is not taken for what was asked for, however likely it is that it was meant."""
@@ -95,7 +103,9 @@ def test_json_has_fewer_kinds(text: str, value: dict[str, JsonValue]) -> None:
     assert value == {key: found[key] for key in value}
 
 
-@pytest.mark.parametrize("text", ['{"answer": {"count": 12}}', '{"type": "object", "properties": {"count": {"type": "integer"}}}'])
+@pytest.mark.parametrize(
+    "text", ['{"answer": {"count": 12}}', '{"type": "object", "properties": {"count": {"type": "integer"}}}']
+)
 @pytest.mark.parametrize("form", [Form(Strict, None), Form(None, Strict.model_json_schema())], ids=["model", "schema"])
 def test_around_the_answer(form: Form, text: str) -> None:
     """An answer inside another object, or the schema itself, does not pass for one that leaves all fields out."""

@@ -32,7 +32,7 @@ def test_read(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "repaired"),
-    [('{"a": 1}', False), ("```json\n{\"a\": 1}\n```", True), ("{'a': 1}", True), ("[1, 2]", False), ('"yes"', False)],
+    [('{"a": 1}', False), ('```json\n{"a": 1}\n```', True), ("{'a': 1}", True), ("[1, 2]", False), ('"yes"', False)],
 )
 def test_repairs_are_told(text: str, repaired: bool) -> None:
     """What had to be picked out or mended is told, and what had not is not."""
@@ -53,7 +53,18 @@ def test_repairs_are_told(text: str, repaired: bool) -> None:
         "{'a': \"" + '"' * 99_000 + "}",
         "{'a': " + "/*" * 49_000 + "}",
     ],
-    ids=["prose", "long", "digits", "deep", "brackets", "deep and broken", "opened", "long and broken", "quotes", "comments"],
+    ids=[
+        "prose",
+        "long",
+        "digits",
+        "deep",
+        "brackets",
+        "deep and broken",
+        "opened",
+        "long and broken",
+        "quotes",
+        "comments",
+    ],
 )
 def test_huge(text: str) -> None:
     """What is too long or too deep is refused, and not with another error."""
