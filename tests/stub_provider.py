@@ -93,6 +93,11 @@ class Stub:
         self._planned.extend(behaviours)
         self._last = behaviours[-1]
 
+    @property
+    def plan(self) -> deque[Behaviour]:
+        """What it does before it does the same for ever."""
+        return self._planned
+
     def _behaviour(self, model: str) -> Behaviour:
         if self.choose:
             return self.choose(model)
@@ -205,6 +210,22 @@ class Stub:
         else:
             await reader.read()  # until the client hangs up
         await writer.drain()
+
+
+def says(status: int, body: JsonValue | bytes, headers: Mapping[str, str] | None = None) -> Sends:
+    """Answer STATUS with BODY, and HEADERS instead of the usual ones, and drop the connection."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"content-type": "application/json", "content-length": str(len(raw)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return Sends(f"HTTP/1.1 {status} STUB\r\n{head}\r\n".encode() + raw)
+
+
+def completion(text: str = "{}", *, without: str = "", message: JsonValue = None, **changed: JsonValue) -> Sends:
+    """Answer TEXT, or MESSAGE, by a completion WITHOUT a field or with CHANGED ones."""
+    body: dict[str, JsonValue] = json.loads(json.dumps(_completion(Answers(text))))
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    body |= {"choices": [choice]} if message is not None else {}
+    return says(200, {name: value for name, value in (body | changed).items() if name != without})
 
 
 @asynccontextmanager
