@@ -19,6 +19,8 @@ TIMEOUT = 120.0
 """Seconds that one request about a batch may take."""
 
 _NAME = "perdure_batch"
+_PAGES = 20
+"""So many times a hundred batches are looked through for one that may have been sent. Providers list the newest first."""
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -64,10 +66,16 @@ class BatchApi:
 
     async def find(self, name: str) -> str | None:
         """Return the provider's id of the batch called NAME, if it has one."""
-        listed = await self._call("alist_batches", limit=100)
-        for batch in cast(Sequence[_Batch], getattr(listed, "data", None) or ()):
-            if (batch.metadata or {}).get(_NAME) == name:
-                return batch.id
+        after: dict[str, object] = {}
+        for _ in range(_PAGES):
+            listed = await self._call("alist_batches", limit=100, **after)
+            batches = cast(Sequence[_Batch], getattr(listed, "data", None) or ())
+            for batch in batches:
+                if (batch.metadata or {}).get(_NAME) == name:
+                    return batch.id
+            if not batches or not getattr(listed, "has_more", False):
+                return None
+            after = {"after": batches[-1].id}
         return None
 
     async def submit(self, name: str, requests: Mapping[str, Mapping[str, JsonValue]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, cast
@@ -263,6 +263,17 @@ def state_of(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | 
     """Return the outcome of a recorded call and when it was sent; None: it is not recorded."""
     row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
     return (row.outcome, row.sent_at) if row is not None else None
+
+
+async def sent_at(database: Database, call_ids: Sequence[str]) -> dict[str, datetime]:
+    """Return when the calls with CALL_IDS were sent, as far as they are recorded."""
+    found: dict[str, datetime] = {}
+    async with database.read() as connection:
+        for first in range(0, len(call_ids), 500):
+            some = _TABLE.c.call_id.in_(call_ids[first : first + 500])
+            query = sa.select(_TABLE.c.call_id, _TABLE.c.sent_at).where(some)
+            found |= {row.call_id: row.sent_at for row in await connection.execute(query)}
+    return found
 
 
 def _of(step: StepRef) -> sa.ColumnElement[bool]:

@@ -34,7 +34,7 @@ _NO_CREDIT_WORDS = re.compile(
 )
 _TOO_LONG_WORDS = re.compile(r"maximum context length|prompt is too long|context (?:window|length) exceeded", re.IGNORECASE)
 
-_LOST = {408, 499, 504, 520, 522, 524}
+_LOST = {499, 504, 520, 524}
 """Whoever stood between gave up waiting. The provider may have gone on."""
 
 LONGEST = timedelta(hours=1)
@@ -196,7 +196,7 @@ def _retry_after(chain: list[BaseException]) -> timedelta | None:
             if headers is None:
                 continue
             found = _milliseconds(headers.get("retry-after-ms")) or _wait(headers.get("retry-after"))
-            if found:
+            if found is not None:
                 return min(found, LONGEST)
     return None
 
