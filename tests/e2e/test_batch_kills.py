@@ -95,7 +95,7 @@ async def test_sent_and_not_told(temporal_address: str, tmp_path: Path) -> None:
         ("reserved:1", "reserved:25", "uploaded:1"),
         ("created:1", "polled:1"),
         ("fetched:1", "settled:1", "settled:25"),
-        ("signalled:1", "signalled:49"),
+        ("signalled:1", "signalled:20"),
         ("enqueued:30", "reserved:40", "uploaded:1", "created:1", "polled:1", "fetched:1", "settled:10", "signalled:10"),
     ],
     ids=lambda dooms: " ".join(dooms),

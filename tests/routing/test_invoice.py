@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from routing_kit import Triage, asking, rows
-from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
+from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub, says
 
 from perdure.errors import ModelError
 from perdure.lineage import Lineage, StepRef
@@ -31,6 +31,8 @@ STEPS = int(os.environ.get("PERDURE_MIXED_CALLS", "120"))
 GOOD = '{"verdict": "refund"}'
 BUDGET = '\n[budgets.all]\nper = "all"\nusd = 100\n'
 PRICES = {"stub-first": (Fraction("0.15"), Fraction("0.6")), "stub-second": (Fraction("0.15"), Fraction("0.6"))}
+NO_ANSWER = says(200, {"error": {"message": "no"}})
+"""An error all the same, so nothing was lost."""
 CUT = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"id":'
 
 
@@ -59,12 +61,21 @@ class Biller:
             Sends(),
             Sends(CUT),
             Hangs(),
+            Answers("", tools=(GOOD,), tokens=tokens),
+            Answers("", tools=(GOOD, GOOD[:-1]), tokens=tokens),
+            Answers(f"```json\n{GOOD}", tokens=tokens, model="a\x00b\ud800"),
+            Fails(402),
+            Fails(504),
+            Fails(307, headers={"location": "http://127.0.0.1:9/"}),
+            says(200, b"<html>"),
+            NO_ANSWER,
         ]
-        [answer] = self._random.choices(behaviours, weights=[70, 6, 4, 2, 2, 4, 1, 3, 3, 2, 2, 1])
+        weights = [70, 6, 4, 2, 2, 4, 1, 3, 3, 2, 2, 1, 4, 2, 4, 1, 2, 2, 2, 2]
+        [answer] = self._random.choices(behaviours, weights=weights)
         if isinstance(answer, Answers):
             for number, price in zip(tokens, PRICES[model], strict=True):
                 self.billed += number * price / 1_000_000
-        elif isinstance(answer, Sends | Hangs):
+        elif answer != NO_ANSWER and (isinstance(answer, Sends | Hangs) or answer == Fails(504)):
             self.lost += 1
         return answer
 
