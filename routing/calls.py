@@ -104,12 +104,16 @@ class ModelCall:
         self._since = time.monotonic()
         return None
 
-    def settle(self, connection: sa.Connection, settled: Settled, kept: Kept | None = None) -> None:
+    def settle(
+        self, connection: sa.Connection, settled: Settled, kept: Kept | None = None, *, answer: str | None = None
+    ) -> None:
         """Write how the call ended, what of the money that was held back it has cost, and the answer that is KEPT.
+
+        ANSWER is that for a later attempt of its own step.
 
         A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
         """
-        row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds)}
+        row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds), "answer": answer}
         if connection.execute(_SETTLE, row).rowcount:
             settle(connection, self._held_in, self.reserved_nano_usd, _spent(settled, self.reserved_nano_usd))
         else:

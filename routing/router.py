@@ -239,14 +239,10 @@ class Router:
         """Write what CALL has cost, and what it has brought: for others, or else for an attempt that comes after this."""
         to_keep = exchange.to_keep(settled, answer, reply)
         generation = exchange.ended(call, settled, answer, reply) if to_keep is not None else None
-        repeatable = generation is not None and call.question is None and not call.deployment.local
-
-        def write(connection: sa.Connection) -> None:
-            call.settle(connection, settled, to_keep)
-            if generation is not None and repeatable:
-                repeats.keep(connection, call, generation)
-
-        await self._settle(call, write)
+        # The cache has it anyway, and asking a local deployment again costs nothing.
+        repeated = generation if call.question is None and not call.deployment.local else None
+        answer = repeated.model_dump_json() if repeated else None
+        await self._settle(call, lambda connection: call.settle(connection, settled, to_keep, answer=answer))
         return generation
 
     async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the database holds about models: the calls, without prompt or answer, what budgets have left, and kept answers."""
+"""What the database holds about models: the calls, without prompt and soon without answer, what budgets have left, and kept answers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def _number() -> int:
 
 
 _SENT = sa.text("outcome = 'sent'")
+_KEPT = sa.text("answer IS NOT NULL")
 
 
 class ModelCallRow(SQLModel, table=True):
@@ -31,6 +32,7 @@ class ModelCallRow(SQLModel, table=True):
         sa.Index("ix_model_call_step", "namespace", "workflow_id", "first_execution_run_id", "step"),
         sa.Index("ix_model_call_sent_at", "sent_at"),
         sa.Index("ix_model_call_sent", "due_at", sqlite_where=_SENT, postgresql_where=_SENT),
+        sa.Index("ix_model_call_answer", "settled_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
     )
 
     call_id: str = Field(primary_key=True, max_length=32)
@@ -88,6 +90,8 @@ class ModelCallRow(SQLModel, table=True):
     """When it will have failed, if nobody has settled it before."""
     held_in: str = _text()
     """The budgets that hold money back for it, as JSON: name, subject and since of each."""
+    answer: str | None = Field(default=None, sa_type=sa.Text)
+    """What it has brought, as JSON, for an hour and for a later attempt of its step only: see repeats.py."""
 
 
 class BudgetRow(SQLModel, table=True):

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from routing_kit import HashingEmbedder, Triage, asking, rows
 from stub_provider import Answers, Holds, Stub
 
-from perdure.errors import BudgetReserved, BudgetSpent
+from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
 from perdure.routing import Router, repeats
 from perdure.routing.spending import budget_states, costs
-from perdure.routing.tables import AnswerRow, ModelCallRow
+from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
 Routed = Callable[..., Router]
@@ -129,18 +129,27 @@ async def test_kept_for_an_hour(routed: Routed, stub: Stub, sqlite_database: Dat
     stub.will(GOOD)
     router = routed()
     await router.generate(asking(), attempt=1, output=Triage)
+    [before] = await rows(sqlite_database)
     async with sqlite_database.write() as connection:
-        past = now() - timedelta(seconds=1)
-        assert await connection.scalar(sa.select(AnswerRow.expires_at)) > past + repeats.KEPT - timedelta(minutes=5)
-        await connection.execute(sa.update(AnswerRow).values(expires_at=past))
+        await connection.execute(sa.update(ModelCallRow).values(settled_at=now() - repeats.KEPT - timedelta(seconds=1)))
 
     await another(router, sqlite_database).generate(asking(), attempt=2, output=Triage)
 
-    async with sqlite_database.read() as connection:
-        left = (await connection.execute(sa.select(AnswerRow.expires_at))).scalars().all()
+    [first, second] = await rows(sqlite_database)
     assert 2 == stub.calls
-    assert all(each > now() for each in left)
-    assert 1 == len(left)
+    assert (True, None, True) == ("refund" in before["answer"], first["answer"], "refund" in second["answer"])
+
+
+@pytest.mark.parametrize("task", ["", 'cache = "1d"'])
+async def test_only_answers_are_kept(routed: Routed, stub: Stub, sqlite_database: Database, task: str) -> None:
+    """What did not count is not kept, nor what the cache has."""
+    stub.will(Answers("no JSON"), GOOD)
+    router = routed(task=task)
+    with pytest.raises(AskAgain):
+        await router.generate(asking(), attempt=1, output=Triage)
+    await router.generate(asking(), attempt=2, output=Triage)
+
+    assert [False, not task] == [row["answer"] is not None for row in await rows(sqlite_database)]
 
 
 def _verdict(value: object) -> object:
