@@ -95,7 +95,7 @@ class Batches:
     async def submit(self, batch: BatchCall, *, attempt: int) -> Submitted:
         """Send BATCH, once: a later ATTEMPT looks whether an earlier one has sent it.
 
-        Calls that a budget denies, or that nobody can ask any more, are left out. Raises `ModelUnavailable` or `ModelRefused`.
+        Calls that a budget denies, or that cannot be asked any more, stay out. Raises `ModelUnavailable` or `ModelRefused`.
         """
         self._deployment(batch)
         items = [self._item(call, batch, now()) for call in batch.calls]

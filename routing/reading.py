@@ -155,8 +155,7 @@ def _mend(text: str) -> JsonValue:
 
 
 # What the repair makes of an answer counts only if a second reading, which does nothing but cut it into words, strings and
-# brackets, finds the same ones in the same order. Where the two disagree, for instance about where a string ends, the answer
-# is refused.
+# brackets, finds the same ones in the same order. Where the two disagree, about the end of a string say, it is refused.
 
 _UNKNOWN = re.compile(r"[-+]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 _SKIPPED = re.compile(r"(?:\s|//[^\n]*|\#[^\n]*|/\*(?s:.)*?\*/)+")

@@ -34,7 +34,6 @@ from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
 from perdure.storage import Database, now
 
-
 _SWEEP = 60.0
 """Seconds between two looks for calls that nobody has settled and answers that nobody may have any more."""
 
@@ -241,8 +240,8 @@ class Router:
         generation = exchange.ended(call, settled, answer, reply) if to_keep is not None else None
         # The cache has it anyway, and asking a local deployment again costs nothing.
         repeated = generation if call.question is None and not call.deployment.local else None
-        answer = repeated.model_dump_json() if repeated else None
-        await self._settle(call, lambda connection: call.settle(connection, settled, to_keep, answer=answer))
+        kept = repeated.model_dump_json() if repeated else None
+        await self._settle(call, lambda connection: call.settle(connection, settled, to_keep, answer=kept))
         return generation
 
     async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the database holds about models: the calls, without prompt and soon without answer, what budgets have left, and kept answers."""
+"""What the database holds about models: calls without their prompts, what budgets have left, and kept answers."""
 
 from __future__ import annotations
 

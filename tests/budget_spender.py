@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
 from perdure.lineage import Lineage, StepRef
@@ -52,7 +53,7 @@ async def spend(together: Together, routes: Routes, chance: random.Random, run: 
         cost = chance.randint(0, most)
         lost = chance.random() < 0.1
         settled = Settled("ambiguous", error="time-out") if lost else Settled("answered", usage=Usage(cost_nano_usd=cost))
-        await together.do(lambda connection, call=call, settled=settled: call.settle(connection, settled), exclusive=True)
+        await together.do(partial(call.settle, settled=settled), exclusive=True)
         spent.append((tenant, agent, f"default/{run}/{run}", most if lost else cost))
     return spent
 

@@ -223,7 +223,7 @@ def says(status: int, body: JsonValue | bytes, headers: Mapping[str, str] | None
 def completion(text: str = "{}", *, without: str = "", message: JsonValue = None, **changed: JsonValue) -> Sends:
     """Answer TEXT, or MESSAGE, by a completion WITHOUT a field or with CHANGED ones."""
     body: dict[str, JsonValue] = json.loads(json.dumps(_completion(Answers(text))))
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    choice: JsonValue = {"index": 0, "finish_reason": "stop", "message": message}
     body |= {"choices": [choice]} if message is not None else {}
     return says(200, {name: value for name, value in (body | changed).items() if name != without})
 

@@ -141,7 +141,7 @@ class BatchCollector:
         return max(sum(each <= _BYTES for each in together), 1)
 
     async def _more(self, state: Collecting, since: datetime) -> bool:
-        """Wait until there are enough calls, or the first has waited for long enough. True: the history is too long for it."""
+        """Wait until there are enough calls, or the first has waited for long enough. True: the history is too long."""
         try:
             await workflow.wait_condition(
                 lambda: self._full(state) or _suggested(),

@@ -98,7 +98,7 @@ async def test_sent_and_not_told(temporal_address: str, tmp_path: Path) -> None:
         ("signalled:1", "signalled:20"),
         ("enqueued:30", "reserved:40", "uploaded:1", "created:1", "polled:1", "fetched:1", "settled:10", "signalled:10"),
     ],
-    ids=lambda dooms: " ".join(dooms),
+    ids=" ".join,
 )
 async def test_at_every_stage(temporal_address: str, tmp_path: Path, dooms: tuple[str, ...]) -> None:
     """Wherever workers die, all fifty have one answer each, from one batch, at the price on the invoice."""

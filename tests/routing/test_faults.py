@@ -44,6 +44,16 @@ def fails(number: int, message: str = "no", headers: Mapping[str, str] | None = 
     return says(number, {"error": {"message": f"{message} {PROMPT} {KEY}", **more}}, headers)
 
 
+def page(status: int) -> Sends:
+    """An error that is a page for people, as whoever stands before a provider shows it."""
+    return says(status, HTML, {"content-type": "text/html"})
+
+
+def plain(completed: Sends) -> bytes:
+    """The body of COMPLETED."""
+    return completed.bytes.partition(b"\r\n\r\n")[2]
+
+
 def choice(verdict: str) -> JsonValue:
     """One of several answers."""
     return {"finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps({"verdict": verdict})}}
@@ -65,22 +75,40 @@ FAULTS: list[tuple[str, Behaviour, str, str, int | str]] = [
     ("latin-1", says(200, '{"é": 1}'.encode("latin-1")), "ambiguous", "unreadable", LOST),
     ("no choices", completion(without="choices"), "ambiguous", "unreadable", LOST),
     ("null for choices", completion(choices=None), "ambiguous", "unreadable", LOST),
-    ("content in parts", said({"role": "assistant", "content": [{"type": "text", "text": GOOD}]}), "ambiguous", "unreadable", LOST),
+    (
+        "content in parts",
+        said({"role": "assistant", "content": [{"type": "text", "text": GOOD}]}),
+        "ambiguous",
+        "unreadable",
+        LOST,
+    ),
     ("garbage for gzip", says(200, b"\x1f\x8b no", {"content-encoding": "gzip"}), "ambiguous", "connection", LOST),
-    ("cut off", Sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{\r\n"), "ambiguous", "connection", LOST),
+    (
+        "cut off",
+        Sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{\r\n"),
+        "ambiguous",
+        "connection",
+        LOST,
+    ),
     ("no chunks", Sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}"), "ambiguous", "connection", LOST),
     ("no HTTP", Sends(b"\x00\xff hello\r\n\r\n"), "ambiguous", "connection", LOST),
     ("only 100", Sends(b"HTTP/1.1 100 Continue\r\n\r\n"), "ambiguous", "connection", LOST),
     # Strange answers
-    ("gzip", says(200, gzip.compress(completion(GOOD).bytes.partition(b"\r\n\r\n")[2]), {"content-encoding": "gzip"}), "answered", "", COST),
-    ("BOM", says(200, b"\xef\xbb\xbf" + completion(GOOD).bytes.partition(b"\r\n\r\n")[2]), "answered", "", COST),
+    ("gzip", says(200, gzip.compress(plain(completion(GOOD))), {"content-encoding": "gzip"}), "answered", "", COST),
+    ("BOM", says(200, b"\xef\xbb\xbf" + plain(completion(GOOD))), "answered", "", COST),
     ("another model", completion(GOOD, model="other"), "answered", "", COST),
     ("no model", completion(GOOD, model=None), "answered", "", COST),
     ("a model with a null byte", completion(GOOD, model="a\x00b"), "answered", "", COST),
     ("half a character for a model", completion(GOOD, model="\ud800"), "answered", "", COST),
     ("a long model", completion(GOOD, model="x" * 9000), "answered", "", COST),
     ("finish null", completion(choices=[{"message": {"role": "assistant", "content": GOOD}}]), "answered", "", COST),
-    ("a tool that was not asked for", said({"role": "assistant", "content": None, "tool_calls": TOOL}), "answered", "", COST),
+    (
+        "a tool that was not asked for",
+        said({"role": "assistant", "content": None, "tool_calls": TOOL}),
+        "answered",
+        "",
+        COST,
+    ),
     ("empty refusal", said({"role": "assistant", "content": GOOD, "refusal": ""}), "answered", "", COST),
     ("refusal", said({"role": "assistant", "content": None, "refusal": "no"}), "refused", "refused to answer", COST),
     ("empty choices", completion(choices=[]), "invalid", "the answer is empty", COST),
@@ -102,18 +130,27 @@ FAULTS: list[tuple[str, Behaviour, str, str, int | str]] = [
     ("cached below zero", used(prompt_tokens_details={"cached_tokens": -500}), "answered", "", COST),
     ("no usage for half a character", completion("\ud800", without="usage"), "invalid", "the answer is cut off", 25_350),
     # Errors
-    *((str(status), says(status, HTML, {"content-type": "text/html"}), "unavailable", str(status), 0) for status in (408, 500, 501, 502, 503, 521, 522, 525, 529, 530)),
-    *((str(status), says(status, HTML, {"content-type": "text/html"}), "ambiguous", str(status), LOST) for status in (499, 504, 520, 524)),
+    *(
+        (str(status), page(status), "unavailable", str(status), 0)
+        for status in (408, 500, 501, 502, 503, 521, 522, 525, 529)
+    ),
+    *((str(status), page(status), "ambiguous", str(status), LOST) for status in (499, 504, 520, 524)),
     *((str(status), says(status, b"", ELSEWHERE), "unavailable", str(status), 0) for status in (301, 302, 303, 307, 308)),
     *((str(status), fails(status), "refused", str(status), 0) for status in (400, 401, 402, 403, 404, 413, 418, 422, 451)),
     *((str(status), fails(status), "unavailable", str(status), 0) for status in (409, 425, 429)),
     ("no credit", fails(429, code="insufficient_quota"), "refused", "429 insufficient_quota", 0),
     ("no credit, in words", fails(429, "You exceeded your current quota."), "refused", "429 insufficient_quota", 0),
     ("no credit, as 400", fails(400, "Your credit balance is too low"), "refused", "400 insufficient_quota", 0),
-    ("limit a minute", fails(429, "You exceeded your current quota", status="RESOURCE_EXHAUSTED"), "unavailable", "429 RESOURCE_EXHAUSTED", 0),
+    (
+        "limit a minute",
+        fails(429, "You exceeded your current quota", status="RESOURCE_EXHAUSTED"),
+        "unavailable",
+        "429 RESOURCE_EXHAUSTED",
+        0,
+    ),
     ("too long", fails(400, code="context_length_exceeded"), "refused", "400 context_length_exceeded", 0),
     ("too long, in words", fails(400, "prompt is too long: 210000 tokens"), "refused", "400 context_length_exceeded", 0),
-]  # fmt: skip
+]
 
 
 async def test_faults(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
@@ -211,8 +248,8 @@ async def test_refusal_is_no_reason_to_ask_again(routed: Routed, stub: Stub) -> 
     generation = await router.generate(asking(), attempt=2, output=Triage)
 
     assert "second" == generation.record.deployment
+    stub.will(fails(402))
     with pytest.raises(ModelRefused):
-        stub.will(fails(402))
         await routed().generate(asking(), attempt=1, output=Triage)
 
 
