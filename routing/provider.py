@@ -145,7 +145,7 @@ def _reply(response: Completion) -> Reply:
     model = printable(response.model)
     choices = response.choices or []
     # Several answers where one was asked for, like several tool calls, are refused when the text is read.
-    texts = [text for choice in choices for text in _texts(choice)]
+    texts = [_text(choice) for choice in choices]
     if not choices:
         return Reply("", model, "empty", tokens)
     choice = choices[0]
@@ -161,9 +161,9 @@ def _reply(response: Completion) -> Reply:
     )
 
 
-def _texts(choice: Choice) -> list[str]:
+def _text(choice: Choice) -> str:
     called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
-    return called or [choice.message.content or ""]
+    return "\n".join(called) or choice.message.content or ""
 
 
 def counted(prompt: object, completion: object) -> tuple[int, int] | None:

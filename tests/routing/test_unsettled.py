@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +15,7 @@ from stub_provider import Answers, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
 from perdure.routing import Router, repeats
+from perdure.routing.calls import give_up, overdue
 from perdure.routing.spending import budget_states, costs
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
@@ -107,6 +110,29 @@ async def test_not_yet_due(routed: Routed, stub: Stub, sqlite_database: Database
     assert ["sent", "answered"] == [row["outcome"] for row in await rows(sqlite_database)]
     slow.cancel()
     await asyncio.gather(slow, return_exceptions=True)
+
+
+async def test_looking_for_them_costs_little(sqlite_database: Database) -> None:
+    """Neither look, of those that come every minute, reads the calls that have ended."""
+    seen: list[str] = []
+
+    def look(connection: sa.Connection) -> None:
+        """Have SQLite say how it would find them."""
+
+        @sa.event.listens_for(connection, "before_cursor_execute", retval=True)
+        def explain(*given: Any) -> tuple[str, Any]:
+            return f"EXPLAIN QUERY PLAN {given[2]}", given[3]
+
+        @sa.event.listens_for(connection, "after_cursor_execute")
+        def noted(*given: Any) -> None:
+            seen.extend(str(row[-1]) for row in given[1].fetchall())
+
+        give_up(connection, overdue())
+        repeats.forget(connection)
+
+    await sqlite_database.query(look)
+
+    assert ["ix_model_call_sent", "ix_model_call_answer"] == re.findall(r"INDEX (\w+)", " ".join(seen))
 
 
 async def test_an_answer_is_not_paid_twice(routed: Routed, stub: Stub, database: Database) -> None:
