@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import rfc8785
 import sqlalchemy as sa
@@ -17,8 +15,12 @@ from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
-from perdure.memory.conversation import ConversationRef, NewMessage, Role
+from perdure.memory.belonging import had_to_do
+from perdure.memory.contracts import Scope
+from perdure.memory.conversation import ConversationRef, NewMessage, Role, message_id, root_of, short_digest
 from perdure.memory.conversation_tables import MessageRow, SummaryRow
+from perdure.memory.records import lock
+from perdure.memory.sources import begin, note_sources, refuse_ended, refuse_erased
 from perdure.storage import Database, now, shown
 
 PAGE = 32
@@ -75,48 +77,94 @@ class Messages:
         self._database = database
         self._count = count
 
-    async def append(self, lineage: Lineage, ref: ConversationRef, messages: Sequence[NewMessage]) -> ConversationRef:
+    async def append(
+        self,
+        lineage: Lineage,
+        ref: ConversationRef,
+        messages: Sequence[NewMessage],
+        *,
+        of: Sequence[Scope] = (),
+        made_from: Sequence[str] = (),
+    ) -> ConversationRef:
         """Store MESSAGES, said in the run LINEAGE, after those of REF, and return the reference to all of them.
 
-        Raises `NotFound` if the last message of REF is not there, `InvalidInput` for what cannot be stored.
+        OF says whose they are. MADE_FROM names the versions of memories that a model was shown when it answered them: when
+        one of those is erased, so are they. Raises `NotFound` if the last message of REF is not there, `Erased` if it was
+        erased, `ErasedMeanwhile` if something of MADE_FROM was, and `InvalidInput` for what cannot be stored.
         """
         said = [(message, canonical(message.content, ref)) for message in messages]
         if not said:
             return ref
 
         def work(connection: sa.Connection) -> str:
-            last = self._read(connection, ref) if ref.head else None
+            refuse_erased(connection, made_from)
+            last = self._last(connection, lineage, ref)
+            root = last.conversation if last else _root(lineage, ref)
+            begin(connection, root, lineage, ref.name)
+            had_to_do(connection, lineage, of, root)
             rows = []
             for message, content in said:
                 last = self._after(last, lineage, ref, message, content)
                 rows.append(last)
             connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), [row.model_dump() for row in rows])
+            note_sources(connection, root, rows[0].position, made_from)
             return rows[-1].id
 
         return ref.model_copy(update={"head": await self._database.transact(work)})
 
-    async def window(self, ref: ConversationRef, tokens: int) -> Window:
+    async def window(self, ref: ConversationRef, tokens: int, *, lineage: Lineage | None = None) -> Window:
         """Return the newest messages of REF, at least one and from there on until they have TOKENS, and what is before.
 
-        Raises `NotFound` if a message, the state or the summary is not there or is not what was stored.
+        Raises `NotFound` if a message, the state or the summary is not there or is not what was stored; `Erased` if it is
+        known of the run LINEAGE that it was erased.
         """
         if not ref.head:
             return Window()
+
+        def work(connection: sa.Connection) -> Window:
+            try:
+                return self._window(connection, ref, tokens)
+            except NotFound:
+                refuse_ended(connection, _root(lineage, ref) if lineage else "", ref.name)
+                raise
+
         async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: self._window(sync, ref, tokens))
+            return await connection.run_sync(work)
+
+    async def check(self, lineage: Lineage, ref: ConversationRef) -> None:
+        """Raise `NotFound` if the newest message of REF is not there or not as it was stored, `Erased` if it was erased."""
+
+        def work(connection: sa.Connection) -> None:
+            root = _root(lineage, ref)
+            if not ref.head:
+                refuse_ended(connection, root, ref.name, at_all=False)
+                return
+            try:
+                self._read(connection, ref)
+            except NotFound:
+                refuse_ended(connection, root, ref.name)
+                raise
+
+        async with self._database.read() as connection:
+            await connection.run_sync(work)
 
     async def summary(self, id: str) -> Summary | None:
         """Return the summary called ID, if somebody made it."""
         async with self._database.read() as connection:
             return await connection.run_sync(_summary, id)
 
-    async def keep_summary(self, summary: Summary, ref: ConversationRef) -> Summary:
-        """Store SUMMARY for the conversation REF and return what stands: the first that was stored under its id."""
+    async def keep_summary(self, summary: Summary, ref: ConversationRef, *, lineage: Lineage) -> Summary:
+        """Store SUMMARY for the conversation REF of the run LINEAGE, and return what stands: the first of its id.
+
+        Raises as `append` does if what it sums up is not there any more.
+        """
 
         def work(connection: sa.Connection) -> Summary:
+            last = self._last(connection, lineage, ref)
+            assert last is not None, "nothing was said that could be summed up"
             row = SummaryRow(
                 id=summary.id,
-                conversation=self._read(connection, ref).conversation,
+                conversation=last.conversation,
                 position=summary.position,
                 number=summary.number,
                 content=summary.content,
@@ -128,24 +176,26 @@ class Messages:
 
         return await self._database.transact(work)
 
-    async def erase(self, *, workflow_id: str, first_execution_run_id: str) -> int:
-        """Delete every message that this run wrote, and the summaries of its conversations. Return how many messages."""
-        mine = (col(MessageRow.workflow_id) == workflow_id) & (
-            col(MessageRow.first_execution_run_id) == first_execution_run_id
-        )
-
-        def work(connection: sa.Connection) -> int:
-            conversations = sa.select(col(MessageRow.conversation)).where(mine).distinct()
-            connection.execute(sa.delete(SummaryRow).where(col(SummaryRow.conversation).in_(conversations)))
-            return connection.execute(sa.delete(MessageRow).where(mine)).rowcount
-
-        return await self._database.transact(work)
+    def _last(self, connection: sa.Connection, lineage: Lineage, ref: ConversationRef) -> MessageRow | None:
+        """Return the last message of REF; from here on nobody erases it. Raises `Erased` if somebody did."""
+        mine = _root(lineage, ref)
+        try:
+            root = self._read(connection, ref).conversation if ref.head else mine
+            lock(connection, root, "conversation")
+            # Again, for whoever erased it had the lock.
+            last = self._read(connection, ref) if ref.head else None
+        except NotFound:
+            refuse_ended(connection, mine, ref.name)
+            raise
+        if last is None:
+            refuse_ended(connection, mine, ref.name, at_all=False)
+        return last
 
     def _after(
         self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
     ) -> MessageRow:
-        root = last.conversation if last else root_of(lineage, ref.name)
-        id = _digest([last.id if last else root, message.role, message.name, content])
+        root = last.conversation if last else _root(lineage, ref)
+        id = message_id(last.id if last else root, message.role, message.name, message.content)
         return MessageRow(
             id=id,
             before=last.id if last else "",
@@ -212,16 +262,16 @@ class Messages:
         return self._checked(page[row.before], ref)
 
     def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
-        if row.id != _digest([row.before or row.conversation, row.role, row.name, row.content]):
+        if not _fits(row):
             raise NotFound(
-                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does "
+                f"message {row.position} of {_named(ref)} was changed in {shown(self._database.url)}: it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
     def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run "
+            f"{what} {id} of {_named(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
             "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
@@ -237,15 +287,11 @@ def newest(messages: Sequence[Message], tokens: int) -> int:
 
 def summary_id(last: Message, before: str, task: str) -> str:
     """Return the id of the summary by TASK that stands for everything up to LAST and takes over the one called BEFORE."""
-    return _digest([last.id, before, task])
+    return short_digest([last.id, before, task])
 
 
-def root_of(lineage: Lineage, name: str) -> str:
-    """Return what the first message of the conversation NAME comes after.
-
-    Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
-    """
-    return _digest([lineage.workflow_id, lineage.first_execution_run_id, name])
+def _root(lineage: Lineage, ref: ConversationRef) -> str:
+    return root_of(lineage, ref.name, ref.begun)
 
 
 def canonical(value: JsonValue, ref: ConversationRef) -> str:
@@ -254,7 +300,7 @@ def canonical(value: JsonValue, ref: ConversationRef) -> str:
         return rfc8785.dumps(value).decode()
     except (ValueError, UnicodeEncodeError) as error:
         raise InvalidInput(
-            f"a message of conversation {ref.name!r} cannot be written as canonical JSON ({type(error).__name__}): numbers "
+            f"a message of {_named(ref)} cannot be written as canonical JSON ({type(error).__name__}): numbers "
             "must be finite and integers below 2**53; write larger ones as text."
         ) from None
 
@@ -263,11 +309,19 @@ def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
     return {"role": role, **({"name": name} if name else {}), "content": content}
 
 
-def _digest(value: list[JsonValue] | list[str]) -> str:
-    # 192 bits in base64: several of these stand in the history with every call, and whoever wants two messages with the
-    # same digest has to try 2**96.
-    whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
-    return base64.urlsafe_b64encode(whole[:24]).decode()
+def _fits(row: MessageRow) -> bool:
+    """Say whether ROW is what was stored under its id."""
+    before = row.before or row.conversation
+    if row.id == short_digest([before, row.role, row.name, row.content]):
+        return True
+    try:
+        return row.role == "tool" and row.id == message_id(before, row.role, row.name, json.loads(row.content))
+    except ValueError:
+        return False
+
+
+def _named(ref: ConversationRef) -> str:
+    return f"conversation {ref.name!r}" if ref.name else "the conversation"
 
 
 def _message(row: MessageRow) -> Message:

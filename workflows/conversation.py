@@ -12,10 +12,20 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from perdure.connectors.contracts import Action
+from perdure.connectors.contracts import PARKED_WITHIN, Action, Receipt
 from perdure.errors import InvalidInput, ModelError, PerdureError
-from perdure.memory.contracts import Recall
-from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
+from perdure.memory.contracts import Recall, Scope
+from perdure.memory.conversation import (
+    RESERVED,
+    ConversationRef,
+    NewMessage,
+    Packed,
+    RecordsRef,
+    Role,
+    answer_id,
+    head_after,
+    root_of,
+)
 from perdure.routing.contracts import Generation, OutputRef
 from perdure.workflows.budgets import paid
 from perdure.workflows.conversation_model import (
@@ -25,12 +35,14 @@ from perdure.workflows.conversation_model import (
     KeepCall,
     Kept,
     LookCall,
+    Place,
     SummariseCall,
     Summarised,
     Turn,
+    task_of,
 )
 from perdure.workflows.run import OpenConversation, Run, current_run
-from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, raise_translated
+from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, perform_action, raise_translated
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -58,12 +70,17 @@ class Context:
 class Conversation:
     """The run's conversation called NAME, which goes on where it was, also after a continue-as-new.
 
-    What is said is stored once in the database; the run holds two digests and what is not stored yet. So a turn costs the
-    same history however long the conversation is. Turns of one conversation wait for each other.
+    OF says whose it is, so that an erasure of everything of that scope takes what was said in it. What is said is stored
+    once in the database; the run holds two digests and what is not stored yet. So a turn costs the same history however
+    long the conversation is. Turns of one conversation wait for each other.
     """
 
-    def __init__(self, name: str = "main") -> None:
+    def __init__(self, name: str = "main", *, of: Scope | None = None) -> None:
+        if not name:
+            raise InvalidInput("a conversation has a name; leave it out for the one called `main`")
         self._open = current_run().conversations.setdefault(name, OpenConversation(ConversationRef(name=name)))
+        if of is not None:
+            self._open.of.setdefault(of, False)
 
     @property
     def name(self) -> str:
@@ -101,6 +118,13 @@ class Conversation:
         """Let STATE be what the run keeps in mind, instead of what it was before. It is in every prompt from now on."""
         self._say("state", state, "")
 
+    def anew(self) -> None:
+        """Begin it anew, without what was said in it: the way on after `Erased`. What is not stored yet stays new."""
+        ref = self._open.ref
+        self._open.ref = ConversationRef(name=ref.name, begun=ref.begun + 1)
+        self._open.full = False
+        self._open.of = dict.fromkeys(self._open.of, False)
+
     async def look(self, action: Action[In, Out], args: In, *, name: str | None = None, summary: str | None = None) -> None:
         """Do ACTION, which only reads, and let its answer be the next message. The history holds a reference to it.
 
@@ -110,17 +134,17 @@ class Conversation:
         if not isinstance(args, action.input):
             raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
         if not action.reads:
-            raise InvalidInput(f"{action.name} does more than read: use act(), then tell the conversation with tool()")
+            raise InvalidInput(f"{action.name} does more than read: use act()")
         run = current_run()
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:
-            new = tuple(self._open.new)
+            place = self._place()
             call = LookCall(
-                first_run=_later(run),
-                plan=run.plan,
+                **run.told(recorded=False),
                 conversation=self.ref,
-                new=new,
+                new=place["new"],
+                of=place["of"],
                 action=action.name,
                 args=args.model_dump(mode="json"),
             )
@@ -136,35 +160,82 @@ class Conversation:
                 )
             except ActivityError as error:
                 raise_translated(error)
-            self._stored(kept.head, len(new))
+            self._stored(kept.head, place)
         run.did(said)
+
+    async def act(
+        self,
+        action: Action[In, Out],
+        args: In,
+        *,
+        item: str = "",
+        name: str | None = None,
+        summary: str | None = None,
+        parked_within: timedelta = PARKED_WITHIN,
+        must: bool = False,
+        settle: bool = True,
+    ) -> Receipt:
+        """Do what `act` does, and let the answer be the next message. The history holds its digest, in the receipt.
+
+        For what the model goes on from. What the workflow goes on from as well is an `act`, whose answer is told with
+        `tool`. Turns wait until it is done. One that fails says nothing: tell the model by `tool`, if it should know.
+        """
+        async with self._open.turn:
+            ref, place = self.ref, self._place()
+            acted = await perform_action(
+                action,
+                args,
+                item=item,
+                name=name,
+                summary=summary,
+                parked_within=parked_within,
+                must=must,
+                settle=settle,
+                place=place,
+            )
+            receipt = acted.receipt(action.name)
+            head = acted.head or answer_id(
+                _head_after(ref, place["new"]), action.name, args.model_dump(mode="json"), receipt.response_digest
+            )
+            self._stored(head, place)
+        return receipt
 
     async def keep(self, *, name: str | None = None) -> None:
         """Store what is new now, instead of with the next turn; nothing to store is no step."""
         async with self._open.turn:
-            new = tuple(self._open.new)
-            if not new:
+            place = self._place()
+            if not place["new"]:
                 return
             run = current_run()
             step = run.step(name or f"keep:{self.name}")
+            call = KeepCall(**run.told(), conversation=self.ref, new=place["new"], of=place["of"])
             kept = await execute(
                 "perdure.keep",
-                KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new),
+                call,
                 Kept,
                 id=step.name,
-                summary=f"Store {len(new)} messages of {self.name}",
+                summary=f"Store {len(call.new)} messages of {self.name}",
                 timeout=timedelta(seconds=60),
                 retries=_RETRIES,
             )
-            self._stored(kept.head, len(new))
+            self._stored(kept.head, place)
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
 
-    def _stored(self, head: str, count: int) -> None:
+    def _stored(self, head: str, said: Place) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
-        del self._open.new[:count]
-        self._open.ref = self._open.ref.model_copy(update={"head": head})
+        del self._open.new[: len(said["new"])]
+        if self._open.ref.begun == said["begun"]:  # else it was begun anew meanwhile
+            self._open.ref = self._open.ref.model_copy(update={"head": head})
+            self._open.of |= dict.fromkeys(said["of"], True)
+
+    def _place(self) -> Place:
+        return ConverseCall.at(self._open.ref, tuple(self._open.new), self._open.unsaid)
+
+
+def _head_after(ref: ConversationRef, said: Sequence[NewMessage]) -> str:
+    return head_after(ref.head or root_of(current_run().lineage, ref.name, ref.begun), said)
 
 
 async def converse(
@@ -189,16 +260,15 @@ async def converse(
     async with talk.turn:
         if talk.full:
             await _summarise(run, talk, context, tenant, agent)
-        new = tuple(talk.new)
+        ref = talk.ref
+        place = conversation._place() if conversation else ConverseCall.at(None)  # noqa: SLF001  same module
         call = ConverseCall(
-            first_run=_later(run),
-            plan=run.plan,
-            task=task,
+            **run.told(),
+            task="" if task_of(name) == task else task,
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
-            conversation=talk.ref if conversation else None,
-            new=new,
+            **place,
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
             summary=context.summary,
@@ -214,7 +284,8 @@ async def converse(
 
         turn = await paid(ask)
         if conversation is not None:
-            conversation._stored(turn.head, len(new))  # noqa: SLF001  same module
+            said = [*place["new"], NewMessage(role="assistant", content=turn.value)]
+            conversation._stored(turn.head or _head_after(ref, said), place)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.whole(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
@@ -226,8 +297,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=_later(run),
-        plan=run.plan,
+        **run.told(),
         conversation=talk.ref,
         task=context.summary,
         tokens=context.tokens,
@@ -254,8 +324,3 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
     if summed.record is not None:
         run.spend(summed.record.used[2])
-
-
-def _later(run: Run) -> str:
-    first = run.lineage.first_execution_run_id
-    return "" if first == run.run_id else first

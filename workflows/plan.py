@@ -173,7 +173,8 @@ class _Interpreter:
         )
         conversation = None
         if step.conversation is not None:
-            conversation = Conversation(self._text(step.conversation, step))
+            of = None if step.scope is None else self._scope(step.scope, step)
+            conversation = Conversation(self._text(step.conversation, step), of=of)
             if step.message is not None:
                 conversation.user(self._render(step.message, step))
         inputs = {key: self._render(each, step) for key, each in step.inputs.items()}
@@ -190,11 +191,11 @@ class _Interpreter:
                 name=step.id,
             )
         except InvalidAnswer as error:
-            of = self._text(step.or_ask, step)
-            if not of or not isinstance(step.output, dict):
+            who = self._text(step.or_ask, step)
+            if not who or not isinstance(step.output, dict):
                 raise
             generation = await answered_json(
-                step.generate, step.output, of=of, inputs=inputs, error=error, conversation=conversation
+                step.generate, step.output, of=who, inputs=inputs, error=error, conversation=conversation
             )
         return {
             "value": generation.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 from temporalio import workflow
@@ -14,6 +15,7 @@ from perdure.connectors.contracts import ParkedEffect
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen, Lineage, StepRef
+from perdure.memory.contracts import Scope
 from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed
 from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
@@ -28,6 +30,15 @@ class CarriedConversation(Compact):
     ref: ConversationRef
     new: tuple[NewMessage, ...] = ()
     full: bool = False
+    of: tuple[Scope, ...] = ()
+
+
+class Told(TypedDict):
+    """What a run tells its activities about itself."""
+
+    first_run: str
+    plan: str
+    namespace: str
 
 
 class Carried(Frozen):
@@ -45,12 +56,19 @@ class OpenConversation:
 
     ref: ConversationRef
     new: list[NewMessage] = field(default_factory=list)
+    of: dict[Scope, bool] = field(default_factory=dict)
+    """Whose it is, and whether a step has stored that."""
     full: bool = False
     """Whether its oldest messages are to be summarised before the next turn."""
     packed: Packed | None = None
     """The receipt of the last turn's context."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Its steps take turns, for each goes on from what the one before said."""
+
+    @property
+    def unsaid(self) -> tuple[Scope, ...]:
+        """Whose it is, as far as no step has stored that yet."""
+        return tuple(scope for scope, stored in self.of.items() if not stored)
 
 
 @dataclass
@@ -89,6 +107,7 @@ class Run:
     conversations: dict[str, OpenConversation] = field(default_factory=dict)
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
+    _namespace_told: bool = False
 
     def step(self, wanted: str) -> StepRef:
         """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
@@ -106,6 +125,13 @@ class Run:
     def named(self, name: str) -> StepRef:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
+
+    def told(self, *, recorded: bool = True) -> Told:
+        """Return what an activity cannot find out about the run by itself; of local ones no argument is RECORDED."""
+        first = self.lineage.first_execution_run_id
+        namespace = self.lineage.namespace if recorded and not self._namespace_told else ""
+        self._namespace_told |= recorded
+        return {"first_run": "" if first == self.run_id else first, "plan": self.plan, "namespace": namespace}
 
     @property
     def state(self) -> str:
@@ -149,7 +175,8 @@ class Run:
     def carried(self) -> Carried:
         """Return what the continuation has to know."""
         talks = tuple(
-            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full) for each in self.conversations.values()
+            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full, of=each.unsaid)
+            for each in self.conversations.values()
         )
         carried = Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
         # Only if there are any: a worker of before there were conversations refuses the field.
@@ -163,6 +190,7 @@ class Run:
             talk.ref, talk.full = each.ref, each.full
             # A signal's handler comes before the run's own code, and may have said something already.
             talk.new[:0] = each.new
+            talk.of = {**dict.fromkeys(each.of, False), **talk.of}
 
 
 def current_run() -> Run:

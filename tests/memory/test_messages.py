@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from sqlmodel import col
 
 from perdure.errors import InvalidInput, NotFound
-from perdure.lineage import Lineage
-from perdure.memory.conversation import ConversationRef, NewMessage
+from perdure.lineage import Lineage, digest
+from perdure.memory.conversation import ConversationRef, NewMessage, answer_id, asked_and_answered, head_after, root_of
 from perdure.memory.conversation_tables import MessageRow
 from perdure.memory.messages import Messages, Summary, Window, summary_id
 from perdure.storage import Database
@@ -61,6 +61,32 @@ async def test_saying_it_again_is_nothing(messages: Messages, database: Database
     assert once == again
     async with database.read() as connection:
         assert 2 == (await connection.execute(sa.select(sa.func.count()).select_from(MessageRow))).scalar_one()
+
+
+async def test_an_answer_is_known_by_its_digest(messages: Messages) -> None:
+    """Whoever has what a tool was asked and the digest of its answer has the reference to the message."""
+    first = await stored(messages, user("hello"))
+    answer: JsonValue = {"total": 4990, "lines": [1.5, "x"]}
+    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({"order": "R-1"}, answer))
+
+    ref = await stored(messages, [said], first)
+
+    assert ref.head == answer_id(first.head, "shop.find", {"order": "R-1"}, digest(answer))
+    assert ["hello", said.content] == [each.content for each in (await messages.window(ref, 10_000)).messages]
+    assert ref.head == head_after(root_of(RUN, "desk"), [*user("hello"), said])
+
+
+async def test_a_changed_answer_is_found(messages: Messages, database: Database) -> None:
+    """An answer that was changed in the database is not shown."""
+    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({}, {"total": 1}))
+    ref = await stored(messages, [said])
+    async with database.write() as connection:
+        await connection.execute(sa.update(MessageRow).values(content='{"answered":{"total":2},"asked":{}}'))
+
+    with pytest.raises(NotFound, match="message 1 of conversation 'desk' was changed in"):
+        await messages.window(ref, 10_000)
+    with pytest.raises(NotFound, match="message 1 of conversation 'desk' was changed in"):
+        await messages.check(RUN, ref)
 
 
 async def test_two_runs_share_nothing(messages: Messages) -> None:
@@ -113,8 +139,9 @@ async def test_a_summary_stands_for_the_oldest(messages: Messages) -> None:
     ref = await stored(messages, user("a", "b", "c", "d"))
     second = (await messages.window(ref, 10_000)).messages[1]
     id = summary_id(second, "", "summarise")
-    made = await messages.keep_summary(Summary(id, second.position, second.number, "a and b", {"ms": 1}), ref)
-    again = await messages.keep_summary(Summary(id, second.position, second.number, "something else", {"ms": 2}), ref)
+    made = await messages.keep_summary(Summary(id, second.position, second.number, "a and b", {"ms": 1}), ref, lineage=RUN)
+    other = Summary(id, second.position, second.number, "something else", {"ms": 2})
+    again = await messages.keep_summary(other, ref, lineage=RUN)
 
     window = await messages.window(ref.model_copy(update={"summary": id}), 10_000)
 
@@ -164,17 +191,3 @@ async def test_what_json_cannot_say_is_refused(messages: Messages) -> None:
     """A number that JSON readers disagree about names the conversation and the remedy."""
     with pytest.raises(InvalidInput, match="a message of conversation 'desk' cannot be written as canonical JSON"):
         await stored(messages, [NewMessage(role="tool", content=2**60)])
-
-
-async def test_a_run_can_be_erased(messages: Messages, database: Database) -> None:
-    """Erasing a run takes its messages and summaries, and nobody else's."""
-    ref = await stored(messages, user("mine", "too"))
-    other = await messages.append(RUN.model_copy(update={"workflow_id": "desk-2"}), DESK, user("theirs"))
-    first = (await messages.window(ref, 10_000)).messages[0]
-    await messages.keep_summary(Summary(summary_id(first, "", "s"), 1, 1, "mine", {}), ref)
-
-    erased = await messages.erase(workflow_id="desk-1", first_execution_run_id="first")
-
-    assert 2 == erased
-    assert await messages.summary(summary_id(first, "", "s")) is None
-    assert ["theirs"] == said(await messages.window(other, 10_000))
