@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,25 @@ import structlog
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
-from perdure.routing.contracts import BatchCall, EnqueueCall, Enqueued, Fanned, Polled, Submitted
+from perdure.routing.contracts import (
+    BatchAnswer,
+    BatchCall,
+    EnqueueCall,
+    Enqueued,
+    Fanned,
+    GenerateCall,
+    Polled,
+    Submitted,
+)
 from perdure.workflows.batches import ADD, ANSWER
 
 if TYPE_CHECKING:
     from perdure.routing.batches import Batches
 
 log = structlog.get_logger(__name__)
+
+_SIGNALS = 16
+"""So many runs are told at a time."""
 
 
 class BatchActivities:
@@ -66,15 +79,26 @@ class BatchActivities:
     async def fan(self, batch: BatchCall) -> Fanned:
         """Read the answers of a batch and signal them to the runs that wait."""
         answers = await self.batches.fetch(batch)
-        for call, answer in zip(batch.calls, answers, strict=True):
+        turns = asyncio.Semaphore(_SIGNALS)
+        told = await asyncio.gather(
+            *(self._tell(call, answer, turns) for call, answer in zip(batch.calls, answers, strict=True)),
+            return_exceptions=True,
+        )
+        # One run that cannot be told must not keep the others waiting; then it is tried again.
+        for error in told:
+            if error is not None:
+                raise error
+        answered = sum(answer.generation is not None for answer in answers)
+        return Fanned(answered=answered, stragglers=len(answers) - answered)
+
+    async def _tell(self, call: GenerateCall, answer: BatchAnswer, turns: asyncio.Semaphore) -> None:
+        async with turns:
             try:
                 handle = activity.client().get_workflow_handle(call.step.lineage.workflow_id)
                 await handle.signal(ANSWER, answer)
             except RPCError as error:
                 if error.status != RPCStatusCode.NOT_FOUND:  # else the run has ended and waits for nothing
                     raise
-        answered = sum(answer.generation is not None for answer in answers)
-        return Fanned(answered=answered, stragglers=len(answers) - answered)
 
     def all(self) -> list[Callable[..., object]]:
         """Return the activities to register with a worker."""

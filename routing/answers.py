@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,9 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.errors import InvalidInput
-from perdure.lineage import digest
 from perdure.routing.contracts import OutputRef
 from perdure.routing.prompts import canonical
-
-
-class Misfit(Exception):
-    """An answer cannot be read or does not fit. PROBLEMS name places and rules, and repeat nothing of the answer."""
-
-    def __init__(self, problems: str) -> None:
-        super().__init__(problems)
-        self.problems = problems
+from perdure.routing.reading import Misfit, faithful, read_json
 
 
 @dataclass(frozen=True)
@@ -108,101 +99,15 @@ class Form:
             _fit_schema(found, self.schema)
         if problems := self._problems(meant):
             raise Misfit("; ".join(problems))
-        return Answer(found, _digest(found), repairs)
-
-
-def read_json(text: str) -> tuple[JsonValue, str]:
-    """Return the one JSON value in TEXT, and how it had to be repaired, if it had.
-
-    Prose and code fences around it are dropped and small slips mended. Several values, NaN, infinity and a key that comes
-    twice are refused: which of them was meant is a guess. Raises `Misfit`.
-    """
-    text = text.strip()
-    if not text:
-        raise Misfit("the answer is empty")
-    try:
-        value, repairs = _load(text)
-    except RecursionError:
-        raise Misfit("the answer is nested too deeply") from None
-    _digest(value)
-    return value, repairs
-
-
-def _load(text: str) -> tuple[JsonValue, str]:
-    try:
-        return _DECODER.decode(text), ""
-    except json.JSONDecodeError:
-        found = _inside(text)
-    except ValueError:  # an integer with thousands of digits
-        raise Misfit("a number is too large") from None
-    if len(found) > 1:
-        raise Misfit("there are several JSON values where one is wanted")
-    return (found[0], "taken out of other text") if found else (_mend(text), "punctuation mended")
-
-
-def _digest(value: JsonValue) -> str:
-    try:
-        return digest(value)
-    except (ValueError, UnicodeEncodeError):  # infinity, integers past 2**53, half a surrogate pair
-        raise Misfit("the answer holds a number or a character that JSON cannot carry faithfully") from None
-
-
-def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise Misfit("an object has the same key twice")
-    return found
-
-
-def _no_constant(name: str) -> JsonValue:
-    raise Misfit(f"{name} is not a JSON value")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def _inside(text: str) -> list[JsonValue]:
-    """Return the complete objects that stand in TEXT, outermost only."""
-    found: list[JsonValue] = []
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except json.JSONDecodeError:
-            # A broken object: what stands inside it is not the answer. Leave it whole to the mending.
-            return [] if not found else [*found, None]
-        found.append(value)
-        at = text.find("{", end)
-    return found
-
-
-def _mend(text: str) -> JsonValue:
-    """Return what TEXT says if only its punctuation is wrong: quotes, commas, a fence. No word or number is changed."""
-    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
-    broken = text[start:].rstrip("` \n")
-    if start < 0 or not broken.endswith(("}", "]")):
-        # Closing it would make up an answer: {"amount": 12 may have been going to be 1200.
-        raise Misfit("the answer is cut off, or there is no JSON in it")
-    if re.search(r"[:,\[]\s*[-+]?(nan|inf(inity)?)\b", broken, re.IGNORECASE):
-        raise Misfit("NaN and infinity are not JSON values")
-    import json_repair  # only here: most answers need none
-
-    try:
-        mended = json_repair.loads(broken, skip_json_loads=True, strict=True)
-        value: JsonValue = _DECODER.decode(json.dumps(mended))
-    except (ValueError, TypeError):
-        raise Misfit("the answer cannot be read as one JSON value") from None
-    if _words(json.dumps(mended, ensure_ascii=False)) != _words(broken):
-        raise Misfit("the answer cannot be read as one JSON value without guessing")
-    return value
-
-
-def _words(text: str) -> str:
-    return re.sub(r"[\s{}\[\]\"',:\\]+", "", text).replace("None", "null").casefold()
+        return Answer(found, faithful(found), repairs)
 
 
 def _fit_model(value: JsonValue, output: type[BaseModel]) -> tuple[JsonValue, BaseModel]:
     try:
-        fitted = output.model_validate_json(json.dumps(value))
+        # Strictly: "12" is no number and "no" no truth value. What a person would read into them is a guess.
+        fitted = output.model_validate_json(json.dumps(value), strict=True)
+        if isinstance(value, dict) and value and not fitted.model_fields_set and not fitted.model_extra:
+            raise Misfit(_STRANGE)
         dumped: JsonValue = fitted.model_dump(mode="json", by_alias=True, round_trip=True)
         # What goes over the wire is read again on the other side; pydantic writes infinity as null, for one.
         output.model_validate_json(json.dumps(dumped))
@@ -211,6 +116,10 @@ def _fit_model(value: JsonValue, output: type[BaseModel]) -> tuple[JsonValue, Ba
             "; ".join(_problem(item["loc"], item["type"], item.get("ctx")) for item in error.errors()[:8])
         ) from None
     return dumped, fitted
+
+
+_STRANGE = "none of the fields is there: leave out what stands around them, and do not repeat the schema"
+"""Said of an answer that would count as empty because all fields have defaults."""
 
 
 def _problem(place: tuple[int | str, ...], kind: str, context: Mapping[str, object] | None) -> str:
@@ -253,6 +162,9 @@ def _fit_schema(value: JsonValue, schema: Mapping[str, JsonValue]) -> None:
                 for error in errors[:8]
             )
         )
+    known = schema.get("properties")
+    if isinstance(value, dict) and isinstance(known, dict) and value and known and not value.keys() & known.keys():
+        raise Misfit(_STRANGE)
 
 
 def _rule(name: object, value: object) -> str:

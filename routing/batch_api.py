@@ -19,6 +19,8 @@ TIMEOUT = 120.0
 """Seconds that one request about a batch may take."""
 
 _NAME = "perdure_batch"
+_PAGES = 20
+"""So many times a hundred batches are looked through for one that may have been sent. Providers list the newest first."""
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -64,10 +66,16 @@ class BatchApi:
 
     async def find(self, name: str) -> str | None:
         """Return the provider's id of the batch called NAME, if it has one."""
-        listed = await self._call("alist_batches", limit=100)
-        for batch in cast(Sequence[_Batch], getattr(listed, "data", None) or ()):
-            if (batch.metadata or {}).get(_NAME) == name:
-                return batch.id
+        after: dict[str, object] = {}
+        for _ in range(_PAGES):
+            listed = await self._call("alist_batches", limit=100, **after)
+            batches = cast(Sequence[_Batch], getattr(listed, "data", None) or ())
+            for batch in batches:
+                if (batch.metadata or {}).get(_NAME) == name:
+                    return batch.id
+            if not batches or not getattr(listed, "has_more", False):
+                return None
+            after = {"after": batches[-1].id}
         return None
 
     async def submit(self, name: str, requests: Mapping[str, Mapping[str, JsonValue]]) -> str:
@@ -121,20 +129,22 @@ def _read(line: str) -> tuple[str, Reply] | None:
         told = json.loads(line)
         response = told["response"]
         body = response["body"]
-        choice = body["choices"][0]
+        choice, *others = body["choices"]
         message = choice["message"]
         usage = body.get("usage") or {}
         if response.get("status_code", 200) != 200:
             return None
         called = [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
-        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        text = "\n".join(called) or message.get("content") or ""
+        if not isinstance(text, str) or others:
+            text = ""
         return str(told["custom_id"]), Reply(
-            text="\n".join(called) or message.get("content") or "",
-            model=str(body.get("model") or ""),
+            text=text,
+            model=provider.printable(body.get("model")),
             finish="refusal" if message.get("refusal") and not called else str(choice.get("finish_reason") or ""),
-            tokens=tokens if any(tokens) else None,
-            cached_tokens=cached,
+            tokens=provider.counted(usage.get("prompt_tokens"), usage.get("completion_tokens")),
+            cached_tokens=max(cached, 0) if isinstance(cached, int) else 0,
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         return None

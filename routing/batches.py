@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import cast
 
 import sqlalchemy as sa
 from pydantic import JsonValue
 
-from perdure.errors import ModelRefused, ModelUnavailable, NoRoute
+from perdure.errors import ModelRefused, ModelUnavailable, NoRoute, PerdureError
 from perdure.lineage import StepRef, digest
 from perdure.routing.answers import resolve_output
 from perdure.routing.batch_api import BatchApi
 from perdure.routing.budgets import purses
-from perdure.routing.calls import ModelCall, Outcome, Settled, state_of
+from perdure.routing.calls import ModelCall, Outcome, Settled, sent_at, settle_late, state_of
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import (
     BatchAnswer,
@@ -30,7 +31,7 @@ from perdure.routing.contracts import (
 from perdure.routing.exchange import Exchange
 from perdure.routing.ladder import Choice
 from perdure.routing.prompts import Messages
-from perdure.routing.provider import ProviderFailed, structure
+from perdure.routing.provider import ProviderFailed, Reply, structure
 from perdure.routing.router import Router
 from perdure.routing.together import Together
 from perdure.storage import Database, now
@@ -64,6 +65,7 @@ class Batches:
     """The batch lane of ROUTER, with its books in DATABASE."""
 
     def __init__(self, database: Database, router: Router) -> None:
+        self._database = database
         self._router = router
         self._together = Together(database)
 
@@ -93,10 +95,11 @@ class Batches:
     async def submit(self, batch: BatchCall, *, attempt: int) -> Submitted:
         """Send BATCH, once: a later ATTEMPT looks whether an earlier one has sent it.
 
-        Calls that a budget denies are left out. Raises `ModelUnavailable` or `ModelRefused`.
+        Calls that a budget denies, or that cannot be asked any more, stay out. Raises `ModelUnavailable` or `ModelRefused`.
         """
-        items = [self._item(call, batch) for call in batch.calls]
-        sent = [item for item in items if await self._reserve(item)]
+        self._deployment(batch)
+        items = [self._item(call, batch, now()) for call in batch.calls]
+        sent = [item for item in items if isinstance(item, _Item) and await self._reserve(item)]
         if not sent:
             return Submitted(at_provider="")
         api = self._api(batch)
@@ -119,7 +122,12 @@ class Batches:
 
     async def fetch(self, batch: BatchCall) -> list[BatchAnswer]:
         """Return what BATCH has brought for each of its calls, and book it."""
-        items = {item.record.call_id: item for item in (self._item(call, batch) for call in batch.calls)}
+        if batch.deployment not in self._router.routes.deployments:
+            return [
+                _unanswered(call, f"models.toml has no deployment {batch.deployment!r} any more") for call in batch.calls
+            ]
+        sent = await sent_at(self._database, [_call_id(call.step, batch.batch) for call in batch.calls])
+        items = [self._item(call, batch, sent.get(_call_id(call.step, batch.batch), now())) for call in batch.calls]
         replies = {}
         # Without an id nobody knows whether the provider has taken the batch.
         status, seen = ("not sent", False) if not batch.at_provider else ("", True)
@@ -135,33 +143,37 @@ class Batches:
                 # Nobody will ever know what it has brought: each run asks by itself.
                 status, seen = error.failure.kind, False
         answers = []
-        for key, item in items.items():
-            call = item.exchange.call
-            about = BatchAnswer(first_execution_run_id=call.step.lineage.first_execution_run_id, step=call.step.name)
-            reply = replies.get(key)
-            if reply is None:
+        for call, item in zip(batch.calls, items, strict=True):
+            if not isinstance(item, _Item):
+                answers.append(_unanswered(call, item))
+            elif (reply := replies.get(item.record.call_id)) is None:
                 lost: Outcome = "unavailable" if seen else "ambiguous"
                 await self._settle(item, Settled(lost, error=f"batch {status}, without an answer"))
-                why = f"batch {batch.batch} ({status}) has no answer to it"
-                answers.append(about.model_copy(update={"why": why}))
-                continue
-            settled, answer = item.exchange.read(reply, item.messages)
-            await self._settle(item, _with_savings(item, settled))
-            if answer is None or settled.outcome != "answered":
-                why = f"the answer of batch {batch.batch} does not count: {settled.error}"
-                cost = settled.usage.cost_nano_usd
-                answers.append(about.model_copy(update={"why": why, "cost_nano_usd": cost}))
-                continue
-            generation = item.exchange.ended(item.record, settled, answer, reply)
-            saved = _saved(item, settled)
-            record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": saved})
-            generation = generation.model_copy(update={"record": record})
-            answers.append(about.model_copy(update={"generation": generation}))
+                answers.append(_unanswered(call, f"batch {batch.batch} ({status}) has no answer to it"))
+            else:
+                answers.append(await self._answer(item, batch, reply))
         return answers
 
-    def _item(self, call: GenerateCall, batch: BatchCall) -> _Item:
-        asked = self._router.question(call, resolve_output(call.output))
-        full = self._deployment(batch).priced(now())
+    async def _answer(self, item: _Item, batch: BatchCall, reply: Reply) -> BatchAnswer:
+        """Return what REPLY means for the run of ITEM, and book it."""
+        settled, answer = item.exchange.read(reply, item.messages)
+        await self._settle(item, _with_savings(item, settled))
+        if answer is None or settled.outcome != "answered":
+            why = f"the answer of batch {batch.batch} does not count: {settled.error}"
+            return _unanswered(item.exchange.call, why, cost=settled.usage.cost_nano_usd)
+        generation = item.exchange.ended(item.record, settled, answer, reply)
+        record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": _saved(item, settled)})
+        return _about(item.exchange.call).model_copy(
+            update={"generation": generation.model_copy(update={"record": record})}
+        )
+
+    def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _Item | str:
+        """Return what CALL of BATCH asks, at the prices AT that time, or why it cannot be asked: its task may be gone."""
+        try:
+            asked = self._router.question(call, resolve_output(call.output))
+        except PerdureError as error:
+            return error.message
+        full = self._deployment(batch).priced(at)
         choice = Choice(full.batched(), "", "", 0)
         exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage())
         most = exchange.most_cost(asked.messages)
@@ -174,6 +186,7 @@ class Batches:
             prompt_version=asked.task.prompt_version,
             reserved_nano_usd=most,
             purses=purses(self._router.routes, call) if most else (),
+            within=full.batch_within,
             # The same in every attempt and process, so that a call is booked once.
             call_id=_call_id(call.step, batch.batch),
         )
@@ -191,7 +204,8 @@ class Batches:
         return await self._together.do(reserve, exclusive=True)
 
     async def _settle(self, item: _Item, settled: Settled) -> None:
-        await self._together.do(lambda connection: item.record.settle_later(connection, settled), exclusive=True)
+        call_id = item.record.call_id
+        await self._together.do(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
 
     def _deployment(self, batch: BatchCall) -> Deployment:
         deployments: Mapping[str, Deployment] = self._router.routes.deployments
@@ -204,6 +218,14 @@ class Batches:
 
     def _api(self, batch: BatchCall) -> BatchApi:
         return BatchApi(self._deployment(batch))
+
+
+def _about(call: GenerateCall) -> BatchAnswer:
+    return BatchAnswer(first_execution_run_id=call.step.lineage.first_execution_run_id, step=call.step.name)
+
+
+def _unanswered(call: GenerateCall, why: str, *, cost: int = 0) -> BatchAnswer:
+    return _about(call).model_copy(update={"why": why, "cost_nano_usd": cost})
 
 
 def _call_id(step: StepRef, batch: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,10 +140,22 @@ def reserve(connection: sa.Connection, wanted_from: Sequence[Purse], nano_usd: i
     return None
 
 
-def settle(connection: sa.Connection, held_in: Sequence[Purse], reserved: int, spent: int) -> None:
-    """Turn the RESERVED nano-USD that the purses HELD_IN hold into what was SPENT."""
+def settle(connection: sa.Connection, held_in: str, reserved: int, spent: int) -> None:
+    """Turn the RESERVED nano-USD that the purses HELD_IN, as `noted`, hold into what was SPENT."""
     if held_in:
-        connection.execute(_MOVE, [{**purse.key, "reserve": -reserved, "spend": spent} for purse in held_in])
+        moved = {"reserve": -reserved, "spend": spent}
+        connection.execute(
+            _MOVE,
+            [
+                {"of_budget": budget, "of_subject": subject, "of_since": since, **moved}
+                for budget, subject, since in json.loads(held_in)
+            ],
+        )
+
+
+def noted(held_in: Sequence[Purse]) -> str:
+    """Return which purses money is HELD_IN, for the record: by tomorrow the file or the day may be another."""
+    return json.dumps([[purse.budget.name, purse.subject, purse.since] for purse in held_in]) if held_in else ""
 
 
 def lift(connection: sa.Connection, call: RaiseCall, limit: int) -> Raised:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, cast
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import StepRef
-from perdure.routing.budgets import Denial, Purse, reserve, settle
+from perdure.routing.budgets import Denial, Purse, noted, reserve, settle
 from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
@@ -25,7 +25,19 @@ Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "am
 
 _TABLE = ModelCallRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # SQLModel's
 _INSERT = sa.insert(_TABLE)
-_SETTLE = sa.update(_TABLE).where(_TABLE.c.call_id == sa.bindparam("of_call"))
+_SETTLE = sa.update(_TABLE).where(_TABLE.c.call_id == sa.bindparam("of_call"), _TABLE.c.outcome == sa.bindparam("was"))
+_ROW = sa.select(_TABLE.c.outcome, _TABLE.c.error, _TABLE.c.sent_at, _TABLE.c.reserved_nano_usd, _TABLE.c.held_in).where(
+    _TABLE.c.call_id == sa.bindparam("of_call")
+)
+
+# Not a parameter: a partial index serves a query only if the database sees the value when it plans.
+_ON_ITS_WAY = _TABLE.c.outcome == sa.literal_column("'sent'")
+
+UNSETTLED = "not settled"
+"""What is noted as the error of a call that nobody has settled in time. Who comes late still may."""
+
+GRACE = timedelta(minutes=1)
+"""How much longer than it may take a call counts as being on its way: for the writing around it."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +78,11 @@ class ModelCall:
     """The part that it has in a canary, if there is one."""
     rolled_back: str = ""
     """Why the canary is rolled back by how it ended; empty: it is not."""
+    within: timedelta = timedelta(hours=1)
+    """How long it may take."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
-    _sent: bool = False
-    _settled: Settled | None = None
+    _held_in: str = ""
 
     @property
     def milliseconds(self) -> int:
@@ -101,49 +114,53 @@ class ModelCall:
         if found is not None:
             self.write(connection, _cached(found))
             return found
-        spare = self.spare_nano_usd
-        denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare) if self.purses else None
+        denial = self._reserve(connection) if self.purses else None
         if denial is not None:
             self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
             return denial
         if self.question is not None:
             self.question.hold(connection)
-        connection.execute(_INSERT, self._row("sent"))
-        self._sent = True
+        self._held_in = noted(self.purses)
+        sent_at = now()
+        row = {"sent_at": sent_at, "due_at": sent_at + self.within + GRACE, "held_in": self._held_in}
+        connection.execute(_INSERT, self._row("sent") | row)
         self._since = time.monotonic()
         return None
 
-    def settle(self, connection: sa.Connection, settled: Settled, kept: Kept | None = None) -> None:
+    def settle(
+        self, connection: sa.Connection, settled: Settled, kept: Kept | None = None, *, answer: str | None = None
+    ) -> None:
         """Write how the call ended, what of the money that was held back it has cost, and the answer that is KEPT.
+
+        ANSWER is that for a later attempt of its own step.
 
         A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
         """
-        if not self._sent or self._settled not in (None, settled):
-            return
-        self._settled = settled
-        connection.execute(_SETTLE, {"of_call": self.call_id, **_ended(settled, self.milliseconds)})
-        # What may have been charged counts as spent: a budget is kept, also where nobody can know.
-        spent = self.reserved_nano_usd if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
-        settle(connection, self.purses, self.reserved_nano_usd, spent)
-        if self.part is not None:
-            took, cost = self.milliseconds, settled.usage.cost_nano_usd
-            self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
+        row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds), "answer": answer}
+        if connection.execute(_SETTLE, row).rowcount:
+            settle(connection, self._held_in, self.reserved_nano_usd, _spent(settled, self.reserved_nano_usd))
+            if self.part is not None:
+                took, cost = self.milliseconds, settled.usage.cost_nano_usd
+                self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
+        else:
+            settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
         if self.question is not None and kept is not None:
             self.question.keep(connection, kept)
         elif self.question is not None:
             self.question.release(connection)
 
+    def _reserve(self, connection: sa.Connection) -> Denial | None:
+        spare = self.spare_nano_usd
+        denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare)
+        # What is held back for workers that have died is not on its way any more, so there is nothing to wait for.
+        if denial is not None and denial.passing and give_up(connection, overdue()):
+            denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare)
+        return denial
+
     @property
     def exclusive(self) -> bool:
         """Whether other processes must not write the same rows meanwhile."""
         return bool(self.purses) or self.question is not None or self.part is not None
-
-    def settle_later(self, connection: sa.Connection, settled: Settled) -> None:
-        """Write how a call ended that another attempt of this, or another process, has sent; once."""
-        found = state_of(connection, self.call_id)
-        if found is not None and found[0] == "sent":
-            self._sent = True
-            self.settle(connection, settled)
 
     def write(self, connection: sa.Connection, settled: Settled) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
@@ -241,27 +258,77 @@ def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
     }
 
 
+def _spent(settled: Settled, reserved: int) -> int:
+    # What may have been charged counts as spent: a budget is kept, also where nobody can know.
+    return reserved if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
+
+
+def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> None:
+    """Write how a call ended that another process has sent, or that was given up meanwhile; once."""
+    row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
+    if row is None or row.outcome not in ("sent", "ambiguous") or (row.outcome != "sent" and row.error != UNSETTLED):
+        return
+    ended = {"of_call": call_id, "was": row.outcome, **_ended(settled, milliseconds)}
+    if not connection.execute(_SETTLE, ended).rowcount:
+        return
+    spent = _spent(settled, row.reserved_nano_usd)
+    if row.outcome == "sent":
+        settle(connection, row.held_in, row.reserved_nano_usd, spent)
+    else:  # its budgets have counted the most that it could cost
+        settle(connection, row.held_in, 0, spent - row.reserved_nano_usd)
+
+
+def give_up(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:
+    """Note of the calls on their way that are WHICH says that nobody will settle them, and return how many they were."""
+    lost = connection.execute(sa.select(_TABLE.c.call_id).where(_ON_ITS_WAY, *which).limit(500)).scalars()
+    ids = list(lost)
+    for call_id in ids:
+        settle_late(connection, call_id, Settled("ambiguous", error=UNSETTLED))
+    return len(ids)
+
+
+def overdue() -> sa.ColumnElement[bool]:
+    """Return which calls would have ended by now, had nothing happened to who made them."""
+    due: sa.ColumnElement[bool] = _TABLE.c.due_at < now()
+    return due
+
+
+def before(step: StepRef, attempt: int) -> sa.ColumnElement[bool]:
+    """Return which calls belong to the attempts of STEP before ATTEMPT, which has begun since Temporal gave them up."""
+    return sa.and_(_of(step), _TABLE.c.attempt < attempt)
+
+
 def state_of(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | None:
     """Return the outcome of a recorded call and when it was sent; None: it is not recorded."""
-    row = connection.execute(sa.select(_TABLE.c.outcome, _TABLE.c.sent_at).where(_TABLE.c.call_id == call_id)).one_or_none()
-    return (row[0], row[1]) if row is not None else None
+    row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
+    return (row.outcome, row.sent_at) if row is not None else None
+
+
+async def sent_at(database: Database, call_ids: Sequence[str]) -> dict[str, datetime]:
+    """Return when the calls with CALL_IDS were sent, as far as they are recorded."""
+    found: dict[str, datetime] = {}
+    async with database.read() as connection:
+        for first in range(0, len(call_ids), 500):
+            some = _TABLE.c.call_id.in_(call_ids[first : first + 500])
+            query = sa.select(_TABLE.c.call_id, _TABLE.c.sent_at).where(some)
+            found |= {row.call_id: row.sent_at for row in await connection.execute(query)}
+    return found
+
+
+def _of(step: StepRef) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _TABLE.c.namespace == step.lineage.namespace,
+        _TABLE.c.workflow_id == step.lineage.workflow_id,
+        _TABLE.c.first_execution_run_id == step.lineage.first_execution_run_id,
+        _TABLE.c.step == step.name,
+        # A reset runs the step anew, under a run id of its own.
+        _TABLE.c.run_id == step.run_id,
+    )
 
 
 async def earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:
     """Return what came of the attempts of STEP before ATTEMPT, in their order, and what they took together."""
-    query = (
-        sa.select(_TABLE)
-        .where(
-            _TABLE.c.namespace == step.lineage.namespace,
-            _TABLE.c.workflow_id == step.lineage.workflow_id,
-            _TABLE.c.first_execution_run_id == step.lineage.first_execution_run_id,
-            _TABLE.c.step == step.name,
-            # A reset runs the step anew, under a run id of its own.
-            _TABLE.c.run_id == step.run_id,
-            _TABLE.c.attempt < attempt,
-        )
-        .order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
-    )
+    query = sa.select(_TABLE).where(before(step, attempt)).order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
     async with database.read() as connection:
         found = list((await connection.execute(query)).mappings())
     usage = Usage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -126,6 +126,8 @@ class Collecting(Frozen):
     """How many batches there were before."""
     seen: tuple[str, ...] = ()
     """Digests of the calls that came last, so that one that comes twice is asked once."""
+    since: datetime | None = None
+    """Since when the first of the calls has waited."""
 
 
 class BatchCall(Frozen):

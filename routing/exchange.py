@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perdure.errors import AskAgain, InvalidAnswer, ModelError, ModelRefused, ModelUnavailable
-from perdure.routing.answers import Answer, Form, Misfit
+from perdure.routing.answers import Answer, Form
 from perdure.routing.cache import Kept
 from perdure.routing.calls import ModelCall, Outcome, Settled
 from perdure.routing.config import Deployment, Task
@@ -16,6 +16,7 @@ from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.prompts import Messages, most_tokens, size
 from perdure.routing.provider import Reply, as_confidence
+from perdure.routing.reading import Misfit
 from perdure.routing.trials import Part
 
 AT_ONCE = timedelta(milliseconds=1)

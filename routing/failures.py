@@ -17,7 +17,7 @@ from perdure.routing.breakers import QUOTA
 
 Verdict = Literal["again", "elsewhere", "never"]
 
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_AGAIN = {408, 409, 425, 429, 499, 500, 502, 503, 504, 529}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error", "402"}
 _TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "413"}
 _WITHHELD = {"content_policy_violation", "content_filter", "moderation_blocked", "ResponsibleAIPolicyViolation"}
@@ -26,6 +26,19 @@ _CLASSES = {
     "ContextWindowExceededError": "context_length_exceeded",
     "ContentPolicyViolationError": "content_policy_violation",
 }
+
+# And some have no code for an empty account. Elsewhere in the message may stand what was asked, so it is these words only.
+_NO_CREDIT_WORDS = re.compile(
+    r"credit balance is too low|exceeded your current quota|insufficient (?:balance|credits?|funds)|billing hard limit",
+    re.IGNORECASE,
+)
+_TOO_LONG_WORDS = re.compile(r"maximum context length|prompt is too long|context (?:window|length) exceeded", re.IGNORECASE)
+
+_LOST = {499, 504, 520, 524}
+"""Whoever stood between gave up waiting. The provider may have gone on."""
+
+LONGEST = timedelta(hours=1)
+"""So long at most a provider is left alone because it says so. Then it is worth another try."""
 
 # A call whose answer did not arrive may still be charged, except when no connection came about.
 _NOT_SENT = {
@@ -64,6 +77,8 @@ class ProviderFailure:
         """What a person can do about it."""
         if self.status in {401, 403}:
             return "Check the variable that `api_key` names in models.toml, and what the key may do."
+        if self.status is not None and self.status < 400:
+            return "It says to ask elsewhere, which is not done: the prompt would go there too. Correct `api_base`."
         if self.status == 404:
             return "Check `model` and `api_base` in models.toml."
         if self.verdict == "elsewhere":
@@ -79,7 +94,9 @@ def classify(error: BaseException, *, timeout: float) -> ProviderFailure:
     names = {name.__name__ for one in chain for name in type(one).__mro__}
     status = next((status for one in chain if (status := _status(one)) is not None), None)
     if status is not None and (answered or not _is_connection(chain)):
-        return _by_status(status, _code(chain, names), _retry_after(chain), truncated=not answered and status == 500)
+        return _by_status(
+            status, _code(chain, names, status), _retry_after(chain), truncated=not answered and status == 500
+        )
     if names & _NOT_SENT:
         return ProviderFailure("again", "could not be reached", "unreachable")
     if names & _TIMED_OUT:
@@ -99,9 +116,17 @@ def _by_status(status: int, code: str, retry_after: timedelta | None, *, truncat
     out_of_credit = bool({code, str(status)} & _NO_CREDIT)
     if out_of_credit or {code, str(status)} & (_TOO_LONG | _WITHHELD):
         verdict = "elsewhere"
-    elif status in _AGAIN or status >= 500:
+    elif status in _AGAIN or status >= 500 or status < 400:
         verdict = "again"
-    return ProviderFailure(verdict, f"answered {kind}", kind, status, retry_after=retry_after, out_of_credit=out_of_credit)
+    return ProviderFailure(
+        verdict,
+        f"answered {kind}",
+        kind,
+        status,
+        ambiguous=status in _LOST,
+        retry_after=retry_after,
+        out_of_credit=out_of_credit,
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -120,23 +145,42 @@ def _is_connection(chain: list[BaseException]) -> bool:
 
 def _status(error: BaseException) -> int | None:
     status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and 400 <= status <= 599 else None
+    return status if isinstance(status, int) and 300 <= status <= 599 else None
 
 
-def _code(chain: list[BaseException], names: set[str]) -> str:
+def _code(chain: list[BaseException], names: set[str], status: int) -> str:
     stated = _stated_code(chain)
     known = _NO_CREDIT | _TOO_LONG | _WITHHELD
-    return stated if stated in known else next((code for name, code in _CLASSES.items() if name in names), stated)
+    if stated in known:
+        return stated
+    said = _said(chain)
+    # With this code Google tells of a limit per minute, in the words that others have for an empty account.
+    if status in {400, 403, 429} and stated != "RESOURCE_EXHAUSTED" and _NO_CREDIT_WORDS.search(said):
+        return "insufficient_quota"
+    if status in {400, 422} and _TOO_LONG_WORDS.search(said):
+        return "context_length_exceeded"
+    return next((code for name, code in _CLASSES.items() if name in names), stated)
+
+
+def _said(chain: list[BaseException]) -> str:
+    """Return the beginning of the provider's message, which is where it says what is wrong."""
+    for one in chain:
+        inner = _inner(getattr(one, "body", None))
+        if isinstance(message := inner.get("message"), str):
+            return message[:200]
+    return ""
+
+
+def _inner(body: object) -> Mapping[str, object]:
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
 
 
 def _stated_code(chain: list[BaseException]) -> str:
     codes: list[str] = []
     for one in chain:
-        body = getattr(one, "body", None)
-        inner = body.get("error", body) if isinstance(body, Mapping) else {}
-        stated = [getattr(one, "code", None)]
-        if isinstance(inner, Mapping):
-            stated += [inner.get(key) for key in ("code", "type", "status")]
+        inner = _inner(getattr(one, "body", None))
+        stated = [getattr(one, "code", None), *(inner.get(key) for key in ("code", "type", "status"))]
         codes += [code for code in stated if isinstance(code, str) and re.fullmatch(r"[A-Za-z][\w.-]{0,63}", code)]
     # A body may say the kind of error before the error: `invalid_request_error`, then `context_length_exceeded`.
     known = _NO_CREDIT | _TOO_LONG | _WITHHELD
@@ -153,7 +197,7 @@ def _retry_after(chain: list[BaseException]) -> timedelta | None:
                 continue
             found = _milliseconds(headers.get("retry-after-ms")) or _wait(headers.get("retry-after"))
             if found is not None:
-                return found
+                return min(found, LONGEST)
     return None
 
 
@@ -165,10 +209,10 @@ def _wait(value: str | None) -> timedelta | None:
     """Read a Retry-After header, RFC 9110 section 10.2.3: seconds or a date."""
     if value is None:
         return None
-    if re.fullmatch(r"\d{1,7}(\.\d+)?", value):
-        return timedelta(seconds=float(value))
+    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", value):
+        return timedelta(seconds=min(float(value), LONGEST.total_seconds()))
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(timedelta(), (when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC))

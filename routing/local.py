@@ -61,7 +61,9 @@ class _Message(Protocol):
     provider_specific_fields: dict[str, object] | None
 
 
-class _Choice(Protocol):
+class Choice(Protocol):
+    """One answer in it."""
+
     message: _Message
     finish_reason: str | None
 
@@ -70,7 +72,7 @@ class Completion(Protocol):
     """LiteLLM's answer, as far as we use it."""
 
     model: str | None
-    choices: list[_Choice]
+    choices: list[Choice]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def fits(deployment: Deployment, messages: Messages) -> bool:
 
 def most_tokens(text: str) -> int:
     """Return an estimate of TEXT's tokens that is rather too high: used where a provider does not count."""
-    return -(-len(text.encode()) // 3)
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 3)
 
 
 def canonical(value: Mapping[str, JsonValue]) -> str:

@@ -9,13 +9,13 @@ import math
 import os
 import threading
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from perdure.errors import InvalidSettings
 from perdure.routing.answers import Form
 from perdure.routing.config import Deployment
 from perdure.routing.failures import ProviderFailure, classify
-from perdure.routing.local import Completion, ExamplesProvider, LiteLlm, LocalModel, register
+from perdure.routing.local import Choice, Completion, ExamplesProvider, LiteLlm, LocalModel, register
 from perdure.routing.prompts import Messages
 
 # Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
@@ -23,6 +23,9 @@ _ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_OFFLINE_MODE": 
 
 _TOOL = "answer"
 """What the tool is called that an answer comes through where a deployment has tools and no schemas."""
+
+_MOST_TOKENS = 100_000_000
+"""More than any context holds. Who counts more has not counted."""
 
 _loading = threading.Lock()
 _loaded: tuple[LiteLlm, ExamplesProvider] | None = None
@@ -63,11 +66,36 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
             litellm.suppress_debug_info = True
             litellm.turn_off_message_logging = True
             litellm.redact_messages_in_exceptions = True
+            _stay(importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler)
             # At debug level these write prompts, at info level addresses, which hold the key with some providers.
             for name in ("LiteLLM", "openai", "httpx", "httpcore"):
                 logging.getLogger(name).setLevel(logging.WARNING)
             _loaded = litellm, register(litellm)
         return _loaded
+
+
+def _stay(handler: Any) -> None:  # LiteLLM is too large for the type checkers to follow
+    """Have LiteLLM's HTTP clients follow no redirect: it would be a second call, and take the prompt to who knows whom."""
+    import httpx
+
+    create = handler.create_async_transport
+
+    def created(**options: Any) -> httpx.AsyncBaseTransport:
+        transport: httpx.AsyncBaseTransport = create(**options)
+        if transport is None:  # LiteLLM would have left it to httpx
+            transport = httpx.AsyncHTTPTransport(verify=options.get("ssl_context") or True)
+        send = transport.handle_async_request
+
+        async def straight(request: httpx.Request) -> httpx.Response:
+            response = await send(request)
+            if response.has_redirect_location:
+                del response.headers["location"]
+            return response
+
+        transport.handle_async_request = straight  # type: ignore[method-assign]  # LiteLLM looks at the class
+        return transport
+
+    handler.create_async_transport = staticmethod(created)
 
 
 async def complete(
@@ -112,22 +140,46 @@ async def complete(
 
 
 def _reply(response: Completion) -> Reply:
-    if not response.choices:
-        return Reply("", response.model or "", "empty", None)
-    choice = response.choices[0]
     usage = getattr(response, "usage", None)
-    tokens = (int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)) if usage else (0, 0)
+    tokens = counted(getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
+    model = printable(response.model)
+    choices = response.choices or []
+    # Several answers where one was asked for, like several tool calls, are refused when the text is read.
+    texts = [_text(choice) for choice in choices]
+    if not choices:
+        return Reply("", model, "empty", tokens)
+    choice = choices[0]
+    called = getattr(choice.message, "tool_calls", None)
     stated = (getattr(choice.message, "provider_specific_fields", None) or {}).get("confidence")
-    called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
     return Reply(
-        # Several calls are several answers, which reading the text refuses.
-        text="\n".join(called) or choice.message.content or "",
-        model=response.model or "",
+        text="\n".join(dict.fromkeys(texts)),
+        model=model,
         finish="refusal" if _refusal(choice.message) and not called else choice.finish_reason or "",
-        tokens=tokens if any(tokens) else None,
+        tokens=tokens,
         cached_tokens=_cached(usage),
         confidence=as_confidence(stated),
     )
+
+
+def _text(choice: Choice) -> str:
+    called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
+    return "\n".join(called) or choice.message.content or ""
+
+
+def counted(prompt: object, completion: object) -> tuple[int, int] | None:
+    """Return the tokens that a provider has counted. None: it has not, or its count cannot be true."""
+    found = []
+    for tokens in (prompt, completion):
+        number = int(tokens) if isinstance(tokens, str) and tokens.isdecimal() and len(tokens) < 10 else tokens or 0
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= _MOST_TOKENS:
+            return None
+        found.append(number)
+    return (found[0], found[1]) if any(found) else None
+
+
+def printable(name: object) -> str:
+    """Return what a provider calls its model, as every database can hold it."""
+    return "".join(each for each in str(name or "")[:200] if each.isprintable())
 
 
 def _refusal(message: object) -> object:
@@ -138,7 +190,7 @@ def _refusal(message: object) -> object:
 
 def _cached(usage: object) -> int:
     cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
-    return cached if isinstance(cached, int) else 0
+    return max(cached, 0) if isinstance(cached, int) else 0
 
 
 def as_confidence(value: object) -> float | None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
+import sqlalchemy as sa
 from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
-from perdure.lineage import digest
-from perdure.routing import provider
-from perdure.routing.answers import Form
+from perdure.lineage import StepRef, digest
+from perdure.routing import provider, repeats
+from perdure.routing.answers import Answer, Form
 from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
-from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
+from perdure.routing.calls import ModelCall, Outcome, Settled, before, earlier_attempts, give_up, overdue
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
@@ -32,6 +35,9 @@ from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
 from perdure.routing.trials import Moved, override
 from perdure.storage import Database, now
+
+_SWEEP = 60.0
+"""Seconds between two looks for calls that nobody has settled and answers that nobody may have any more."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Router:
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
         self._warming = asyncio.Lock()
+        self._sweep_at = 0.0
 
     async def warm_up(self) -> None:
         """Import LiteLLM, which takes seconds, and learn the examples. `generate` does it when nobody did before.
@@ -107,12 +114,15 @@ class Router:
             raise InvalidInput(f"attempt {attempt} of step {call.step.name!r}: attempts count from 1.")
         asked = self.question(call, output)
         earlier: tuple[Attempt, ...] = ()
-        before = Usage()
+        spent = Usage()
         if attempt > 1:
-            earlier, before = await earlier_attempts(self._database, call.step, attempt)
+            answered = await self._together.do(lambda connection: _pick_up(connection, call.step, attempt), exclusive=True)
+            if answered is not None:
+                return answered
+            earlier, spent = await earlier_attempts(self._database, call.step, attempt)
         if self._local is None:
             await self.warm_up()
-        so_far = _SoFar(attempt, earlier, before)
+        so_far = _SoFar(attempt, earlier, spent)
         passed_over = ""
         while True:
             exchange, messages = self._exchange(asked, call, so_far, passed_over)
@@ -198,6 +208,7 @@ class Router:
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
             spare_nano_usd=exchange.spare,
             part=exchange.part,
+            within=timedelta(seconds=choice.timeout),
         )
         call.question = Question.of(
             exchange.call,
@@ -222,11 +233,14 @@ class Router:
                 self.breakers.take(deployment.name)
                 return await self._make(exchange, call, messages, key=key, local=local)
         except asyncio.CancelledError:
-            await self._settle(call, Settled("cancelled", error="cancelled"))
+            await self._settle(call, lambda connection: call.settle(connection, Settled("cancelled", error="cancelled")))
             raise
 
     async def _begin(self, call: ModelCall) -> Kept | Denial | Moved | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
+        if time.monotonic() > self._sweep_at:
+            self._sweep_at = time.monotonic() + _SWEEP
+            await self._together.do(_sweep, exclusive=True)
         wait = 0.02
         while True:
             found = await self._together.do(call.send, exclusive=call.exclusive)
@@ -248,12 +262,12 @@ class Router:
             else:
                 settled, answer = exchange.read(reply, messages)
                 self.breakers.served(call.deployment.name)
-                await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
+                generation = await self._record(exchange, call, settled, answer, reply)
                 ended(span, call, settled, reply)
-                return exchange.ended(call, settled, answer, reply)
+                return generation or exchange.ended(call, settled, answer, reply)
             settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
             self._note(call.deployment.name, failure)
-            await self._settle(call, settled)
+            await self._settle(call, lambda connection: call.settle(connection, settled))
             ended(span, call, settled)
             raise exchange.failed(call, settled, failure)
 
@@ -270,8 +284,20 @@ class Router:
             local=local,
         )
 
-    async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
-        await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
+    async def _record(
+        self, exchange: Exchange, call: ModelCall, settled: Settled, answer: Answer | None, reply: Reply
+    ) -> Generation | None:
+        """Write what CALL has cost, and what it has brought: for others, or else for an attempt that comes after this."""
+        to_keep = exchange.to_keep(settled, answer, reply)
+        generation = exchange.ended(call, settled, answer, reply) if to_keep is not None else None
+        # The cache has it anyway, and asking a local deployment again costs nothing.
+        repeated = generation if call.question is None and not call.deployment.local else None
+        kept = repeated.model_dump_json() if repeated else None
+        await self._settle(call, lambda connection: call.settle(connection, settled, to_keep, answer=kept))
+        return generation
+
+    async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
+        await self._together.do(write, exclusive=call.exclusive)
         self._arms.note(call.canary, call.rolled_back)
 
     async def override(self, call_id: str, *, correct: bool) -> None:
@@ -292,6 +318,17 @@ class Router:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
         if failure.verdict == "again" or failure.out_of_credit:
             self.breakers.failed(deployment, failure.kind, at_least=failure.leave_alone)
+
+
+def _pick_up(connection: sa.Connection, step: StepRef, attempt: int) -> Generation | None:
+    """Give up what attempts of STEP before ATTEMPT have left unsettled, and return what one of them has brought."""
+    give_up(connection, before(step, attempt))
+    return repeats.kept(connection, step, attempt)
+
+
+def _sweep(connection: sa.Connection) -> None:
+    give_up(connection, overdue())
+    repeats.forget(connection)
 
 
 def _outcome(failure: ProviderFailure) -> Outcome:

@@ -1,4 +1,4 @@
-"""What the database holds about models: the calls, without prompt or answer, what budgets have left, and kept answers."""
+"""What the database holds about models: calls without their prompts, what budgets have left, and kept answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ def _number() -> int:
     return column
 
 
+_SENT = sa.text("outcome = 'sent'")
+_KEPT = sa.text("answer IS NOT NULL")
+
+
 class ModelCallRow(SQLModel, table=True):
-    """One call to a provider. Written before it as `sent`; a row that stays so was cut off and may have been charged."""
+    """One call to a provider. Written before it as `sent`; one that nobody settles becomes ambiguous: see unsettled.py."""
 
     __tablename__ = "model_call"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
     __table_args__ = (
@@ -34,6 +38,8 @@ class ModelCallRow(SQLModel, table=True):
             sqlite_where=sa.text("canary != ''"),
             postgresql_where=sa.text("canary != ''"),
         ),
+        sa.Index("ix_model_call_sent", "due_at", sqlite_where=_SENT, postgresql_where=_SENT),
+        sa.Index("ix_model_call_answer", "settled_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
     )
 
     call_id: str = Field(primary_key=True, max_length=32)
@@ -93,6 +99,12 @@ class ModelCallRow(SQLModel, table=True):
     """What it would have cost besides, had it not come out of the cache or gone in a batch."""
     cached_tokens: int = _number()
     """How many of the prompt's tokens the provider had cached."""
+    due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it will have failed, if nobody has settled it before."""
+    held_in: str = _text()
+    """The budgets that hold money back for it, as JSON: name, subject and since of each."""
+    answer: str | None = Field(default=None, sa_type=sa.Text)
+    """What it has brought, as JSON, for an hour and for a later attempt of its step only: see repeats.py."""
 
 
 class BudgetRow(SQLModel, table=True):

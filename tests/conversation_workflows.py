@@ -34,6 +34,9 @@ class Talk(Frozen):
     """Whether it waits to be told after each answer."""
     answers: tuple[str, ...] = ()
     """What was answered so far."""
+    tenant: str = "default"
+    agent: str = ""
+    or_ask: str = ""
 
 
 @workflow.defn
@@ -49,7 +52,15 @@ class Chats:
         answers = list(talk.answers)
         for said in talk.says[len(answers) :]:
             conversation.user(said)
-            answer = await generate("reply", Answer, conversation=conversation, context=Context(tokens=talk.tokens))
+            answer = await generate(
+                "reply",
+                Answer,
+                conversation=conversation,
+                context=Context(tokens=talk.tokens),
+                tenant=talk.tenant,
+                agent=talk.agent,
+                or_ask=talk.or_ask,
+            )
             answers.append(answer.value.say)
             await workflow.wait_condition(lambda: self._told or not talk.waits)
             await renew(talk.model_copy(update={"answers": tuple(answers)}), events=talk.events)

@@ -51,7 +51,15 @@ class Hangs:
     trickles: bool = False
 
 
-Behaviour = Answers | Fails | Sends | Hangs
+@dataclass(frozen=True)
+class Holds:
+    """Wait until it may GO on, and do what comes THEN."""
+
+    then: Answers
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Behaviour = Answers | Fails | Sends | Hangs | Holds
 
 
 @dataclass
@@ -84,6 +92,11 @@ class Stub:
         """Do BEHAVIOURS one after the other, and the last one from there on."""
         self._planned.extend(behaviours)
         self._last = behaviours[-1]
+
+    @property
+    def plan(self) -> deque[Behaviour]:
+        """What it does before it does the same for ever."""
+        return self._planned
 
     def _behaviour(self, model: str) -> Behaviour:
         if self.choose:
@@ -177,6 +190,9 @@ class Stub:
         self.keys.append(headers.get("authorization", "").removeprefix("Bearer "))
         self.arrived.set()
         behaviour = self._behaviour(request["model"])
+        if isinstance(behaviour, Holds):
+            await behaviour.go.wait()
+            behaviour = behaviour.then
         if isinstance(behaviour, Answers):
             _send(writer, 200, _completion(behaviour))
         elif isinstance(behaviour, Fails):
@@ -194,6 +210,22 @@ class Stub:
         else:
             await reader.read()  # until the client hangs up
         await writer.drain()
+
+
+def says(status: int, body: JsonValue | bytes, headers: Mapping[str, str] | None = None) -> Sends:
+    """Answer STATUS with BODY, and HEADERS instead of the usual ones, and drop the connection."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"content-type": "application/json", "content-length": str(len(raw)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return Sends(f"HTTP/1.1 {status} STUB\r\n{head}\r\n".encode() + raw)
+
+
+def completion(text: str = "{}", *, without: str = "", message: JsonValue = None, **changed: JsonValue) -> Sends:
+    """Answer TEXT, or MESSAGE, by a completion WITHOUT a field or with CHANGED ones."""
+    body: dict[str, JsonValue] = json.loads(json.dumps(_completion(Answers(text))))
+    choice: JsonValue = {"index": 0, "finish_reason": "stop", "message": message}
+    body |= {"choices": [choice]} if message is not None else {}
+    return says(200, {name: value for name, value in (body | changed).items() if name != without})
 
 
 @asynccontextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.errors import InvalidAnswer
-from perdure.routing.contracts import Generated, ModelRecord, Tier, Usage
+from perdure.routing.contracts import Generated, Generation, ModelRecord, Tier, Usage
 from perdure.workflows.approvals import approval
 from perdure.workflows.steps import Value, as_json
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from perdure.workflows.conversation import Conversation
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 
 WITHIN = timedelta(days=2)
 """How long that person has."""
@@ -36,11 +38,60 @@ async def answered(
     In a CONVERSATION that is what the model has said. Raises `Rejected`, `ChangesRequested` or `ApprovalExpired` as every
     approval does.
     """
+    schema = cast(JsonValue, output.model_json_schema())
+
+    def read(said: str) -> T:
+        try:
+            return output.model_validate_json(said)
+        except ValidationError as misfit:
+            raise ValueError("; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in misfit.errors())) from None
+
+    value, record = await _ask(task, schema, read, of=of, inputs=inputs, error=error)
+    if conversation is not None:
+        conversation.assistant(value)
+    return Generated[T](value=value, record=record)
+
+
+async def answered_json(
+    task: str,
+    schema: dict[str, JsonValue],
+    *,
+    of: str,
+    inputs: Mapping[str, Value],
+    error: InvalidAnswer,
+    conversation: Conversation | None = None,
+) -> Generation:
+    """Do what `answered` does for an output that is known by its JSON SCHEMA, as plans have it."""
+    import jsonschema  # loads slowly
+
+    def read(said: str) -> JsonValue:
+        value: JsonValue = json.loads(said)
+        wrong = sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=lambda each: each.json_path)
+        if wrong:
+            raise ValueError("; ".join(f"{each.json_path}: {each.message}" for each in wrong[:8]))
+        return value
+
+    value, record = await _ask(task, schema, read, of=of, inputs=inputs, error=error)
+    if conversation is not None:
+        conversation.assistant(value)
+    return Generation(value=value, record=record)
+
+
+async def _ask(
+    task: str,
+    schema: JsonValue,
+    read: Callable[[str], R],
+    *,
+    of: str,
+    inputs: Mapping[str, Value],
+    error: InvalidAnswer,
+) -> tuple[R, ModelRecord]:
+    """Ask OF until READ takes the answer, and return what it says and who gave it."""
     wrong = ""
     while True:
         about: dict[str, JsonValue] = {
             "inputs": {key: as_json(value) for key, value in inputs.items()},
-            "answer fits": cast(JsonValue, output.model_json_schema()),
+            "answer fits": schema,
             "why": error.message,
         }
         if wrong:
@@ -53,18 +104,18 @@ async def answered(
             name=f"answer {task}",
         )
         try:
-            value = output.model_validate_json(decision.comment)
-        except ValidationError as misfit:
-            wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['msg']}" for each in misfit.errors())
+            value = read(decision.comment)
+        except ValueError as misfit:
+            wrong = str(misfit)
             continue
-        if conversation is not None:
-            conversation.assistant(value)
-        return Generated[T](
-            value=value,
-            record=ModelRecord(
-                task=task, tier=_tier(error), deployment="person", model=decision.by, usage=Usage(), provider_calls=0
-            ),
+        record = ModelRecord(
+            task=task, tier=_tier(error), deployment="person", model=decision.by, usage=Usage(), provider_calls=0
         )
+        return value, record
+
+
+def _place(where: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, where)) or "answer"
 
 
 def _tier(error: InvalidAnswer) -> Tier:

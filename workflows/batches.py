@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import accumulate
+from typing import NoReturn
 
 from pydantic import JsonValue, ValidationError
 from temporalio import workflow
@@ -32,6 +34,8 @@ ADD = "perdure.batch_add"
 ANSWER = "perdure.batch_answer"
 """The signal that answers a run."""
 
+_BYTES = 8 * 1024 * 1024
+"""So large are the calls of a batch at most: they are one payload."""
 _IDLE = timedelta(minutes=5)
 """A collector that gets nothing for so long ends; the next call starts another."""
 _LONGEST_POLL = timedelta(minutes=10)
@@ -92,28 +96,31 @@ class BatchCollector:
     @workflow.init
     def __init__(self, state: Collecting) -> None:
         self._calls = list(state.calls)
+        self._sizes = [_size(call) for call in self._calls]
         self._seen = dict.fromkeys(state.seen)
 
     @workflow.run
     async def run(self, state: Collecting) -> None:
         """Send batches, each a workflow of its own, until no calls come any more."""
         number = state.number
+        since = state.since
         while True:
             try:
                 await workflow.wait_condition(lambda: bool(self._calls), timeout=_IDLE, timeout_summary="idle")
             except TimeoutError:
                 if not self._calls:
                     return
-            if len(self._calls) < state.size:
-                await self._full(state)
-            calls, self._calls = self._calls[: state.size], self._calls[state.size :]
+            since = since or workflow.now()
+            if not self._full(state) and await self._more(state, since):
+                self._go_on(state, number, since)
+            count = self._fitting(state)
+            calls, self._calls, self._sizes = self._calls[:count], self._calls[count:], self._sizes[count:]
             number += 1
             await self._send(state, calls)
-            if number - state.number >= _BATCHES_A_RUN or workflow.info().is_continue_as_new_suggested():
-                seen = tuple(self._seen)[-2 * state.size :]
-                workflow.continue_as_new(
-                    state.model_copy(update={"calls": tuple(self._calls), "number": number, "seen": seen})
-                )
+            since = None
+            # What waits then goes along, so it must not be more than a batch.
+            if (number - state.number >= _BATCHES_A_RUN or _suggested()) and not self._full(state):
+                self._go_on(state, number, None)
 
     @workflow.signal(name=ADD)
     def add(self, call: GenerateCall) -> None:
@@ -123,14 +130,32 @@ class BatchCollector:
         if key not in self._seen:
             self._seen[key] = None
             self._calls.append(call)
+            self._sizes.append(_size(call))
 
-    async def _full(self, state: Collecting) -> None:
+    def _full(self, state: Collecting) -> bool:
+        return len(self._calls) >= state.size or sum(self._sizes) >= _BYTES
+
+    def _fitting(self, state: Collecting) -> int:
+        """Return how many of the calls make a batch."""
+        together = accumulate(self._sizes[: state.size])
+        return max(sum(each <= _BYTES for each in together), 1)
+
+    async def _more(self, state: Collecting, since: datetime) -> bool:
+        """Wait until there are enough calls, or the first has waited for long enough. True: the history is too long."""
         try:
             await workflow.wait_condition(
-                lambda: len(self._calls) >= state.size, timeout=state.wait, timeout_summary="wait for more calls"
+                lambda: self._full(state) or _suggested(),
+                timeout=max(since + state.wait - workflow.now(), timedelta()),
+                timeout_summary="wait for more calls",
             )
         except TimeoutError:
-            return
+            return False
+        return not self._full(state)
+
+    def _go_on(self, state: Collecting, number: int, since: datetime | None) -> NoReturn:
+        seen = tuple(self._seen)[-max(2 * state.size, 1000) :]
+        on = {"calls": tuple(self._calls), "number": number, "seen": seen, "since": since}
+        workflow.continue_as_new(state.model_copy(update=on))
 
     async def _send(self, state: Collecting, calls: list[GenerateCall]) -> None:
         name = f"{state.deployment}-{workflow.uuid4().hex[:12]}"
@@ -176,7 +201,7 @@ class Batch:
         try:
             return await execute(
                 "perdure.poll_batch",
-                batch,
+                batch.model_copy(update={"calls": ()}),
                 Polled,
                 id=current_run().step("poll").name,
                 summary=f"Ask about batch {batch.batch}",
@@ -202,6 +227,14 @@ class Batch:
             workflow.logger.warning("batch %s could not be sent: %s", batch.batch, error.message)
             return ""
         return submitted.at_provider
+
+
+def _size(call: GenerateCall) -> int:
+    return len(call.model_dump_json())
+
+
+def _suggested() -> bool:
+    return workflow.info().is_continue_as_new_suggested()
 
 
 WORKFLOWS = [BatchCollector, Batch]

@@ -13,11 +13,12 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from perdure.connectors.contracts import EffectCall, Reversibility
-from perdure.errors import ApprovalError, EffectRejected, PlanError
+from perdure.errors import ApprovalError, EffectRejected, InvalidAnswer, PlanError
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Recall, Scope
 from perdure.routing.contracts import OutputRef
 from perdure.workflows import attributes
+from perdure.workflows.answering import answered_json
 from perdure.workflows.approvals import approval
 from perdure.workflows.conversation import Context, Conversation
 from perdure.workflows.ending import ended
@@ -176,15 +177,26 @@ class _Interpreter:
             conversation = Conversation(self._text(step.conversation, step), of=of)
             if step.message is not None:
                 conversation.user(self._render(step.message, step))
-        generation = await generate_json(
-            step.generate,
-            output,
-            inputs={key: self._render(each, step) for key, each in step.inputs.items()},
-            conversation=conversation,
-            context=self._context(step),
-            lane=step.lane,
-            name=step.id,
-        )
+        inputs = {key: self._render(each, step) for key, each in step.inputs.items()}
+        try:
+            generation = await generate_json(
+                step.generate,
+                output,
+                inputs=inputs,
+                conversation=conversation,
+                context=self._context(step),
+                tenant=self._text(step.tenant, step),
+                agent=self._text(step.agent, step),
+                lane=step.lane,
+                name=step.id,
+            )
+        except InvalidAnswer as error:
+            who = self._text(step.or_ask, step)
+            if not who or not isinstance(step.output, dict):
+                raise
+            generation = await answered_json(
+                step.generate, step.output, of=who, inputs=inputs, error=error, conversation=conversation
+            )
         return {
             "value": generation.value,
             "confidence": generation.confidence,

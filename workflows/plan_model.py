@@ -72,6 +72,11 @@ class GenerateStep(_Step):
     scope: PlanScope | None = None
     """Whose conversation it is."""
     context: PlanContext | None = None
+    tenant: str = "default"
+    """For whom it asks: budgets and the cache go by it. This and the next two may be expressions."""
+    agent: str = ""
+    or_ask: str = ""
+    """The person or role that is asked for the answer when no model gives a valid one."""
 
     @model_validator(mode="after")
     def _message_is_said_somewhere(self) -> GenerateStep:
@@ -81,6 +86,10 @@ class GenerateStep(_Step):
             raise ValueError("the scope is that of a conversation: give the step a `conversation`")
         if self.lane == "batch" and (self.conversation is not None or self.context is not None):
             raise ValueError("a step with a `conversation` or a `context` is asked at once: leave out `lane`")
+        if self.or_ask and isinstance(self.output, str):
+            raise ValueError(
+                "what a person answers is checked against a JSON schema: write `output` as one, or leave out `or_ask`"
+            )
         return self
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -11,7 +13,8 @@ from routing_kit import Triage
 
 from perdure.errors import InvalidInput
 from perdure.routing import OutputRef, resolve_output
-from perdure.routing.answers import Form, Misfit, read_json
+from perdure.routing.answers import Form
+from perdure.routing.reading import Misfit
 
 NOT_A_MODEL = 1
 
@@ -55,58 +58,59 @@ def test_wrong_output(name: str, said: str) -> None:
     assert "antigravity" not in sys.modules
 
 
+class Strict(BaseModel):
+    """A model with one field of each kind that an answer could be bent into."""
+
+    count: int = 0
+    sure: bool = False
+    share: float = 0.0
+    name: str = ""
+    day: date | None = None
+    price: Decimal = Decimal(0)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "no",
-        '{"a": 1}{"a": 2}',
-        '{"a": 1} and {"a": 2}',
-        "{'a': 1} {'a': 2}",
-        '{"a": NaN}',
-        '{"a": -Infinity}',
-        "{'a': NaN}",
-        "{'a': 'it''s'}",
-        "{'a': 1, 'a': 2}",
-        "{'amount': $12}",
-        '{"a": {"b": 1}, "amount": 12',
-        '{"a": 1e999}',
-        '{"a": 1, "a": 2}',
-        '{"a": 12',
-        '{"a": "12',
-        '{"a": 9007199254740993}',
-        '{"a": ' + "9" * 5000 + "}",
-        '{"a": "\\ud800"}',
-        '{"a":' * 100_000 + "1" + "}" * 100_000,
-        "{}{",
-        "```json\n```",
+        '{"count": "12"}',
+        '{"count": 1.5}',
+        '{"count": true}',
+        '{"sure": "yes"}',
+        '{"sure": 1}',
+        '{"share": "0.5"}',
+        '{"name": 7}',
     ],
 )
-def test_unreadable(text: str) -> None:
-    """What is not one faithful JSON value is refused."""
-    with pytest.raises(Misfit):
-        read_json(text)
+def test_no_coercion(text: str) -> None:
+    """A value of another kind is not taken for what was asked for, however likely it is that it was meant."""
+    with pytest.raises(Misfit, match="_type"):
+        Form(Strict, None).read(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "repaired"),
+    ("text", "value"),
     [
-        ('{"a": 1}', {"a": 1}, False),
-        (' {"a": {"b": [1, 2]}}\n', {"a": {"b": [1, 2]}}, False),
-        ('```json\n{"a": 1}\n```', {"a": 1}, True),
-        ('Here: {"a": "{not json}"}. Done.', {"a": "{not json}"}, True),
-        ('{"a": 1,}', {"a": 1}, True),
-        ("{'a': 'it\\'s', b: True, c: None}", {"a": "it's", "b": True, "c": None}, True),
-        ('{"a": "a "quoted" word"}', {"a": 'a "quoted" word'}, True),
-        ("[1, 2]", [1, 2], False),
-        ('"yes"', "yes", False),
+        ('{"count": 12.0}', {"count": 12}),
+        ('{"share": 1}', {"share": 1.0}),
+        ('{"day": "2026-11-23", "price": 12.5}', {"day": "2026-11-23", "price": "12.5"}),
     ],
 )
-def test_readable(text: str, value: JsonValue, repaired: bool) -> None:
-    """One JSON value is read, also out of a fence or a sentence, and small slips are mended."""
-    found, repairs = read_json(text)
+def test_json_has_fewer_kinds(text: str, value: dict[str, JsonValue]) -> None:
+    """What JSON writes in one way only is read as the kind that was asked for: 12.0 is an integer, a day is a text."""
+    found = Form(Strict, None).read(text).value
 
-    assert (value, repaired) == (found, bool(repairs))
+    assert isinstance(found, dict)
+    assert value == {key: found[key] for key in value}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"answer": {"count": 12}}', '{"type": "object", "properties": {"count": {"type": "integer"}}}']
+)
+@pytest.mark.parametrize("form", [Form(Strict, None), Form(None, Strict.model_json_schema())], ids=["model", "schema"])
+def test_around_the_answer(form: Form, text: str) -> None:
+    """An answer inside another object, or the schema itself, does not pass for one that leaves all fields out."""
+    with pytest.raises(Misfit, match="none of the fields is there"):
+        form.read(text)
 
 
 def test_aliases_survive() -> None:
@@ -119,9 +123,9 @@ def test_aliases_survive() -> None:
 @pytest.mark.parametrize(
     ("text", "problems"),
     [
-        ('{"Verdict": 1, "score": "canary"}', "Verdict: string_type; score: float_parsing"),
+        ('{"Verdict": 1, "score": "canary"}', "Verdict: string_type; score: float_type"),
         ('{"Verdict": "x", "ignore all that": 1}', r"\?: extra_forbidden"),
-        ('{"Verdict": "x", "score": "inf"}', "the answer holds a number or a character that .*"),
+        ('{"Verdict": "x", "score": "inf"}', "score: float_type"),
         ("[]", "answer: model_type"),
     ],
 )

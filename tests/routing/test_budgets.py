@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from routing_kit import Triage, asking, rows
-from stub_provider import Answers, Fails, Hangs, Stub
+from stub_provider import Answers, Fails, Hangs, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent, InvalidInput, ModelUnavailable
 from perdure.lineage import Lineage, StepRef
-from perdure.routing import GenerateCall, RaiseCall, Router
-from perdure.routing.budgets import purses, usd
-from perdure.routing.spending import budget_states, costs
-from perdure.storage import Database
+from perdure.routing import GenerateCall, RaiseCall, Router, load_routes
+from perdure.routing.budgets import purses, raise_by_hand, usd
+from perdure.routing.spending import BudgetState, budget_states, costs
+from perdure.storage import Database, open_database
 
 Routed = Callable[..., Router]
 GOOD = Answers('{"verdict": "refund"}')
@@ -67,6 +72,92 @@ async def test_never_exceeded(routed: Routed, stub: Stub, database: Database) ->
     assert 0 < spent == stub.calls * COST <= 5_000_000
     sent = [row for row in await rows(database) if row["outcome"] != "denied"]
     assert stub.calls == len(sent) < 100
+
+
+MANY = """
+[tasks.triage]
+tier = "small"
+budget_usd_per_day = 0.0006
+[deployments.stub]
+tier = "small"
+model = "openai/stub"
+input_usd_per_mtok = 1
+output_usd_per_mtok = 1
+[budgets.run]
+per = "run"
+usd = 0.000012
+[budgets.workflow]
+per = "workflow"
+usd = 0.00055
+every = "month"
+[budgets.agent]
+per = "agent"
+usd = 0.0003
+[budgets.tenant]
+per = "tenant"
+usd = 0.00028
+[budgets.all]
+per = "all"
+usd = 0.0005
+every = "day"
+"""
+
+
+@pytest.mark.timeout(120)
+async def test_several_workers_and_all_budgets_at_once(database_url: str, tmp_path: Path) -> None:
+    """Three workers with a hundred runs, and someone who raises: no budget is overspent by a nano-USD, the sums agree."""
+    models = tmp_path / "models.toml"
+    models.write_text(MANY)
+    command = [sys.executable, "-m", "budget_spender", database_url, str(models)]
+    workers = [
+        await asyncio.create_subprocess_exec(
+            *command, str(seed), "34", stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
+        )
+        for seed in range(3)
+    ]
+    async with open_database(database_url) as database:
+        raised = 0
+        while any(worker.returncode is None for worker in workers) and raised < 30:
+            state = BudgetState(
+                budget="all", subject="", since=f"{datetime.now(UTC):%Y-%m-%d}", spent=0, reserved=0, raised=0
+            )
+            await raise_by_hand(database, state, 1_000, by="ann", why="test")
+            raised += 1
+        told = [json.loads((await worker.communicate())[0]) for worker in workers]
+        states = await budget_states(database)
+
+    assert [0, 0, 0] == [worker.returncode for worker in workers]
+    spent: Counter[tuple[str, str]] = Counter()
+    for tenant, agent, run, cost in (call for calls in told for call in calls):
+        for key in (("tenant", tenant), ("agent", agent), ("run", run), ("workflow", "Returns")):
+            spent[key] += cost
+        spent["triage-a-day", "triage"] += cost
+        spent["all", ""] += cost
+    routes = load_routes([models])
+    assert spent == Counter({(each.budget, each.subject): each.spent for each in states})
+    assert {0} == {each.reserved for each in states}
+    assert [] == [each for each in states if each.spent > routes.budgets[each.budget].limit + each.raised]
+    assert raised * 1_000 == next(each.raised for each in states if each.budget == "all")
+    assert spent["all", ""] > 400_000
+
+
+async def test_midnight(routed: Routed, stub: Stub, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that goes over midnight is paid from the day on which it began, and the next day begins with nothing."""
+    days = [datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC), datetime(2026, 11, 24, tzinfo=UTC)]
+    held = Holds(then=GOOD)
+    stub.will(held, GOOD)
+    monkeypatch.setattr("perdure.routing.budgets.now", lambda: days[0])
+    router = routed(database=database, more=budget("0.001", every="day"))
+    late = asyncio.create_task(router.generate(of_run(1), attempt=1, output=Triage))
+    await stub.arrived.wait()
+
+    monkeypatch.setattr("perdure.routing.budgets.now", lambda: days[1])
+    await router.generate(of_run(2), attempt=1, output=Triage)
+    held.go.set()
+    await late
+
+    states = [(each.since, each.spent, each.reserved) for each in await budget_states(database)]
+    assert [("2026-11-23", COST, 0), ("2026-11-24", COST, 0)] == states
 
 
 async def test_denied(routed: Routed, stub: Stub, sqlite_database: Database) -> None:

@@ -67,7 +67,7 @@ async def test_not_the_same(routed: Routed, stub: Stub, change: dict[str, object
 
 
 async def test_not_by_default(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
-    """Without `cache` no answer is kept."""
+    """Without `cache` no answer is kept for others."""
     stub.will(GOOD)
     router = routed()
     for _ in range(2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from routing_kit import Triage, asking, of_run, rows
-from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
+from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub, says
 
 from perdure.errors import ModelError
 from perdure.routing import Router
@@ -27,7 +28,10 @@ from perdure.storage import Database
 Routed = Callable[..., Router]
 STEPS = int(os.environ.get("PERDURE_MIXED_CALLS", "120"))
 GOOD = '{"verdict": "refund"}'
+BUDGET = '\n[budgets.all]\nper = "all"\nusd = 100\n'
 PRICES = {"stub-first": (Fraction("0.15"), Fraction("0.6")), "stub-second": (Fraction("0.15"), Fraction("0.6"))}
+NO_ANSWER = says(200, {"error": {"message": "no"}})
+"""An error all the same, so nothing was lost."""
 CUT = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"id":'
 
 
@@ -56,12 +60,21 @@ class Biller:
             Sends(),
             Sends(CUT),
             Hangs(),
+            Answers("", tools=(GOOD,), tokens=tokens),
+            Answers("", tools=(GOOD, GOOD[:-1]), tokens=tokens),
+            Answers(f"```json\n{GOOD}", tokens=tokens, model="a\x00b\ud800"),
+            Fails(402),
+            Fails(504),
+            Fails(307, headers={"location": "http://127.0.0.1:9/"}),
+            says(200, b"<html>"),
+            NO_ANSWER,
         ]
-        [answer] = self._random.choices(behaviours, weights=[70, 6, 4, 2, 2, 4, 1, 3, 3, 2, 2, 1])
+        weights = [70, 6, 4, 2, 2, 4, 1, 3, 3, 2, 2, 1, 4, 2, 4, 1, 2, 2, 2, 2]
+        [answer] = self._random.choices(behaviours, weights=weights)
         if isinstance(answer, Answers):
             for number, price in zip(tokens, PRICES[model], strict=True):
                 self.billed += number * price / 1_000_000
-        elif isinstance(answer, Sends | Hangs):
+        elif answer != NO_ANSWER and (isinstance(answer, Sends | Hangs) or answer == Fails(504)):
             self.lost += 1
         return answer
 
@@ -108,25 +121,71 @@ async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_databa
     assert 0 < cost.completed <= STEPS + 1
 
 
+async def crash(url: str, folder: Path, when: str) -> asyncio.subprocess.Process:
+    """Start a worker's process that asks once and dies, or pauses, WHEN it writes down what came of it."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "routing_crasher", url, str(folder / "models.toml"), when, cwd=Path(__file__).parent.parent
+    )
+
+
 async def test_killed_between_answer_and_record(
     routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
 ) -> None:
     """A worker that dies with an answer in its hands leaves one ambiguous call on the books, and the step goes on."""
     stub.will(Answers(GOOD))
-    router = routed(more='\n[budgets.all]\nper = "all"\nusd = 100\n')
+    router = routed(more=BUDGET)
 
-    dying = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "routing_crasher", sqlite_url, str(tmp_path / "models.toml"), cwd=Path(__file__).parent.parent
-    )
-    assert -9 == await dying.wait()
+    assert -9 == await (await crash(sqlite_url, tmp_path, "before")).wait()
     generation = await router.generate(asking(), attempt=2, output=Triage)
 
     [lost, answered] = await rows(sqlite_database)
     [cost] = await costs(sqlite_database)
     [budget] = await budget_states(sqlite_database)
-    assert (2, "sent", "answered") == (stub.calls, lost["outcome"], answered["outcome"])
+    assert (2, "ambiguous", "answered") == (stub.calls, lost["outcome"], answered["outcome"])
     assert [lost["call_id"]] == await ambiguous_calls(sqlite_database, older_than=timedelta(0))
     assert (21_000, lost["reserved_nano_usd"]) == (cost.cost, cost.at_risk)
-    assert 21_000 <= cost.at_risk == budget.reserved
+    assert (0, cost.at_risk + 21_000) == (budget.reserved, budget.spent)
     [earlier] = generation.record.earlier
-    assert ("sent", lost["reserved_nano_usd"]) == (earlier.outcome, earlier.at_risk_nano_usd)
+    assert ("ambiguous", lost["reserved_nano_usd"]) == (earlier.outcome, earlier.at_risk_nano_usd)
+
+
+async def test_killed_between_record_and_completion(
+    routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
+) -> None:
+    """A worker that dies when the answer is written, and Temporal does not know it, has not asked for nothing."""
+    stub.will(Answers(GOOD), Answers("another"))
+    router = routed(more=BUDGET)
+
+    assert -9 == await (await crash(sqlite_url, tmp_path, "after")).wait()
+    generation = await router.generate(asking(), attempt=2, output=Triage)
+
+    [row] = await rows(sqlite_database)
+    [budget] = await budget_states(sqlite_database)
+    assert (1, "answered", {"verdict": "refund", "why": ""}) == (stub.calls, row["outcome"], generation.value)
+    assert (21_000, 1, 1) == (
+        generation.record.usage.cost_nano_usd,
+        generation.record.provider_calls,
+        generation.record.attempt,
+    )
+    assert (0, 21_000) == (budget.reserved, budget.spent)
+
+
+async def test_paused_between_answer_and_record(
+    routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
+) -> None:
+    """A worker that was only paused may come late: what its call has cost replaces what it could have cost, once."""
+    stub.will(Answers(GOOD))
+    router = routed(more=BUDGET)
+
+    pausing = await crash(sqlite_url, tmp_path, "paused")
+    await asyncio.to_thread(os.waitid, os.P_PID, pausing.pid, os.WSTOPPED | os.WNOWAIT)
+    await router.generate(asking(), attempt=2, output=Triage)
+    [given_up] = await budget_states(sqlite_database)
+    pausing.send_signal(signal.SIGCONT)
+    assert 0 == await pausing.wait()
+
+    [cost] = await costs(sqlite_database)
+    [budget] = await budget_states(sqlite_database)
+    assert (0, 2 * 21_000) == (budget.reserved, budget.spent)
+    assert budget.spent < given_up.spent
+    assert (2, 2 * 21_000, 0) == (cost.calls, cost.cost, cost.at_risk)
