@@ -188,6 +188,8 @@ class PerdurePlugin(SimplePlugin):
             embedder = await MiniLm.load()
             memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
             router = Router(database, routes, embedder, cache=settings.home / "examples")
+            stack.push_async_callback(router.close)
+            await router.load_files()
             # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
             stack.push_async_callback(_ended, warming)

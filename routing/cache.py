@@ -73,12 +73,23 @@ class Question:
 
     @classmethod
     def of(
-        cls, call: GenerateCall, task: Task, deployment: Deployment, *, prompt: str, holder: str, timeout: float
+        cls,
+        call: GenerateCall,
+        task: Task,
+        deployment: Deployment,
+        *,
+        prompt: str,
+        holder: str,
+        timeout: float,
+        version: str = "",
     ) -> Question | None:
-        """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept."""
+        """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept.
+
+        VERSION is the model's where it is known before the call: that of a file.
+        """
         if task.cache is None or deployment.local:
             return None
-        model = f"{deployment.model} {deployment.api_base or ''}".strip()
+        model = f"{deployment.model} {deployment.api_base or version}".strip()
         # The prompt holds the output's schema. The version that has answered is compared when an answer is found.
         key = digest(
             [

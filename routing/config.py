@@ -35,7 +35,13 @@ from perdure.routing.contracts import Tier
 from perdure.routing.examples import Example
 
 LOCAL = "perdure-local/"
-"""Model strings that start with this are answered inside the worker, without a key."""
+"""Model strings that start with this are answered on this machine, without a key."""
+
+EXAMPLES = f"{LOCAL}examples"
+"""Answers by the examples of the task, inside the worker."""
+
+GGUF = f"{LOCAL}gguf"
+"""Runs the GGUF file of the deployment, in a process beside the worker."""
 
 SHIPPED = Path(__file__).parent / "models.toml"
 """The routing file in force when there is no other: keyless, for every tier."""
@@ -122,6 +128,8 @@ class Deployment(Table):
     tier: Tier
     model: str = Field(pattern=r"^[^/\s]+/\S+$")
     """LiteLLM's model string, `PROVIDER/MODEL`."""
+    file: Path | None = None
+    """The GGUF file that `perdure-local/gguf` runs, relative to the routing file."""
     api_base: str | None = Field(default=None, pattern=r"^https?://")
     api_key: str | None = Field(default=None, repr=False)
     """`env:NAME`: read from that variable when a call is made, and kept nowhere."""
@@ -164,14 +172,35 @@ class Deployment(Table):
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        if model.startswith(LOCAL) and model != f"{LOCAL}examples":
-            raise ValueError(f'the only local model is "{LOCAL}examples"')
+        if model.startswith(LOCAL) and model not in (EXAMPLES, GGUF):
+            raise ValueError(f'the local models are "{EXAMPLES}" and "{GGUF}"')
         return model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _modest(cls, table: dict[str, object]) -> dict[str, object]:
+        # Memory is taken for the whole context when the file is loaded.
+        return {"context": 4096, **table} if table.get("model") == GGUF else table
+
+    @model_validator(mode="after")
+    def _runs(self) -> Deployment:
+        if (self.file is not None) != self.gguf:
+            raise ValueError(f'`file` names the GGUF file that `model = "{GGUF}"` runs: one goes with the other')
+        if self.gguf and (self.structured == "tool" or self.batch_price is not None):
+            raise ValueError(f'"{GGUF}" takes neither `structured = "tool"` nor `batch_price`')
+        if self.gguf and self.max_tokens >= self.context:
+            raise ValueError("`context` holds the prompt as well, so it is to be larger than `max_tokens`")
+        return self
 
     @property
     def local(self) -> bool:
-        """Whether it answers inside the worker."""
-        return self.model.startswith(LOCAL)
+        """Whether it answers by the task's examples, inside the worker."""
+        return self.model == EXAMPLES
+
+    @property
+    def gguf(self) -> bool:
+        """Whether it runs a GGUF file, beside the worker."""
+        return self.model == GGUF
 
     def priced(self, at: datetime) -> Deployment:
         """Return this deployment with the prices that hold AT that time."""
@@ -298,6 +327,8 @@ class Routes:
     tasks: Mapping[str, Task]
     deployments: Mapping[str, Deployment]
     budgets: Mapping[str, Budget] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Where the file of each GGUF deployment is named: routing file, line and key."""
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""
@@ -315,4 +346,6 @@ class Routes:
 def _may_serve(deployment: Deployment, task: Task) -> bool:
     if deployment.local:  # it is served here
         return bool(task.examples)
+    if deployment.gguf:  # here as well
+        return True
     return not task.residency or deployment.region in task.residency

@@ -19,7 +19,7 @@ Verdict = Literal["again", "elsewhere", "never"]
 
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error", "402"}
-_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "413"}
+_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "exceed_context_size_error", "413"}
 _WITHHELD = {"content_policy_violation", "content_filter", "moderation_blocked", "ResponsibleAIPolicyViolation"}
 # Several providers say these in words only, which LiteLLM reads and turns into classes of its own.
 _CLASSES = {
@@ -66,6 +66,11 @@ class ProviderFailure:
             return "Check the variable that `api_key` names in models.toml, and what the key may do."
         if self.status == 404:
             return "Check `model` and `api_base` in models.toml."
+        if self.status in {400, 422} and self.verdict == "never":
+            return (
+                "The same request would be refused again: check the deployment in models.toml and the inputs. A server that "
+                'makes no grammar of the output\'s schema takes `structured = "json"`.'
+            )
         if self.verdict == "elsewhere":
             return "Add a deployment to the tier: another provider, or one with a larger `context`."
         return "The same request would be refused again: check the deployment in models.toml and the inputs."

@@ -34,7 +34,9 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
         deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
-    routes = Routes(tasks, deployments, budgets | _daily(tasks))
+    named = {name: origin[f"deployments.{name}"] for name, one in deployments.items() if one.gguf}
+    places = {name: file.place(["deployments", name, "file"]) for name, file in named.items()}
+    routes = Routes(tasks, deployments, budgets | _daily(tasks), places)
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
     return routes
@@ -100,7 +102,19 @@ class _File:
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
-        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
+        return {name: self._deployment(name, table) for name, table in self._named("deployments")}
+
+    def _deployment(self, name: str, table: dict[str, Any]) -> Deployment:
+        where = ["deployments", name]
+        deployment = self._table(where, table, Deployment)
+        if deployment.file is None:
+            return deployment
+        file = self.path.parent / deployment.file
+        from perdure.routing.gguf import problem  # only here: the command line reads routes as well
+
+        if wrong := problem(file):
+            raise self.wrong([*where, "file"], wrong)
+        return deployment.model_copy(update={"file": file})
 
     def budgets(self) -> dict[str, Budget]:
         """Return the budgets of this file."""
@@ -155,10 +169,13 @@ class _File:
 
     def wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
         """Return the error that says MESSAGE of the table, and key, at the path WHERE."""
+        return InvalidSettings(f"{self.place(where)}: {message}")
+
+    def place(self, where: Sequence[str]) -> str:
+        """Return how the table, or key, at the path WHERE is told: with its file and line."""
         line = self._line(where)
         table, key = ".".join(where[:2]), ".".join(where[2:])
-        place = f"[{table}]" + (f" {key}" if key else "")
-        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
+        return f"{self.path}{f', line {line}' if line else ''}: [{table}]" + (f" {key}" if key else "")
 
     def _line(self, where: Sequence[str]) -> int | None:
         """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""

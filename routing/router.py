@@ -22,6 +22,7 @@ from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
+from perdure.routing.gguf import Gguf
 from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
@@ -62,6 +63,24 @@ class Router:
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
         self._warming = asyncio.Lock()
+        self._files = {name: Gguf(routes.deployments[name], place) for name, place in routes.files.items()}
+
+    async def load_files(self) -> None:
+        """Load the GGUF files of local models, one after the other. `generate` loads those that nobody did before.
+
+        Raises `InvalidSettings` with the line that names the file, if one cannot be run.
+        """
+        for model in self._files.values():
+            await model.start()
+
+    def processes(self) -> list[int]:
+        """Return the processes that run local models now."""
+        return [pid for model in self._files.values() if (pid := model.pid) is not None]
+
+    async def close(self) -> None:
+        """End the processes that run local models."""
+        for model in self._files.values():
+            await model.close()
 
     async def warm_up(self) -> None:
         """Import LiteLLM, which takes seconds, and learn the examples. `generate` does it when nobody did before.
@@ -103,7 +122,7 @@ class Router:
             )
         choice = replace(choice, deployment=choice.deployment.priced(now()))
         exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
-        if self._local is None:
+        if self._local is None and not choice.deployment.gguf:
             await self.warm_up()
         return await self._ask(exchange, asked.messages)
 
@@ -155,11 +174,18 @@ class Router:
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
         )
+        file = self._files.get(deployment.name)
         call.question = Question.of(
-            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+            exchange.call,
+            exchange.task,
+            deployment,
+            prompt=asked,
+            holder=call.call_id,
+            timeout=choice.timeout,
+            version=await file.version() if file is not None else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
-        key = None if deployment.local else provider.key_of(deployment)
+        key = None if deployment.local or deployment.gguf else provider.key_of(deployment)
         try:
             async with self._flights.of(call.question):
                 found = await self._begin(call)
@@ -208,6 +234,9 @@ class Router:
     async def _reply(
         self, exchange: Exchange, choice: Choice, messages: Messages, *, key: str | None, local: LocalModel | None
     ) -> Reply:
+        if (model := self._files.get(choice.deployment.name)) is not None:
+            temperature = exchange.task.temperature
+            return await model.complete(messages, exchange.form, timeout=choice.timeout, temperature=temperature)
         return await provider.complete(
             choice.deployment,
             messages,
