@@ -68,8 +68,8 @@ class ProviderFailure:
             return "Check `model` and `api_base` in models.toml."
         if self.status in {400, 422} and self.verdict == "never":
             return (
-                "The same request would be refused again: check the deployment in models.toml and the inputs. A server that "
-                'makes no grammar of the output\'s schema takes `structured = "json"`.'
+                "The same request would be refused again: check the deployment in models.toml and the inputs. A server "
+                'that makes no grammar of the output\'s schema takes `structured = "json"`.'
             )
         if self.verdict == "elsewhere":
             return "Add a deployment to the tier: another provider, or one with a larger `context`."

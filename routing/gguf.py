@@ -88,7 +88,7 @@ class Gguf:
             await self._process.kill()
 
     async def complete(self, messages: Messages, form: Form, *, timeout: float, temperature: float) -> Reply:
-        """Return the answer to MESSAGES within TIMEOUT seconds, the wait for its turn among them. Raises `ProviderFailed`."""
+        """Return the answer to MESSAGES within TIMEOUT seconds, with the wait for its turn. Raises `ProviderFailed`."""
         failure: ProviderFailure
         try:
             async with asyncio.timeout(timeout):
@@ -155,8 +155,8 @@ class Gguf:
             process = await _Process.start(self._file, self._deployment.context)
         except _Ended as error:
             raise InvalidSettings(
-                f"{self._place}: {self._file} cannot be loaded: {error}. Download it again if it is cut short; otherwise use "
-                "a model that this release of xllamacpp knows, and that fits into memory with its `context`"
+                f"{self._place}: {self._file} cannot be loaded: {error}. Download it again if it is cut short; otherwise "
+                "use a model that this release of xllamacpp knows, and that fits into memory with its `context`"
             ) from None
         log.info("model loaded", deployment=self._deployment.name, version=process.version, pid=process.pid)
         return process
@@ -262,10 +262,13 @@ class _Process:
                 waiting.set_result(told)
         await self._process.wait()
         self.gone = True
-        for waiting in (*self._waiting.values(), self._ready):
-            if not waiting.done():
-                waiting.set_exception(_Ended(self._why(failed)))
-                waiting.exception()  # nobody may be waiting any more
+        ended = _Ended(self._why(failed))
+        if not self._ready.done():
+            self._ready.set_exception(ended)
+        for unanswered in self._waiting.values():
+            if not unanswered.done():
+                unanswered.set_exception(ended)
+                unanswered.exception()  # nobody may be waiting any more
 
     async def _hear(self) -> None:
         """Keep what the loader says. Later it may say parts of prompts, so that is not kept."""

@@ -74,7 +74,7 @@ class Model:
         """The numbers of requests whose answers nobody waits for any more."""
 
     def answer(self, request: Message) -> Message:
-        """Return the answer to REQUEST, or what kind of error there is. Its form is loosened where no grammar can hold it."""
+        """Return the answer to REQUEST, or the kind of error. Its form is loosened where no grammar can be made of it."""
         wanted = request.pop("response_format", None)
         forms = [wanted, {"type": "json_object"}, None] if wanted else [None]
         told: Message = {}

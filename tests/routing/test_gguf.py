@@ -67,6 +67,12 @@ WANTED = OutputRef(name=f"{Verdict.__module__}:Verdict")
 ENDLESS = OutputRef(name="endless", json_schema={"type": "string", "pattern": "^(a{50}){1000}$"})
 
 
+async def sent(database: Database) -> None:
+    """Wait until a call is on its way. A row is nothing that announces itself."""
+    while not await rows(database):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def test_it_answers_in_the_form(local: Callable[..., Router], sqlite_database: Database, tmp_path: Path) -> None:
     """Whatever the model would say, its grammar lets only an answer through that fits; the file's digest is its version."""
     router = local()
@@ -129,8 +135,7 @@ async def test_cancelling_stops_the_generation(local: Callable[..., Router], sql
     router = local("max_tokens = 60000\ncontext = 65000")
     await router.load_files()
     asked = asyncio.create_task(router.generate(asking(output=ENDLESS), attempt=1, output=None))
-    while not await rows(sqlite_database):
-        await asyncio.sleep(0)
+    await sent(sqlite_database)
 
     asked.cancel()
     await asyncio.gather(asked, return_exceptions=True)
@@ -145,8 +150,7 @@ async def test_a_crash_is_one_failed_attempt(local: Callable[..., Router], sqlit
     await router.load_files()
     [pid] = router.processes()
     asked = asyncio.create_task(router.generate(asking(output=ENDLESS), attempt=1, output=None))
-    while not await rows(sqlite_database):
-        await asyncio.sleep(0)
+    await sent(sqlite_database)
 
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ModelUnavailable, match="its process was ended by SIGKILL, perhaps for want of memory"):
@@ -161,7 +165,7 @@ async def test_inputs_too_long_for_the_context(local: Callable[..., Router]) -> 
     """Inputs that do not fit into the context fail once, with what to do."""
     router = local("context = 256\nmax_tokens = 200")
 
-    with pytest.raises(ModelRefused, match="has too small a `context` for the inputs. Add a deployment"):
+    with pytest.raises(ModelRefused, match=r"has too small a `context` for the inputs\. Add a deployment"):
         await router.generate(asking(output=WANTED, message="word " * 50), attempt=1, output=Verdict)
 
 
