@@ -9,7 +9,6 @@ from temporalio import activity
 from perdure.errors import ModelError
 from perdure.routing.contracts import GenerateCall, Generation
 
-
 _versions: dict[str, str] = {}
 """What answered last, by deployment, as the provider calls it: a failed call does not say whom it failed at."""
 

@@ -26,7 +26,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -89,6 +89,12 @@ Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
 Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
+
+
+def _reference(key: str | None) -> str | None:
+    if key is not None and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", key):
+        raise ValueError('write "env:NAME" and put the key into that environment variable; keys do not belong in files')
+    return key
 
 
 class Table(BaseModel):
@@ -165,9 +171,7 @@ class Deployment(Table):
     @field_validator("api_key")
     @classmethod
     def _refers(cls, key: str | None) -> str | None:
-        if key is not None and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", key):
-            raise ValueError('write "env:NAME" and put the key into that environment variable; keys do not belong in files')
-        return key
+        return _reference(key)
 
     @field_validator("model")
     @classmethod
@@ -226,6 +230,47 @@ class Deployment(Table):
         cached = self.input_price if self.cached_price is None else self.cached_price
         prompt = (prompt_tokens - cached_tokens) * self.input_price + cached_tokens * cached
         return -(-(prompt + completion_tokens * self.output_price) // 1_000_000)
+
+
+class Embeddings(Table):
+    """A pinned model that turns texts into vectors."""
+
+    model: str = Field(pattern=r"^[^/\s]+/\S+$")
+    """LiteLLM's model string, `PROVIDER/MODEL`."""
+    dimensions: int = Field(ge=1, le=65_536)
+    """How long its vectors are."""
+    api_base: str | None = Field(default=None, pattern=r"^https?://")
+    api_key: str | None = Field(default=None, repr=False)
+    """`env:NAME`, as of a deployment."""
+    input_price: Price = Field(alias="input_usd_per_mtok")
+    """Nano-USD per million tokens; in the file US dollars per million."""
+    timeout: Seconds = 30.0
+    """Seconds that one call may take from end to end."""
+    context: int = Field(default=8191, ge=16)
+    """How many tokens of a text it reads; the rest is left out."""
+    at_once: int = Field(default=64, ge=1, le=2048)
+    """How many texts go in one call."""
+    revision: str = ""
+    """To be changed when the provider has changed the model under the same name: all is embedded anew then."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _refers(cls, key: str | None) -> str | None:
+        return _reference(key)
+
+    def deployment(self, at: datetime) -> Deployment:
+        """Return it as what its calls are recorded as, with the prices that hold AT that time."""
+        # Its tier is none that a task could have.
+        return Deployment.model_construct(
+            name=self.name,
+            tier=cast(Tier, "embeddings"),
+            model=self.model,
+            api_base=self.api_base,
+            api_key=self.api_key,
+            input_price=self.input_price,
+            output_price=0,
+            timeout=self.timeout,
+        ).priced(at)
 
 
 class Task(Table):
@@ -329,6 +374,7 @@ class Routes:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     """Where the file of each GGUF deployment is named: routing file, line and key."""
+    embeddings: Mapping[str, Embeddings] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""

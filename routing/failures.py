@@ -55,6 +55,13 @@ class ProviderFailure:
     out_of_credit: bool = False
 
     @property
+    def outcome(self) -> Literal["ambiguous", "unavailable", "refused"]:
+        """How the call counts in the record."""
+        if self.ambiguous:
+            return "ambiguous"
+        return "unavailable" if self.verdict == "again" else "refused"
+
+    @property
     def leave_alone(self) -> timedelta | None:
         """How long the provider is not to be called by anybody, if it says so or needs a person first."""
         return QUOTA if self.out_of_credit else self.retry_after

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
-from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task
+from perdure.routing.config import SHIPPED, Budget, Deployment, Embeddings, Routes, Table, Task
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import read_examples
 
@@ -27,16 +27,18 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     tasks: dict[str, Task] = {}
     deployments: dict[str, Deployment] = {}
     budgets: dict[str, Budget] = {}
+    embeddings: dict[str, Embeddings] = {}
     origin: dict[str, _File] = {}
     files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
     for file in files:
         new = partial(_new, file=file, origin=origin, files=files)
         deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
+        embeddings |= {name: one for name, one in file.embeddings().items() if new("embeddings", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
     named = {name: origin[f"deployments.{name}"] for name, one in deployments.items() if one.gguf}
     places = {name: file.place(["deployments", name, "file"]) for name, file in named.items()}
-    routes = Routes(tasks, deployments, budgets | _daily(tasks), places)
+    routes = Routes(tasks, deployments, budgets | _daily(tasks), places, embeddings)
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
     return routes
@@ -97,8 +99,10 @@ class _File:
             raise InvalidSettings(
                 f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
-        if unknown := sorted(self._tables.keys() - {"tasks", "deployments", "budgets"}):
-            raise self.wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
+        known = ("tasks", "deployments", "embeddings", "budgets")
+        if unknown := sorted(self._tables.keys() - set(known)):
+            tables = ", ".join(f"[{name}.NAME]" for name in known)
+            raise self.wrong([unknown[0]], f"unknown table; there are {tables}")
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
@@ -115,6 +119,10 @@ class _File:
         if wrong := problem(file):
             raise self.wrong([*where, "file"], wrong)
         return deployment.model_copy(update={"file": file})
+
+    def embeddings(self) -> dict[str, Embeddings]:
+        """Return the models for vectors of this file."""
+        return {name: self._table(["embeddings", name], table, Embeddings) for name, table in self._named("embeddings")}
 
     def budgets(self) -> dict[str, Budget]:
         """Return the budgets of this file."""

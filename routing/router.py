@@ -16,7 +16,7 @@ from perdure.routing.answers import Form
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
-from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
+from perdure.routing.calls import ModelCall, Settled, earlier_attempts
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
@@ -225,7 +225,7 @@ class Router:
                 await self._settle(call, settled, exchange.to_keep(settled, answer, reply))
                 ended(span, call, settled, reply)
                 return exchange.ended(call, settled, answer, reply)
-            settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
+            settled = Settled(failure.outcome, error=failure.kind, status=failure.status)
             self._note(call.deployment.name, failure)
             await self._settle(call, settled)
             ended(span, call, settled)
@@ -259,9 +259,3 @@ class Router:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
         if failure.verdict == "again" or failure.out_of_credit:
             self.breakers.failed(deployment, failure.kind, at_least=failure.leave_alone)
-
-
-def _outcome(failure: ProviderFailure) -> Outcome:
-    if failure.ambiguous:
-        return "ambiguous"
-    return "unavailable" if failure.verdict == "again" else "refused"

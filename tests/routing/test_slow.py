@@ -1,4 +1,4 @@
-"""Tests of providers that become slow: steps go to another one, the breaker learns it, and what was given up is on the books."""
+"""Tests of providers that become slow: steps go to another one, breakers learn it, and what was given up is booked."""
 
 from __future__ import annotations
 

@@ -123,11 +123,22 @@ async def test_how_versions_do(routed: Routed, stub: Stub, database: Database) -
     told = [("", 1, 1.0, None), ("stub-2026-11-01", 3, 1 / 3, 1.0), ("stub-2026-12-01", 2, 0.0, 0.5)]
     assert told == [(each.version, each.calls, each.error_rate, each.validity) for each in found]
     assert [(each.version, each.p50, each.p95, each.p99, each.cost) for each in found] == [
-        (row["version"], row["p50_milliseconds"], row["p95_milliseconds"], row["p99_milliseconds"], int(row["cost_nano_usd"]))
+        (
+            row["version"],
+            row["p50_milliseconds"],
+            row["p95_milliseconds"],
+            row["p99_milliseconds"],
+            int(row["cost_nano_usd"]),
+        )
         for row in viewed
     ]
     rates = [
-        (row["version"], row["calls"], float(row["error_rate"]), None if row["validity"] is None else float(row["validity"]))
+        (
+            row["version"],
+            row["calls"],
+            float(row["error_rate"]),
+            None if row["validity"] is None else float(row["validity"]),
+        )
         for row in viewed
     ]
     assert pytest.approx([rate for _, _, rate, _ in told]) == [rate for _, _, rate, _ in rates]
