@@ -66,3 +66,19 @@ class Judges:
             attempts += [f"{each.deployment}: {each.error}" for each in found.record.earlier]
             attempts.append(f"{found.record.deployment}: {found.record.switched}")
         return Judged(verdicts=tuple(verdicts), attempts=tuple(attempts))
+
+
+class Verdict(Frozen):
+    """What a model with random weights is asked for: a grammar leaves nothing else to say."""
+
+    verdict: Literal["refund", "reject"]
+
+
+@workflow.defn
+class Chooses:
+    """Asks a model for one of two words."""
+
+    @workflow.run
+    async def run(self, ask: Ask) -> str:
+        found = await generate(ask.task, Verdict, inputs={"message": ask.message})
+        return f"{found.value.verdict} by {found.record.model}"

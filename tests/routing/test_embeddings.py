@@ -15,8 +15,11 @@ from stub_provider import Answers, Fails, Sends, Stub
 from tiny_gguf import write_gguf
 
 from perdure.errors import BudgetSpent, InvalidSettings, ModelRefused, ModelUnavailable
+from perdure.lineage import Lineage, StepRef
+from perdure.memory import RecallCall, RememberCall, customer, open_memory
 from perdure.routing import ModelEmbedder, load_routes
 from perdure.routing.spending import budget_states
+from perdure.settings import Settings
 from perdure.storage import Database
 
 Embedding = Callable[..., ModelEmbedder]
@@ -183,3 +186,21 @@ async def test_llama_cpp_embeds(
     assert 32 == len(one) == len(other)
     assert 1 == pytest.approx(sum(value * value for value in one))
     assert (False, "answered") == (row["estimated"], row["outcome"])
+
+
+def named(step: str) -> StepRef:
+    """A step of a run."""
+    return StepRef(lineage=Lineage(namespace="default", workflow_id="returns-1", first_execution_run_id="1"), name=step)
+
+
+async def test_memory_recalls_by_it(embedding: Embedding, stub: Stub, sqlite_database: Database, tmp_path: Path) -> None:
+    """Memory takes it for its embedder: what is remembered is embedded by it, and found again by its vectors."""
+    stub.will(GOOD)
+    embedder = embedding()
+    async with open_memory(Settings(home=tmp_path), sqlite_database, embedder=embedder) as memory:
+        await memory.remember(RememberCall(step=named("remember"), scope=customer("ada"), content="aaaa"))
+        found = await memory.recall(RecallCall(step=named("recall"), scope=customer("ada"), query="aaab"))
+
+    assert ["aaaa"] == found.texts
+    assert {"aaaa", "aaab"} == {text for texts in stub.embedded for text in texts}
+    assert {"answered"} == {row["outcome"] for row in await rows(sqlite_database)}
