@@ -275,7 +275,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_model_calls_have_buckets_of_their_size() -> None:
-    """Prometheus tells calls of milliseconds and of minutes apart, and cents from dollars: p50, p95 and p99 come of that."""
+    """Prometheus tells milliseconds from minutes and cents from dollars, which p50, p95 and p99 are made of."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     served = runtime(address)
