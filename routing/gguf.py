@@ -83,7 +83,9 @@ class Gguf:
             await self._stopping
         if self._loading is not None:
             self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+            [loaded] = await asyncio.gather(self._loading, return_exceptions=True)
+            if isinstance(loaded, _Process):  # whoever wanted it had given up
+                await loaded.kill()
         if self._process is not None:
             await self._process.kill()
 
@@ -137,16 +139,19 @@ class Gguf:
     async def _running(self) -> _Process:
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
-        if self._process is None or self._process.gone:
-            if self._loading is None:
-                self._loading = asyncio.create_task(self._load(), name="load a local model")
+        if self._process is not None and not self._process.gone:
+            return self._process
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name="load a local model")
+        loading = self._loading
+        try:
             # A call may give up while a large file is loaded; the next one finds it loaded.
-            try:
-                self._process = await asyncio.shield(self._loading)
-            finally:
-                if self._loading.done():
-                    self._loading = None
-        return self._process
+            process = await asyncio.shield(loading)
+        finally:
+            if loading.done():
+                self._loading = None
+        self._process = process
+        return process
 
     async def _load(self) -> _Process:
         if wrong := problem(self._file):
