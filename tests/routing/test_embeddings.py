@@ -14,7 +14,8 @@ from routing_kit import KEY, rows
 from stub_provider import Answers, Fails, Sends, Stub
 from tiny_gguf import write_gguf
 
-from perdure.errors import BudgetSpent, InvalidSettings, ModelRefused, ModelUnavailable
+from perdure.activities.embedders import embedders
+from perdure.errors import BudgetSpent, InvalidSettings, ModelRefused, ModelUnavailable, Unreachable
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import RecallCall, RememberCall, customer, open_memory
 from perdure.routing import ModelEmbedder, load_routes
@@ -194,13 +195,28 @@ def named(step: str) -> StepRef:
 
 
 async def test_memory_recalls_by_it(embedding: Embedding, stub: Stub, sqlite_database: Database, tmp_path: Path) -> None:
-    """Memory takes it for its embedder: what is remembered is embedded by it, and found again by its vectors."""
+    """By the name in the settings memory has it for its embedder: it embeds what is remembered and finds it again."""
     stub.will(GOOD)
-    embedder = embedding()
-    async with open_memory(Settings(home=tmp_path), sqlite_database, embedder=embedder) as memory:
+    embedding()
+    load = embedders(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))
+    settings = Settings(home=tmp_path, embedder="models:memory")
+
+    async with open_memory(settings, sqlite_database, load=load) as memory:
         await memory.remember(RememberCall(step=named("remember"), scope=customer("ada"), content="aaaa"))
         found = await memory.recall(RecallCall(step=named("recall"), scope=customer("ada"), query="aaab"))
 
     assert ["aaaa"] == found.texts
     assert {"aaaa", "aaab"} == {text for texts in stub.embedded for text in texts}
     assert {"answered"} == {row["outcome"] for row in await rows(sqlite_database)}
+
+
+async def test_memory_waits_for_it(embedding: Embedding, stub: Stub, sqlite_database: Database, tmp_path: Path) -> None:
+    """While the provider fails memory is unreachable for a while, as it is without its index, and not broken."""
+    stub.will(Fails(503, headers={"retry-after": "7"}))
+    embedding()
+    embedder = await embedders(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))("models:memory")
+
+    with pytest.raises(Unreachable, match="answered 503") as caught:
+        await embedder.embed(["a lamp"])
+
+    assert timedelta(seconds=7) == caught.value.retry_after
