@@ -98,6 +98,23 @@ class Converses:
 
 
 @workflow.defn
+class ActsAndTells:
+    """Acts in a conversation and outside, and asks a model in it and outside."""
+
+    @workflow.run
+    async def run(self, _: int) -> list[str]:
+        conversation = Conversation("desk")
+        conversation.user("the cup came in two halves")
+        request = {"subject": "my cup", "message": "the cup came in two halves"}
+        first = await conversation.act(null.write, Entry(text="the cup"))
+        triage = await generate("triage", Triage, inputs={"request": request}, conversation=conversation)
+        second = await conversation.act(null.write, Entry(text="the cup"), name="once more")
+        alone = await generate("triage", Triage, inputs={"request": request})
+        done = await act(null.write, Entry(text="the saucer"))
+        return [triage.value.verdict, alone.value.verdict, first.key, second.key, done.receipt.key]
+
+
+@workflow.defn
 class WritesTwice:
     """Acts twice with the same arguments, which are two steps, and lets the first loop iteration run in two runs."""
 
