@@ -90,7 +90,10 @@ class Router:
         async with self._warming:
             if self._local is not None:
                 return
-            if not self.routes.tasks:  # so there is nothing to ask a model, and no need to spend seconds on LiteLLM
+            serving = [
+                one for task in self.routes.tasks.values() for tier in task.tiers for one in self.routes.serving(task, tier)
+            ]
+            if all(one.gguf for one in serving):  # or there are none, so there is no need to spend seconds on LiteLLM
                 self._local = {}
                 return
             _, examples = await asyncio.to_thread(provider.load)
