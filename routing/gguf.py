@@ -270,6 +270,7 @@ class _Process:
         ended = _Ended(self._why(failed))
         if not self._ready.done():
             self._ready.set_exception(ended)
+            self._ready.exception()  # who waited for it may have given up
         for unanswered in self._waiting.values():
             if not unanswered.done():
                 unanswered.set_exception(ended)

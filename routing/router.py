@@ -188,7 +188,7 @@ class Router:
             prompt=asked,
             holder=call.call_id,
             timeout=choice.timeout,
-            version=await file.version() if file is not None else "",
+            version=await file.version() if file is not None and exchange.task.cache else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local or deployment.gguf else provider.key_of(deployment)
