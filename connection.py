@@ -63,12 +63,23 @@ async def connect(
     raise AssertionError("tenacity returns or raises")
 
 
+# The SDK's own are for milliseconds. Seconds: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics; cost: US dollars.
+_BUCKETS = {
+    "gen_ai_client_operation_duration": [0.01 * 2**power for power in range(14)],
+    "perdure_model_call_cost": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10],
+}
+
+
 def runtime(metrics_address: str) -> Runtime | None:
     """Return a runtime that serves Prometheus metrics at METRICS_ADDRESS, or None for the default one."""
     if not metrics_address:
         return None
     try:
-        return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=metrics_address)))
+        return Runtime(
+            telemetry=TelemetryConfig(
+                metrics=PrometheusConfig(bind_address=metrics_address, histogram_bucket_overrides=_BUCKETS)
+            )
+        )
     except ValueError as error:
         raise InvalidSettings(
             f"metrics cannot be served at {metrics_address!r}: {error}. Change PERDURE_METRICS_ADDRESS."

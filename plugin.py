@@ -163,6 +163,7 @@ class PerdurePlugin(SimplePlugin):
 
     @asynccontextmanager
     async def _open_rooms(self) -> AsyncIterator[None]:
+        from perdure.activities.embedders import embedders
         from perdure.activities.steps import Rooms
         from perdure.connectors.configured import Configured
         from perdure.connectors.ledger import Ledger
@@ -190,8 +191,11 @@ class PerdurePlugin(SimplePlugin):
             embedder = await MiniLm.load()
             # Tasks were learned by this one, so it stays theirs when memory has another.
             shared = embedder if settings.embedder == MINILM else None
-            memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared))
+            load = embedders(database, lambda: routes)
+            memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared, load=load))
             router = Router(database, routes, embedder, cache=settings.home / "examples")
+            stack.push_async_callback(router.close)
+            await router.load_files()
             # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
             warming.add_done_callback(lambda _: self.warm.set())

@@ -60,8 +60,9 @@ class Settings(BaseSettings):
     """A Qdrant server; empty means an index beside the worker, and `:memory:` one that is gone at the end, for tests."""
 
     embedder: str = "minilm"
-    """What turns texts into vectors for recall: `minilm`, which is shipped, or `module:Class` of yours. A changed one takes
-    over once it has embedded what is remembered; until then recalls go on with the one before."""
+    """What turns texts into vectors for recall: `minilm`, which is shipped, `models:NAME` for an [embeddings.NAME] of
+    models.toml, or `module:Class` of yours. A changed one takes over once it has embedded what is remembered; until then
+    recalls go on with the one before."""
 
     retention: dict[str, timedelta] = Field(default_factory=lambda: {"standard": timedelta(days=30)})
     """How long memories of each retention class stay readable as of then once they have expired or were forgotten; then

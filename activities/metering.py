@@ -9,10 +9,15 @@ from temporalio import activity
 from perdure.errors import ModelError
 from perdure.routing.contracts import GenerateCall, Generation
 
+_versions: dict[str, str] = {}
+"""What answered last, by deployment, as the provider calls it: a failed call does not say whom it failed at."""
+
 
 def answered(call: GenerateCall, generation: Generation) -> None:
     """Count a call that brought an answer, or one that the cache has saved."""
     record = generation.record
+    if not record.cached:
+        _versions[record.deployment] = record.model
     tried = {"deployment": record.deployment, "task": call.task, "arm": record.arm}
     before_ms = sum(each.milliseconds for each in record.earlier)
     before_cost = sum(each.cost_nano_usd for each in record.earlier)
@@ -38,7 +43,8 @@ def rolled_back(canaries: Sequence[str]) -> None:
 
 
 def _count(tried: dict[str, str], outcome: str, milliseconds: int, nano_usd: int) -> None:
-    meter = activity.metric_meter().with_additional_attributes(tried)
+    version = _versions.get(tried["deployment"], "")
+    meter = activity.metric_meter().with_additional_attributes({**tried, "version": version})
     meter.create_counter("perdure_model_calls", "Model calls, by how they ended").add(1, {"outcome": outcome})
     if outcome == "cached":
         return

@@ -85,7 +85,7 @@ def models(
         str | None, typer.Option(help="Only calls from this day or time on, in UTC.", metavar="DATE", show_default=False)
     ] = None,
 ) -> None:
-    """Show how models have done, by deployment: errors, answers that fitted, latency and cost."""
+    """Show how models have done, by deployment and version: errors, answers that fitted, latency and cost."""
     begin = _time(since)
 
     async def work() -> None:
@@ -253,7 +253,7 @@ def _print_models(found: Sequence[Quality]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("DEPLOYMENT", "MODEL"):
+    for name in ("DEPLOYMENT", "MODEL", "VERSION"):
         table.add_column(name, overflow="fold")
     for name in ("CALLS", "ERRORS", "VALID", "REPAIRED", "P50", "P95", "P99", "COST"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -266,7 +266,8 @@ def _print_models(found: Sequence[Quality]) -> None:
             *(f"{milliseconds} ms" for milliseconds in (each.p50, each.p95, each.p99)),
             dollars(each.cost),
         )
-        table.add_row(Text(plain(each.deployment)), Text(plain(each.model)), *(Text(cell) for cell in numbers))
+        names = (each.deployment, each.model, each.version or "-")
+        table.add_row(*(Text(plain(name)) for name in names), *(Text(cell) for cell in numbers))
     out().print(table)
 
 

@@ -39,6 +39,7 @@ from perdure.memory.verbs import (
 if TYPE_CHECKING:
     from perdure.commands.session import Session
     from perdure.memory.store import Memory
+    from perdure.routing.config import Routes
     from perdure.settings import Settings
 
 
@@ -292,6 +293,7 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
 
 async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
+    from perdure.activities.embedders import embedders
     from perdure.memory.opening import open_memory
     from perdure.storage import open_database
 
@@ -299,9 +301,18 @@ async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
         return None
     database = await stack.enter_async_context(open_database(settings.database))
     try:
-        return await stack.enter_async_context(open_memory(settings, database))
+        load = embedders(database, lambda: _routes(settings))
+        return await stack.enter_async_context(open_memory(settings, database, load=load))
     except IndexOwned:
         return None
+
+
+def _routes(settings: Settings) -> Routes:
+    from perdure.routing.config import SHIPPED
+    from perdure.routing.load import load_routes
+
+    beside = Path("models.toml")
+    return load_routes((settings.models or (beside if beside.is_file() else SHIPPED), SHIPPED))
 
 
 def _all_is_here(settings: Settings) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -58,6 +58,10 @@ MINILM = "minilm"
 """What the settings call the embedder that comes with perdure."""
 
 
+LoadEmbedder: TypeAlias = Callable[[str], Awaitable[Embedder]]
+"""What finds the embedder that the settings call so."""
+
+
 async def load_embedder(name: str) -> Embedder:
     """Return the embedder that the settings call NAME: `minilm`, or `module:Class` for one of yours.
 
@@ -68,7 +72,9 @@ async def load_embedder(name: str) -> Embedder:
         return await MiniLm.load()
     module, _, attribute = name.partition(":")
     if not (module and attribute):
-        raise InvalidSettings(f"PERDURE_EMBEDDER {name!r} is neither {MINILM!r} nor of the form module:Class")
+        raise InvalidSettings(
+            f"PERDURE_EMBEDDER {name!r} is neither {MINILM!r} nor of the form module:Class or models:NAME"
+        )
     if str(Path.cwd()) not in sys.path:  # where the worker finds its modules too
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -13,7 +13,7 @@ import structlog
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.claiming import Claim, claimed
-from perdure.memory.embed import MINILM, Embedder, MiniLm, load_embedder
+from perdure.memory.embed import MINILM, Embedder, LoadEmbedder, MiniLm, load_embedder
 from perdure.memory.index import Index, generation
 from perdure.memory.store import Memory
 from perdure.settings import Settings
@@ -27,7 +27,12 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def open_memory(
-    settings: Settings, database: Database, *, embedder: Embedder | None = None, previous: Embedder | None = None
+    settings: Settings,
+    database: Database,
+    *,
+    embedder: Embedder | None = None,
+    previous: Embedder | None = None,
+    load: LoadEmbedder = load_embedder,
 ) -> AsyncIterator[Memory]:
     """Open the memory that SETTINGS describe: on the Qdrant server of `index_url`, else in this process under `home`.
 
@@ -35,15 +40,17 @@ async def open_memory(
     that of another embedder, recalls go on with it while EMBEDDER embeds everything in the background. The other one is
     PREVIOUS, else the one that the settings named before; if neither is to be had, recalls wait. Raises `IndexOwned` if
     another process has the embedded index, or if another index follows the database.
+
+    LOAD finds an embedder by its name.
     """
-    embedder = embedder or await load_embedder(settings.embedder)
-    name = _name(embedder, settings)
+    name = settings.embedder if embedder is None else _name(embedder, settings)
+    embedder = embedder or await load(settings.embedder)
     place = _Place(settings)
     async with AsyncExitStack() as stack:
         claim = await stack.enter_async_context(
             claimed(database, place=place.shown, holder=await place.holder(), shared=place.shared)
         )
-        previous = previous or await _previous(claim, embedder)
+        previous = previous or await _previous(claim, embedder, load)
         index, present = await place.open(embedder, previous, claim)
         memory = Memory(database, index, present, retention=settings.retention, claim=claim)
         stack.push_async_callback(memory.close)
@@ -84,12 +91,12 @@ async def _stopped(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def _previous(claim: Claim, embedder: Embedder) -> Embedder | None:
+async def _previous(claim: Claim, embedder: Embedder, load: LoadEmbedder) -> Embedder | None:
     """Return the embedder whose vectors are in force, if it is another one and can be loaded."""
     if claim.generation in ("", generation(embedder)):
         return None
     try:
-        found = await load_embedder(claim.embedder) if claim.embedder else None
+        found = await load(claim.embedder) if claim.embedder else None
     except InvalidSettings as error:
         log.warning("the embedder before cannot be loaded", embedder=claim.embedder, error=error.message)
         found = None

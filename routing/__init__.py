@@ -20,6 +20,7 @@ from perdure.routing.contracts import (
 if TYPE_CHECKING:
     from perdure.routing.answers import resolve_output
     from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Task
+    from perdure.routing.embeddings import ModelEmbedder
     from perdure.routing.load import load_routes
     from perdure.routing.local import Embedder
     from perdure.routing.router import Router
@@ -33,6 +34,7 @@ __all__ = [
     "GenerateCall",
     "Generated",
     "Generation",
+    "ModelEmbedder",
     "ModelRecord",
     "OutputRef",
     "RaiseCall",
@@ -55,6 +57,7 @@ _LAZY = {
     "Task": "config",
     "load_routes": "load",
     "Embedder": "local",
+    "ModelEmbedder": "embeddings",
     "Router": "router",
     "resolve_output": "answers",
 }

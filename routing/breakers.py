@@ -22,6 +22,8 @@ class _Breaker:
     failures: int = 0
     until: float = 0.0
     why: str = ""
+    tried: bool = False
+    """Whether it was called since it was taken out of service."""
 
 
 class Breakers:
@@ -44,7 +46,10 @@ class Breakers:
     def take(self, deployment: str) -> None:
         """Note that DEPLOYMENT is called. After a cooldown that is the one call that tries it."""
         breaker = self._breakers.get(deployment)
-        if breaker is not None and breaker.until and breaker.until <= self._clock():
+        if breaker is None or not breaker.until:
+            return
+        breaker.tried = True
+        if breaker.until <= self._clock():
             breaker.until = self._clock() + COOLDOWN.total_seconds()
 
     def failed(self, deployment: str, kind: str, *, at_least: timedelta | None = None) -> None:
@@ -55,8 +60,12 @@ class Breakers:
         wait = max(wait, at_least.total_seconds() if at_least else 0.0)
         if wait:
             breaker.until = max(breaker.until, self._clock() + wait)
+            breaker.tried = False
             breaker.why = f"{breaker.failures} failures in a row, the last: {kind}" if breaker.failures > 1 else kind
 
     def served(self, deployment: str) -> None:
         """Note that DEPLOYMENT has answered."""
-        self._breakers.pop(deployment, None)
+        breaker = self._breakers.get(deployment)
+        # An answer to a call from before says nothing: where a provider has become slow, the last ones come late.
+        if breaker is not None and (breaker.tried or breaker.until <= self._clock()):
+            del self._breakers[deployment]

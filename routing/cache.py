@@ -82,14 +82,15 @@ class Question:
         holder: str,
         timeout: float,
         canary: str = "",
+        version: str = "",
     ) -> Question | None:
         """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept.
 
-        What a CANARY tries has answers of its own.
+        What a CANARY tries has answers of its own. VERSION is the model's where the call need not tell it: that of a file.
         """
         if task.cache is None or deployment.local:
             return None
-        model = f"{deployment.model} {deployment.api_base or ''}".strip()
+        model = f"{deployment.model} {deployment.api_base or version}".strip()
         # The prompt holds the output's schema. The version that has answered is compared when an answer is found.
         key = digest(
             [

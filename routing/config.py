@@ -26,7 +26,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -38,7 +38,13 @@ if TYPE_CHECKING:
     from perdure.routing.canary import Canary
 
 LOCAL = "perdure-local/"
-"""Model strings that start with this are answered inside the worker, without a key."""
+"""Model strings that start with this are answered on this machine, without a key."""
+
+EXAMPLES = f"{LOCAL}examples"
+"""Answers by the examples of the task, inside the worker."""
+
+GGUF = f"{LOCAL}gguf"
+"""Runs the GGUF file of the deployment, in a process beside the worker."""
 
 SHIPPED = Path(__file__).parent / "models.toml"
 """The routing file in force when there is no other: keyless, for every tier."""
@@ -89,6 +95,12 @@ Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
 Tiers = Annotated[tuple[Tier, ...], BeforeValidator(_list)]
 
 
+def _reference(key: str | None) -> str | None:
+    if key is not None and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", key):
+        raise ValueError('write "env:NAME" and put the key into that environment variable; keys do not belong in files')
+    return key
+
+
 class Table(BaseModel):
     """A named table of a routing file."""
 
@@ -126,6 +138,8 @@ class Deployment(Table):
     tier: Tier
     model: str = Field(pattern=r"^[^/\s]+/\S+$")
     """LiteLLM's model string, `PROVIDER/MODEL`."""
+    file: Path | None = None
+    """The GGUF file that `perdure-local/gguf` runs, relative to the routing file."""
     api_base: str | None = Field(default=None, pattern=r"^https?://")
     api_key: str | None = Field(default=None, repr=False)
     """`env:NAME`: read from that variable when a call is made, and kept nowhere."""
@@ -161,21 +175,40 @@ class Deployment(Table):
     @field_validator("api_key")
     @classmethod
     def _refers(cls, key: str | None) -> str | None:
-        if key is not None and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", key):
-            raise ValueError('write "env:NAME" and put the key into that environment variable; keys do not belong in files')
-        return key
+        return _reference(key)
 
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        if model.startswith(LOCAL) and model != f"{LOCAL}examples":
-            raise ValueError(f'the only local model is "{LOCAL}examples"')
+        if model.startswith(LOCAL) and model not in (EXAMPLES, GGUF):
+            raise ValueError(f'the local models are "{EXAMPLES}" and "{GGUF}"')
         return model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _modest(cls, table: dict[str, object]) -> dict[str, object]:
+        # Memory is taken for the whole context when the file is loaded.
+        return {"context": 4096, **table} if table.get("model") == GGUF else table
+
+    @model_validator(mode="after")
+    def _runs(self) -> Deployment:
+        if (self.file is not None) != self.gguf:
+            raise ValueError(f'`file` names the GGUF file that `model = "{GGUF}"` runs: one goes with the other')
+        if self.gguf and (self.structured == "tool" or self.batch_price is not None):
+            raise ValueError(f'"{GGUF}" takes neither `structured = "tool"` nor `batch_price`')
+        if self.gguf and self.max_tokens >= self.context:
+            raise ValueError("`context` holds the prompt as well, so it is to be larger than `max_tokens`")
+        return self
 
     @property
     def local(self) -> bool:
-        """Whether it answers inside the worker."""
-        return self.model.startswith(LOCAL)
+        """Whether it answers by the task's examples, inside the worker."""
+        return self.model == EXAMPLES
+
+    @property
+    def gguf(self) -> bool:
+        """Whether it runs a GGUF file, beside the worker."""
+        return self.model == GGUF
 
     def priced(self, at: datetime) -> Deployment:
         """Return this deployment with the prices that hold AT that time."""
@@ -201,6 +234,47 @@ class Deployment(Table):
         cached = self.input_price if self.cached_price is None else self.cached_price
         prompt = (prompt_tokens - cached_tokens) * self.input_price + cached_tokens * cached
         return -(-(prompt + completion_tokens * self.output_price) // 1_000_000)
+
+
+class Embeddings(Table):
+    """A pinned model that turns texts into vectors."""
+
+    model: str = Field(pattern=r"^[^/\s]+/\S+$")
+    """LiteLLM's model string, `PROVIDER/MODEL`."""
+    dimensions: int = Field(ge=1, le=65_536)
+    """How long its vectors are."""
+    api_base: str | None = Field(default=None, pattern=r"^https?://")
+    api_key: str | None = Field(default=None, repr=False)
+    """`env:NAME`, as of a deployment."""
+    input_price: Price = Field(alias="input_usd_per_mtok")
+    """Nano-USD per million tokens; in the file US dollars per million."""
+    timeout: Seconds = 30.0
+    """Seconds that one call may take from end to end."""
+    context: int = Field(default=8191, ge=16)
+    """How many tokens of a text it reads; the rest is left out."""
+    at_once: int = Field(default=64, ge=1, le=2048)
+    """How many texts go in one call."""
+    revision: str = ""
+    """To be changed when the provider has changed the model under the same name: all is embedded anew then."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _refers(cls, key: str | None) -> str | None:
+        return _reference(key)
+
+    def deployment(self, at: datetime) -> Deployment:
+        """Return it as what its calls are recorded as, with the prices that hold AT that time."""
+        # Its tier is none that a task could have.
+        return Deployment.model_construct(
+            name=self.name,
+            tier=cast(Tier, "embeddings"),
+            model=self.model,
+            api_base=self.api_base,
+            api_key=self.api_key,
+            input_price=self.input_price,
+            output_price=0,
+            timeout=self.timeout,
+        ).priced(at)
 
 
 class Task(Table):
@@ -303,6 +377,9 @@ class Routes:
     deployments: Mapping[str, Deployment]
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     canaries: Mapping[str, Canary] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Where the file of each GGUF deployment is named: routing file, line and key."""
+    embeddings: Mapping[str, Embeddings] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""
@@ -339,4 +416,6 @@ def may_serve(deployment: Deployment, task: Task) -> bool:
     """Return whether DEPLOYMENT can answer TASK: a local one needs examples, a hosted one a region that is allowed."""
     if deployment.local:  # it is served here
         return bool(task.examples)
+    if deployment.gguf:  # here as well
+        return True
     return not task.residency or deployment.region in task.residency

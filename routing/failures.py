@@ -19,7 +19,7 @@ Verdict = Literal["again", "elsewhere", "never"]
 
 _AGAIN = {408, 409, 425, 429, 499, 500, 502, 503, 504, 529}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error", "402"}
-_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "413"}
+_TOO_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large", "exceed_context_size_error", "413"}
 _WITHHELD = {"content_policy_violation", "content_filter", "moderation_blocked", "ResponsibleAIPolicyViolation"}
 # Several providers say these in words only, which LiteLLM reads and turns into classes of its own.
 _CLASSES = {
@@ -68,6 +68,13 @@ class ProviderFailure:
     out_of_credit: bool = False
 
     @property
+    def outcome(self) -> Literal["ambiguous", "unavailable", "refused"]:
+        """How the call counts in the record."""
+        if self.ambiguous:
+            return "ambiguous"
+        return "unavailable" if self.verdict == "again" else "refused"
+
+    @property
     def leave_alone(self) -> timedelta | None:
         """How long the provider is not to be called by anybody, if it says so or needs a person first."""
         return QUOTA if self.out_of_credit else self.retry_after
@@ -81,6 +88,11 @@ class ProviderFailure:
             return "It says to ask elsewhere, which is not done: the prompt would go there too. Correct `api_base`."
         if self.status == 404:
             return "Check `model` and `api_base` in models.toml."
+        if self.status in {400, 422} and self.verdict == "never":
+            return (
+                "The same request would be refused again: check the deployment in models.toml and the inputs. A server "
+                'that makes no grammar of the output\'s schema takes `structured = "json"`.'
+            )
         if self.verdict == "elsewhere":
             return "Add a deployment to the tier: another provider, or one with a larger `context`."
         return "The same request would be refused again: check the deployment in models.toml and the inputs."

@@ -54,7 +54,7 @@ class Ladder:
     """The deployments that may answer one call: RUNGS from the cheapest up.
 
     FIRST is the one that would be asked if nothing stood against it, and SKIPPED why it is none of them. SLOW_AFTER are the
-    seconds after which an answer is not waited for as long as the rung has a deployment that was not asked yet.
+    seconds after which an answer is not waited for as long as the rung has a deployment in service that was not asked yet.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class Ladder:
         if self._skipped and not standing.why:
             whys.append(self._skipped)
         tried = standing.tried | {chosen.name}
-        hasty = self._slow_after is not None and any(one.name not in tried for one in rung)
+        others = [one for one in rung if one.name not in tried and not self._breakers.open(one.name)]
+        hasty = self._slow_after is not None and bool(others)
         timeout = min(chosen.timeout, self._slow_after) if hasty and self._slow_after is not None else chosen.timeout
         plain = chosen is self._first and not standing.problems and not standing.after_canary
         switched = "" if plain else "; ".join(whys)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
 from perdure.routing.canary import Canary, CanaryTable
-from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task, may_serve
+from perdure.routing.config import SHIPPED, Budget, Deployment, Embeddings, Routes, Table, Task, may_serve
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import read_examples
 from perdure.routing.inputs import holds_secret
@@ -30,16 +30,20 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     deployments: dict[str, Deployment] = {}
     budgets: dict[str, Budget] = {}
     canaries: dict[str, CanaryTable] = {}
+    embeddings: dict[str, Embeddings] = {}
     origin: dict[str, _File] = {}
     files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
     for file in files:
         new = partial(_new, file=file, origin=origin, files=files)
         deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
+        embeddings |= {name: one for name, one in file.embeddings().items() if new("embeddings", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
         canaries |= {name: one for name, one in file.canaries().items() if new("canaries", name)}
     tried = {name: _canary(one, tasks, deployments, origin[f"canaries.{name}"]) for name, one in canaries.items()}
-    routes = Routes(tasks, deployments, budgets | _daily(tasks), tried)
+    named = {name: origin[f"deployments.{name}"] for name, one in deployments.items() if one.gguf}
+    places = {name: file.place(["deployments", name, "file"]) for name, file in named.items()}
+    routes = Routes(tasks, deployments, budgets | _daily(tasks), tried, places, embeddings)
     for canary in tried.values():
         _check_canary(canary, routes, origin[f"canaries.{canary.name}"])
     for task in tasks.values():
@@ -129,7 +133,7 @@ def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
 
 
 T = TypeVar("T", bound=Table)
-_KINDS = ("tasks", "deployments", "budgets", "canaries")
+_KINDS = ("tasks", "deployments", "embeddings", "budgets", "canaries")
 
 
 class _File:
@@ -152,7 +156,23 @@ class _File:
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
-        return {name: self._table(["deployments", name], table, Deployment) for name, table in self._named("deployments")}
+        return {name: self._deployment(name, table) for name, table in self._named("deployments")}
+
+    def _deployment(self, name: str, table: dict[str, Any]) -> Deployment:
+        where = ["deployments", name]
+        deployment = self._table(where, table, Deployment)
+        if deployment.file is None:
+            return deployment
+        file = self.path.parent / deployment.file
+        from perdure.routing.gguf import problem  # only here: the command line reads routes as well
+
+        if wrong := problem(file):
+            raise self.wrong([*where, "file"], wrong)
+        return deployment.model_copy(update={"file": file})
+
+    def embeddings(self) -> dict[str, Embeddings]:
+        """Return the models for vectors of this file."""
+        return {name: self._table(["embeddings", name], table, Embeddings) for name, table in self._named("embeddings")}
 
     def budgets(self) -> dict[str, Budget]:
         """Return the budgets of this file."""
@@ -219,10 +239,13 @@ class _File:
 
     def wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
         """Return the error that says MESSAGE of the table, and key, at the path WHERE."""
+        return InvalidSettings(f"{self.place(where)}: {message}")
+
+    def place(self, where: Sequence[str]) -> str:
+        """Return how the table, or key, at the path WHERE is told: with its file and line."""
         line = self._line(where)
         table, key = ".".join(where[:2]), ".".join(where[2:])
-        place = f"[{table}]" + (f" {key}" if key else "")
-        return InvalidSettings(f"{self.path}{f', line {line}' if line else ''}: {place}: {message}")
+        return f"{self.path}{f', line {line}' if line else ''}: [{table}]" + (f" {key}" if key else "")
 
     def _line(self, where: Sequence[str]) -> int | None:
         """Return the line of a table or of its key; the table's if the key is not there, None if that is not found."""

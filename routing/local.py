@@ -50,9 +50,14 @@ class LiteLlm(Protocol):
     suppress_debug_info: bool
     turn_off_message_logging: bool
     redact_messages_in_exceptions: bool
+    DEFAULT_MAX_RETRIES: int
 
     async def acompletion(self, **arguments: object) -> object:
         """Make one call."""
+        ...
+
+    async def aembedding(self, **arguments: object) -> object:
+        """Make one call for vectors."""
         ...
 
 

@@ -19,7 +19,12 @@ from perdure.routing.local import Choice, Completion, ExamplesProvider, LiteLlm,
 from perdure.routing.prompts import Messages
 
 # Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
-_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_OFFLINE_MODE": "true", "LITELLM_MODE": "PRODUCTION"}
+_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_OFFLINE_MODE": "true",
+    "LITELLM_MODE": "PRODUCTION",
+    "DEFAULT_MAX_RETRIES": "0",
+}
 
 _TOOL = "answer"
 """What the tool is called that an answer comes through where a deployment has tools and no schemas."""
@@ -64,6 +69,8 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
                 os.environ.setdefault(name, value)
             litellm = cast(LiteLlm, importlib.import_module("litellm"))
             litellm.suppress_debug_info = True
+            # For embeddings it takes `max_retries=0` for "not given", and would make three calls of one.
+            litellm.DEFAULT_MAX_RETRIES = 0
             litellm.turn_off_message_logging = True
             litellm.redact_messages_in_exceptions = True
             _stay(importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler)

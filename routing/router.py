@@ -20,12 +20,13 @@ from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
-from perdure.routing.calls import ModelCall, Outcome, Settled, before, earlier_attempts, give_up, overdue
+from perdure.routing.calls import ModelCall, Settled, before, earlier_attempts, give_up, overdue
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
+from perdure.routing.gguf import Gguf
 from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
@@ -81,6 +82,24 @@ class Router:
         self._local: Mapping[str, LocalModel] | None = None
         self._warming = asyncio.Lock()
         self._sweep_at = 0.0
+        self._files = {name: Gguf(routes.deployments[name], place) for name, place in routes.files.items()}
+
+    async def load_files(self) -> None:
+        """Load the GGUF files of local models, one after the other. `generate` loads those that nobody did before.
+
+        Raises `InvalidSettings` with the line that names the file, if one cannot be run.
+        """
+        for model in self._files.values():
+            await model.start()
+
+    def processes(self) -> list[int]:
+        """Return the processes that run local models now."""
+        return [pid for model in self._files.values() if (pid := model.pid) is not None]
+
+    async def close(self) -> None:
+        """End the processes that run local models."""
+        for model in self._files.values():
+            await model.close()
 
     async def warm_up(self) -> None:
         """Import LiteLLM, which takes seconds, and learn the examples. `generate` does it when nobody did before.
@@ -90,7 +109,10 @@ class Router:
         async with self._warming:
             if self._local is not None:
                 return
-            if not self.routes.tasks:  # so there is nothing to ask a model, and no need to spend seconds on LiteLLM
+            serving = [
+                one for task in self.routes.tasks.values() for tier in task.tiers for one in self.routes.serving(task, tier)
+            ]
+            if all(one.gguf for one in serving):  # or there are none, so there is no need to spend seconds on LiteLLM
                 self._local = {}
                 return
             _, examples = await asyncio.to_thread(provider.load)
@@ -120,12 +142,12 @@ class Router:
             if answered is not None:
                 return answered
             earlier, spent = await earlier_attempts(self._database, call.step, attempt)
-        if self._local is None:
-            await self.warm_up()
         so_far = _SoFar(attempt, earlier, spent)
         passed_over = ""
         while True:
             exchange, messages = self._exchange(asked, call, so_far, passed_over)
+            if self._local is None and not exchange.deployment.gguf:
+                await self.warm_up()
             found = await self._ask(exchange, messages)
             if isinstance(found, Generation):
                 return found
@@ -210,6 +232,7 @@ class Router:
             part=exchange.part,
             within=timedelta(seconds=choice.timeout),
         )
+        file = self._files.get(deployment.name)
         call.question = Question.of(
             exchange.call,
             exchange.task,
@@ -218,9 +241,10 @@ class Router:
             holder=call.call_id,
             timeout=choice.timeout,
             canary=call.canary if exchange.tries else "",
+            version=await file.version() if file is not None and exchange.task.cache else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
-        key = None if deployment.local else provider.key_of(deployment)
+        key = None if deployment.local or deployment.gguf else provider.key_of(deployment)
         try:
             async with self._flights.of(call.question):
                 found = await self._begin(call)
@@ -265,7 +289,7 @@ class Router:
                 generation = await self._record(exchange, call, settled, answer, reply)
                 ended(span, call, settled, reply)
                 return generation or exchange.ended(call, settled, answer, reply)
-            settled = Settled(_outcome(failure), error=failure.kind, status=failure.status)
+            settled = Settled(failure.outcome, error=failure.kind, status=failure.status)
             self._note(call.deployment.name, failure)
             await self._settle(call, lambda connection: call.settle(connection, settled))
             ended(span, call, settled)
@@ -274,6 +298,9 @@ class Router:
     async def _reply(
         self, exchange: Exchange, choice: Choice, messages: Messages, *, key: str | None, local: LocalModel | None
     ) -> Reply:
+        if (model := self._files.get(choice.deployment.name)) is not None:
+            temperature = exchange.task.temperature
+            return await model.complete(messages, exchange.form, timeout=choice.timeout, temperature=temperature)
         return await provider.complete(
             choice.deployment,
             messages,
@@ -329,9 +356,3 @@ def _pick_up(connection: sa.Connection, step: StepRef, attempt: int) -> Generati
 def _sweep(connection: sa.Connection) -> None:
     give_up(connection, overdue())
     repeats.forget(connection)
-
-
-def _outcome(failure: ProviderFailure) -> Outcome:
-    if failure.ambiguous:
-        return "ambiguous"
-    return "unavailable" if failure.verdict == "again" else "refused"

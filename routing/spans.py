@@ -32,18 +32,22 @@ _tracer = trace.get_tracer("perdure.routing")
 
 
 @contextmanager
-def span_of(call: ModelCall, messages: Messages, *, temperature: float) -> Iterator[Span]:
-    """Put a client span around CALL."""
+def span_of(
+    call: ModelCall, messages: Messages, *, temperature: float | None = None, operation: str = "chat"
+) -> Iterator[Span]:
+    """Put a client span around CALL, which is a `chat` or `embeddings`."""
     deployment = call.deployment
     with _tracer.start_as_current_span(
-        f"chat {deployment.model.partition('/')[2]}",
+        f"{operation} {deployment.model.partition('/')[2]}",
         kind=SpanKind.CLIENT,
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
         if span.is_recording():
-            span.set_attributes(_asked(call, temperature))
-            if _content_wanted():
+            span.set_attributes(_asked(call, operation))
+            if temperature is not None:
+                span.set_attributes(_sampled(call, temperature))
+            if messages and _content_wanted():
                 span.set_attribute("gen_ai.input.messages", _messages(messages))
         yield span
 
@@ -71,16 +75,21 @@ def provider_name(model: str) -> str:
     return _PROVIDERS.get(name, name)
 
 
-def _asked(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
+def _sampled(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
+    return {
+        "gen_ai.request.max_tokens": call.deployment.max_tokens,
+        "gen_ai.request.temperature": temperature,
+        "gen_ai.output.type": "json",
+    }
+
+
+def _asked(call: ModelCall, operation: str) -> dict[str, AttributeValue]:
     deployment = call.deployment
     step = call.call.step
     asked: dict[str, AttributeValue] = {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": operation,
         "gen_ai.provider.name": provider_name(deployment.model),
         "gen_ai.request.model": deployment.model.partition("/")[2],
-        "gen_ai.request.max_tokens": deployment.max_tokens,
-        "gen_ai.request.temperature": temperature,
-        "gen_ai.output.type": "json",
         "perdure.task": call.call.task,
         "perdure.tier": deployment.tier,
         "perdure.deployment": deployment.name,

@@ -28,8 +28,7 @@ _COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "agent": _CALLS.c.agent,
     "run": _CALLS.c.workflow_id + "/" + _CALLS.c.run_id,
 }
-_SIDES = (_CALLS.c.deployment, _CALLS.c.model)
-_NAMES = ("deployment", "model")
+_NAMES = ("deployment", "model", "version")
 _NO_CALL = ("cached", "denied")
 _ANSWERED = ("answered", "cached")
 _UNSEEN = ("sent", "ambiguous", "cancelled")
@@ -66,6 +65,9 @@ class Quality(Frozen):
 
     deployment: str
     model: str
+    """The model that was asked for."""
+    version: str
+    """The version that answered, as the provider calls it; of a call without answer the one that had answered before it."""
     calls: int
     failed: int
     """Calls that brought no answer."""
@@ -133,26 +135,38 @@ async def costs(
 
 
 async def qualities(database: Database, *, since: datetime | None = None, until: datetime | None = None) -> list[Quality]:
-    """Return how deployments have done from SINCE, before UNTIL, each model of a deployment by itself."""
+    """Return how deployments have done from SINCE, before UNTIL, each version of its model by itself."""
+    whose = (_CALLS.c.deployment, _CALLS.c.model)
+    answered_by = sa.func.nullif(_CALLS.c.model_version, "")
     calls = sa.select(
-        _CALLS.c.deployment,
-        _CALLS.c.model,
+        *whose,
+        answered_by.label("answered_by"),
+        # Numbers the calls with a version; those without one have the number of the last that had one.
+        sa.func.count(answered_by).over(partition_by=whose, order_by=(_CALLS.c.sent_at, _CALLS.c.call_id)).label("era"),
         _CALLS.c.outcome,
         _CALLS.c.milliseconds,
         _CALLS.c.cost_nano_usd,
         _CALLS.c.repairs,
-        sa.func.row_number().over(partition_by=_SIDES, order_by=_CALLS.c.milliseconds).label("rank"),
-        sa.func.count().over(partition_by=_SIDES).label("of"),
     ).where(_CALLS.c.outcome.not_in((*_NO_CALL, "sent")))
     if since is not None:
         calls = calls.where(_CALLS.c.sent_at >= since)
     if until is not None:
         calls = calls.where(_CALLS.c.sent_at < until)
-    each = calls.subquery()
+    dated = calls.subquery()
+    of_era = dated.c.deployment, dated.c.model, dated.c.era
+    version = sa.func.coalesce(sa.func.max(dated.c.answered_by).over(partition_by=of_era), "").label("version")
+    named = sa.select(dated, version).subquery()
+    sides = named.c.deployment, named.c.model, named.c.version
+    each = sa.select(
+        named,
+        sa.func.row_number().over(partition_by=sides, order_by=named.c.milliseconds).label("rank"),
+        sa.func.count().over(partition_by=sides).label("of"),
+    ).subquery()
     read = ("answered", "unsure", "invalid")
     query = sa.select(
         each.c.deployment,
         each.c.model,
+        each.c.version,
         sa.func.count().label("calls"),
         _sum(sa.case((each.c.outcome.in_(("unavailable", "ambiguous", "refused")), 1), else_=0)).label("failed"),
         _sum(sa.case((each.c.outcome.in_(read), 1), else_=0)).label("read"),
@@ -164,9 +178,9 @@ async def qualities(database: Database, *, since: datetime | None = None, until:
             sa.func.max(sa.case((each.c.rank * 100 < each.c.of * per_cent + 100, each.c.milliseconds))).label(name)
             for name, per_cent in (("p50", 50), ("p95", 95), ("p99", 99))
         ),
-    ).group_by(each.c.deployment, each.c.model)
+    ).group_by(each.c.deployment, each.c.model, each.c.version)
     async with database.read() as connection:
-        found = (await connection.execute(query.order_by(each.c.deployment, each.c.model))).mappings()
+        found = (await connection.execute(query.order_by(each.c.deployment, each.c.model, each.c.version))).mappings()
         return [
             Quality.model_validate({**row, **{name: int(row[name] or 0) for name in row if name not in _NAMES}})
             for row in found

@@ -70,3 +70,19 @@ class Judges:
             attempts.append(f"{found.record.deployment}: {found.record.switched}")
             arms.append(f"{found.record.arm} {found.record.canary}")
         return Judged(verdicts=tuple(verdicts), attempts=tuple(attempts), arms=tuple(arms))
+
+
+class Verdict(Frozen):
+    """What a model with random weights is asked for: a grammar leaves nothing else to say."""
+
+    verdict: Literal["refund", "reject"]
+
+
+@workflow.defn
+class Chooses:
+    """Asks a model for one of two words."""
+
+    @workflow.run
+    async def run(self, ask: Ask) -> str:
+        found = await generate(ask.task, Verdict, inputs={"message": ask.message})
+        return f"{found.value.verdict} by {found.record.model}"

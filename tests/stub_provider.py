@@ -69,6 +69,8 @@ class Stub:
     url: str = ""
     received: list[str] = field(default_factory=list)
     """The requests' bodies."""
+    embedded: list[list[str]] = field(default_factory=list)
+    """The texts of each request for vectors."""
     models: list[str] = field(default_factory=list)
     messages: list[list[dict[str, str]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -130,6 +132,25 @@ class Stub:
                 self._end_batch(self.batches[where[1]])
             _send(writer, 200, self.batches[where[1]])
 
+    def _embed(self, writer: asyncio.StreamWriter, request: dict[str, JsonValue]) -> None:
+        """Answer with vectors of three numbers, not of length 1: how often the text has an a, an e, and anything else."""
+        texts = request["input"]
+        assert isinstance(texts, list)
+        self.received.append(json.dumps(request))
+        self.embedded.append([str(text) for text in texts])
+        self.arrived.set()
+        behaviour = self._behaviour(str(request["model"]))
+        if isinstance(behaviour, Fails):
+            _send(writer, behaviour.status, {"error": {"message": "no", "code": behaviour.code}}, behaviour.headers)
+        elif isinstance(behaviour, Answers):
+            data: list[JsonValue] = [
+                {"object": "embedding", "index": at, "embedding": _vector(text)}
+                for at, text in enumerate(self.embedded[-1])
+            ]
+            answer: dict[str, JsonValue] = {"object": "list", "model": behaviour.model, "data": data[::-1]}
+            counted = behaviour.tokens and {"prompt_tokens": behaviour.tokens[0], "total_tokens": behaviour.tokens[0]}
+            _send(writer, 200, {**answer, "usage": counted} if counted else answer)
+
     def _fail(self, writer: asyncio.StreamWriter, fault: Behaviour, request: dict[str, JsonValue]) -> None:
         if isinstance(fault, Fails):
             _send(writer, fault.status, {"error": {"message": "no", "type": "stub_error", "code": fault.code}})
@@ -179,6 +200,10 @@ class Stub:
         headers = {name.lower(): value for name, value in pairs}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = first.split(" ", 2)
+        if path.endswith("/embeddings"):
+            self._embed(writer, json.loads(body))
+            await writer.drain()
+            return
         if "/chat/completions" not in path:
             self._answer_about_batches(writer, method, path.partition("?")[0].removeprefix("/v1/"), headers, body)
             await writer.drain()
@@ -236,6 +261,10 @@ async def stub_provider() -> AsyncIterator[Stub]:
     stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     async with server:
         yield stub
+
+
+def _vector(text: str) -> list[JsonValue]:
+    return [text.count("a") + 1.0, text.count("e") + 1.0, float(len(text))]
 
 
 def _completion(answer: Answers) -> JsonValue:

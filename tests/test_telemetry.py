@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,6 +20,7 @@ from temporalio.testing import ActivityEnvironment, WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from perdure import telemetry
+from perdure.connection import runtime
 from perdure.lineage import Lineage, StepRef
 from perdure.settings import Settings
 
@@ -269,3 +272,21 @@ def test_console_spans() -> None:
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_model_calls_have_buckets_of_their_size() -> None:
+    """Prometheus tells milliseconds from minutes and cents from dollars, which p50, p95 and p99 are made of."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    served = runtime(address)
+    assert served is not None
+    for name in ("gen_ai_client_operation_duration", "perdure_model_call_cost"):
+        histogram = served.metric_meter.create_histogram_float(name, "", "")
+        for value in (0.0002, 0.03, 2):
+            histogram.record(value)
+
+    text = urllib.request.urlopen(f"http://{address}/metrics").read().decode()
+
+    for name in ("gen_ai_client_operation_duration", "perdure_model_call_cost"):
+        counts = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name}_bucket")]
+        assert {"1", "2", "3"} <= set(counts)

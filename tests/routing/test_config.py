@@ -126,7 +126,10 @@ def test_task_without_examples_skips_local(write: Write) -> None:
         (HOSTED.replace("0.15", "nan"), r"input_usd_per_mtok: write US dollars"),
         (HOSTED.replace("0.15", "0.0000000001"), r"at most 9 decimals"),
         (HOSTED.replace("openai/", ""), r"line 4: \[deployments.hosted\] model: "),
-        (LOCAL.replace("/examples", "/exmaples"), r'model: the only local model is "perdure-local/examples"'),
+        (
+            LOCAL.replace("/examples", "/exmaples"),
+            r'model: the local models are "perdure-local/examples" and "perdure-local/gguf"',
+        ),
         (HOSTED + 'api_key = "sk-canary"\n', r'line 7: .* api_key: write "env:NAME"'),
         (HOSTED + "timeout = 0\n", r"line 7: .* timeout: Input should be greater than 0"),
         (

@@ -164,3 +164,30 @@ def test_after_a_canary(outcome: str) -> None:
 
     assert first is not None and then is not None
     assert (("a", "after a: e", ""), "b") == ((first.deployment.name, first.switched, first.problems), then.deployment.name)
+
+
+def test_a_late_answer_closes_no_breaker(clock: Clock) -> None:
+    """What was asked before a deployment became slow and is answered at last does not bring it back before its time."""
+    breakers = Breakers(clock)
+    for _ in range(FAILURES):
+        breakers.failed("a", "time-out")
+
+    breakers.served("a")
+
+    assert "b" == chosen(breakers=breakers).deployment.name
+    clock.time = COOLDOWN.total_seconds() + 1
+    breakers.take("a")
+    breakers.served("a")
+    assert "a" == chosen(breakers=breakers).deployment.name
+
+
+def test_the_last_in_service_is_waited_for(clock: Clock) -> None:
+    """An answer is not given up for a deployment that is out of service."""
+    breakers = Breakers(clock)
+    assert 2 == chosen(breakers=breakers).timeout
+    for _ in range(FAILURES):
+        breakers.failed("a", "time-out")
+
+    choice = chosen(breakers=breakers)
+
+    assert ("b", 60) == (choice.deployment.name, choice.timeout)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -105,6 +107,7 @@ async def test_how_models_do(routed: Routed, stub: Stub, database: Database) -> 
 
     [first] = await qualities(database)
 
+    assert "stub-2026-11-01" == first.version
     assert ("first", "openai/stub-first", 4, 0.25, 63_000) == (
         first.deployment,
         first.model,
@@ -114,3 +117,41 @@ async def test_how_models_do(routed: Routed, stub: Stub, database: Database) -> 
     )
     assert 0.66 < (first.validity or 0) < 0.67
     assert 0 < first.p50 <= first.p95 <= first.p99
+
+
+async def test_how_versions_do(routed: Routed, stub: Stub, database: Database) -> None:
+    """When the provider moves on to another version, the two are told apart, and an error counts for the one before it."""
+    new = Answers('{"verdict": "refund"}', model="stub-2026-12-01")
+    stub.will(Fails(500), GOOD, GOOD, Fails(500), new, Answers("no JSON", model="stub-2026-12-01"))
+    router = routed(database=database)
+    for _ in range(6):
+        with contextlib.suppress(AskAgain, ModelUnavailable):
+            await router.generate(asking(), attempt=1, output=Triage)
+
+    found = await qualities(database)
+    async with database.read() as connection:
+        viewed = list((await connection.execute(sa.text("SELECT * FROM model_quality ORDER BY version"))).mappings())
+
+    told = [("", 1, 1.0, None), ("stub-2026-11-01", 3, 1 / 3, 1.0), ("stub-2026-12-01", 2, 0.0, 0.5)]
+    assert told == [(each.version, each.calls, each.error_rate, each.validity) for each in found]
+    assert [(each.version, each.p50, each.p95, each.p99, each.cost) for each in found] == [
+        (
+            row["version"],
+            row["p50_milliseconds"],
+            row["p95_milliseconds"],
+            row["p99_milliseconds"],
+            int(row["cost_nano_usd"]),
+        )
+        for row in viewed
+    ]
+    rates = [
+        (
+            row["version"],
+            row["calls"],
+            float(row["error_rate"]),
+            None if row["validity"] is None else float(row["validity"]),
+        )
+        for row in viewed
+    ]
+    assert pytest.approx([rate for _, _, rate, _ in told]) == [rate for _, _, rate, _ in rates]
+    assert [validity for *_, validity in told] == [validity for *_, validity in rates]

@@ -170,14 +170,16 @@ async def test_calls_are_counted(temporal: WorkflowEnvironment, stub: Stub, tmp_
     async with Worker(client, task_queue=settings.task_queue, workflows=[Judges]):
         await client.execute_workflow(Judges.run, Ask(), id=str(uuid.uuid4()), task_queue=settings.task_queue)
 
+    updates = [each for each in buffer.retrieve_updates() if each.metric.name.startswith(("perdure_model", "gen_ai"))]
     seen = {
         (update.metric.name, update.attributes["deployment"], update.attributes["outcome"]): update.value
-        for update in buffer.retrieve_updates()
-        if update.metric.name.startswith(("perdure_model", "gen_ai"))
+        for update in updates
     }
+    versions = {update.attributes["version"] for update in updates if update.attributes.get("outcome") == "answered"}
     assert 1 == seen["perdure_model_calls", "first", "unavailable"] == seen["perdure_model_calls", "second", "answered"]
     assert 0.000021 == seen["perdure_model_call_cost", "second", "answered"]
     assert 0 < seen["gen_ai_client_operation_duration", "second", "answered"]
+    assert {"stub-2026-11-01"} == versions
 
 
 CANARY = '[canaries.newer]\ntask = "triage"\ndeployment = "next"\nper = "agent"\nof = "new"\n'
