@@ -18,6 +18,7 @@ from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
 from perdure.routing.tables import ModelCallRow
+from perdure.routing.trials import Moved, Part
 from perdure.storage import Database, now
 
 Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "ambiguous", "cancelled", "cached", "denied"]
@@ -65,15 +66,20 @@ class ModelCall:
     prompt_digest: str
     switched: str = ""
     lane: str = ""
-    arm: str = ""
     prompt_version: str = ""
     reserved_nano_usd: int = 0
+    spare_nano_usd: int = 0
+    """What the budgets have to have left besides."""
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
     question: Question | None = None
     """What it asks, if the answer is to be kept."""
     within: timedelta = timedelta(hours=1)
     """How long it may take."""
+    part: Part | None = None
+    """The part that it has in a canary, if there is one."""
+    rolled_back: str = ""
+    """Why the canary is rolled back by how it ended; empty: it is not."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
     _held_in: str = ""
@@ -83,11 +89,25 @@ class ModelCall:
         """How long it has taken so far."""
         return round((time.monotonic() - self._since) * 1000)
 
-    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | None:
+    @property
+    def arm(self) -> str:
+        """The arm of its run, where there is a canary."""
+        return self.part.arm if self.part is not None else ""
+
+    @property
+    def canary(self) -> str:
+        """That canary, as NAME@VERSION."""
+        return self.part.canary.id if self.part is not None else ""
+
+    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | Moved | None:
         """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
 
-        Returns what: the kept answer, somebody who is asking the same, or a budget that is too empty.
+        Returns what: the kept answer, somebody who is asking the same, a budget that is too empty, or a canary that stands
+        otherwise than the call takes it to.
         """
+        moved = self.part.moved(connection) if self.part is not None else None
+        if moved is not None:
+            return moved
         found = self.question.look(connection) if self.question is not None else None
         if isinstance(found, Asked):
             return found
@@ -117,31 +137,36 @@ class ModelCall:
         A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
         """
         row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds), "answer": answer}
-        if connection.execute(_SETTLE, row).rowcount:
+        first = bool(connection.execute(_SETTLE, row).rowcount)
+        if first:
             settle(connection, self._held_in, self.reserved_nano_usd, _spent(settled, self.reserved_nano_usd))
         else:
-            settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
+            first = settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
+        if first and self.part is not None:
+            took, cost = self.milliseconds, settled.usage.cost_nano_usd
+            self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
         if self.question is not None and kept is not None:
             self.question.keep(connection, kept)
         elif self.question is not None:
             self.question.release(connection)
 
     def _reserve(self, connection: sa.Connection) -> Denial | None:
-        denial = reserve(connection, self.purses, self.reserved_nano_usd)
+        wanted, spare = self.reserved_nano_usd, self.spare_nano_usd
+        denial = reserve(connection, self.purses, wanted, spare=spare)
         # What is held back for workers that have died is not on its way any more, so there is nothing to wait for.
         if denial is not None and denial.passing and give_up(connection, overdue()):
-            denial = reserve(connection, self.purses, self.reserved_nano_usd)
+            denial = reserve(connection, self.purses, wanted, spare=spare)
         return denial
 
     @property
     def exclusive(self) -> bool:
         """Whether other processes must not write the same rows meanwhile."""
-        return bool(self.purses) or self.question is not None
+        return bool(self.purses) or self.question is not None or self.part is not None
 
     def write(self, connection: sa.Connection, settled: Settled) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
         row = self._row(settled.outcome) | _ended(settled, 0)
-        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0})
+        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0, "trial": False})
 
     def told(self, settled: Settled) -> Attempt:
         """Return what the history keeps of it."""
@@ -155,7 +180,13 @@ class ModelCall:
             at_risk_nano_usd=self.reserved_nano_usd if settled.outcome in _UNSEEN else 0,
             switched=self.switched,
             milliseconds=self.milliseconds,
+            arm=self.arm,
+            canary=self._tries,
         )
+
+    @property
+    def _tries(self) -> bool:
+        return self.part is not None and self.part.tries
 
     def _row(self, outcome: str) -> dict[str, object]:
         step = self.call.step
@@ -181,6 +212,8 @@ class ModelCall:
             "switched": self.switched,
             "lane": self.lane,
             "arm": self.arm,
+            "canary": self.canary,
+            "trial": self.part is not None and (self.part.tries or self.part.counts),
             "prompt_version": self.prompt_version,
             "reserved_nano_usd": self.reserved_nano_usd,
             "prompt_tokens": 0,
@@ -231,19 +264,20 @@ def _spent(settled: Settled, reserved: int) -> int:
     return reserved if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
 
 
-def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> None:
-    """Write how a call ended that another process has sent, or that was given up meanwhile; once."""
+def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> bool:
+    """Write how a call ended that another process has sent, or that was given up meanwhile; return whether it was first."""
     row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
     if row is None or row.outcome not in ("sent", "ambiguous") or (row.outcome != "sent" and row.error != UNSETTLED):
-        return
+        return False
     ended = {"of_call": call_id, "was": row.outcome, **_ended(settled, milliseconds)}
     if not connection.execute(_SETTLE, ended).rowcount:
-        return
+        return False
     spent = _spent(settled, row.reserved_nano_usd)
     if row.outcome == "sent":
         settle(connection, row.held_in, row.reserved_nano_usd, spent)
     else:  # its budgets have counted the most that it could cost
         settle(connection, row.held_in, 0, spent - row.reserved_nano_usd)
+    return True
 
 
 def give_up(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:
@@ -319,6 +353,8 @@ def _attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
         at_risk_nano_usd=cast(int, row["reserved_nano_usd"]) if outcome in _UNSEEN else 0,
         switched=str(row["switched"]),
         milliseconds=cast(int, row["milliseconds"]),
+        arm=str(row["arm"]),
+        canary=row["arm"] == "canary" and bool(row["trial"]),
     )
 
 

@@ -17,6 +17,7 @@ from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.prompts import Messages, most_tokens, size
 from perdure.routing.provider import Reply, as_confidence
 from perdure.routing.reading import Misfit
+from perdure.routing.trials import Part
 
 AT_ONCE = timedelta(milliseconds=1)
 """The delay of an attempt that goes to another deployment: there is nothing to wait for."""
@@ -41,6 +42,15 @@ class Exchange:
     earlier: tuple[Attempt, ...]
     before: Usage
     """What the earlier attempts took."""
+    part: Part | None = None
+    """The part that it has in a canary, if there is one."""
+    spare: int = 0
+    """The most that the call costs that comes after it if it fails, in nano-USD: a canary must not use up a budget."""
+
+    @property
+    def tries(self) -> bool:
+        """Whether it tries what a canary tries."""
+        return self.part is not None and self.part.tries
 
     @property
     def deployment(self) -> Deployment:
@@ -140,7 +150,9 @@ class Exchange:
         attempts = (*self.earlier, call.told(settled))
         facts = _facts(attempts)
         said = f"{self.where} {failure.what}"
-        after = self.ladder.choose(attempts, self.attempt + 1) if failure.verdict != "never" else None
+        # What is wrong with a canary's request need not be wrong with the others'.
+        final = failure.verdict == "never" and not self.tries
+        after = None if final else self.ladder.choose(attempts, self.attempt + 1)
         if after is None:
             return ModelRefused(f"{said}. {failure.remedy}", facts=facts)
         if after.deployment.name == self.deployment.name:
@@ -151,7 +163,7 @@ class Exchange:
         confidence = _confidence(reply, answer)
         if self.task.escalate_below is None or confidence is None or confidence >= self.task.escalate_below:
             return False
-        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure")
+        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure", canary=self.tries)
         return self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is not None
 
     def _generation(self, call: ModelCall, settled: Settled, answer: Answer, reply: Reply) -> Generation:
@@ -201,6 +213,7 @@ class Exchange:
             prompt_digest=call.prompt_digest,
             prompt_version=call.prompt_version,
             arm=call.arm,
+            canary=call.canary,
             answer_digest=answer_digest,
             milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
             switched=self.choice.switched,

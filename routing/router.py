@@ -16,6 +16,7 @@ from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import StepRef, digest
 from perdure.routing import provider, repeats
 from perdure.routing.answers import Answer, Form
+from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
@@ -28,10 +29,11 @@ from perdure.routing.failures import ProviderFailure
 from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, render, size
+from perdure.routing.prompts import Messages, ask_again, fits, render
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
+from perdure.routing.trials import Moved, override
 from perdure.storage import Database, now
 
 _SWEEP = 60.0
@@ -46,6 +48,15 @@ class Asking:
     form: Form
     messages: Messages
     ladder: Ladder
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """Which attempt it is, and what came before."""
+
+    attempt: int
+    earlier: tuple[Attempt, ...]
+    before: Usage
 
 
 class Router:
@@ -64,6 +75,7 @@ class Router:
         self._together = Together(database)
         self._flights = Flights()
         self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
+        self._arms = Arms(routes, self.breakers)
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -84,7 +96,7 @@ class Router:
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
-                if any(deployment.local for tier in task.tiers for deployment in self.routes.serving(task, tier)):
+                if any(one.local for one in self.routes.asked(task)):
                     learned[task.name] = await LocalModel.learn(task, self._embedder, cache=self._cache)
                     examples.add(learned[task.name])
             self._local = learned
@@ -108,17 +120,42 @@ class Router:
             if answered is not None:
                 return answered
             earlier, spent = await earlier_attempts(self._database, call.step, attempt)
-        choice = asked.ladder.choose(earlier, attempt)
+        if self._local is None:
+            await self.warm_up()
+        so_far = _SoFar(attempt, earlier, spent)
+        passed_over = ""
+        while True:
+            exchange, messages = self._exchange(asked, call, so_far, passed_over)
+            found = await self._ask(exchange, messages)
+            if isinstance(found, Generation):
+                return found
+            if isinstance(found, Moved):
+                self._arms.moved(exchange.part, found)
+            else:  # the budget need not stand in the way of the others
+                passed_over = f"{exchange.deployment.name} is too dear for {found.purse.told}"
+
+    def _exchange(self, asked: Asking, call: GenerateCall, so_far: _SoFar, passed_over: str) -> tuple[Exchange, Messages]:
+        """Return the exchange that comes after those SO_FAR, and what it asks. PASSED_OVER is why it tries no canary."""
+        choice = asked.ladder.choose(so_far.earlier, so_far.attempt)
         if choice is None:
             raise ModelRefused(
                 f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
                 "`perdure show` lists the attempts."
             )
-        choice = replace(choice, deployment=choice.deployment.priced(now()))
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, spent)
-        if self._local is None:
-            await self.warm_up()
-        return await self._ask(exchange, asked.messages)
+        attempt, earlier, before = so_far.attempt, so_far.earlier, so_far.before
+        part = self._arms.part(asked.task, call, attempt, earlier)
+        exchange = Exchange(
+            call, asked.task, asked.form, asked.ladder, choice.priced(now()), attempt, earlier, before, part=part
+        )
+        if part is None or not part.tries:
+            return exchange, asked.messages
+        trial = passed_over or self._arms.trial(part.canary, asked.task, call.inputs, asked.form.text, choice)
+        if isinstance(trial, str):
+            why = "; ".join(filter(None, (f"no canary: {trial}", choice.switched)))
+            passed = replace(exchange.choice, switched=why)
+            return replace(exchange, choice=passed, part=replace(part, tries=False)), asked.messages
+        spare = exchange.most_cost(asked.messages)
+        return replace(exchange, task=trial.task, choice=trial.choice.priced(now()), spare=spare), trial.messages
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -138,9 +175,7 @@ class Router:
         serving = [self.routes.serving(task, tier) for tier in task.tiers]
         if not any(serving):
             raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
-        # Only what is sure not to fit is left out: a token has 16 bytes at most, in practice.
-        length = size(question) / 16
-        fitting = [[one for one in rung if one.local or length + one.max_tokens <= one.context] for rung in serving]
+        fitting = [[one for one in rung if fits(one, question)] for rung in serving]
         if not any(fitting):
             raise ModelRefused(
                 f"the inputs of task {task.name!r} are longer than the context of every deployment of "
@@ -151,8 +186,12 @@ class Router:
         skipped = "" if any(first in rung for rung in fitting) else f"the inputs are too long for {first.name}"
         return Ladder(fitting, self.breakers, first=first, skipped=skipped, slow_after=task.slow_after)
 
-    async def _ask(self, exchange: Exchange, question: Messages) -> Generation:
-        """Make the one provider call of EXCHANGE and record it. Raises what its failure means."""
+    async def _ask(self, exchange: Exchange, question: Messages) -> Generation | Moved | Denial:
+        """Make the one provider call of EXCHANGE and record it. Raises what its failure means.
+
+        Returns how the canary stands if otherwise than was thought, and the budget that a canary is too dear for: nobody
+        was called then.
+        """
         choice = exchange.choice
         deployment = choice.deployment
         messages = ask_again(question, choice.problems) if choice.problems else question
@@ -168,9 +207,17 @@ class Router:
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
             within=timedelta(seconds=choice.timeout),
+            spare_nano_usd=exchange.spare,
+            part=exchange.part,
         )
         call.question = Question.of(
-            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+            exchange.call,
+            exchange.task,
+            deployment,
+            prompt=asked,
+            holder=call.call_id,
+            timeout=choice.timeout,
+            canary=call.canary if exchange.tries else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
@@ -179,6 +226,8 @@ class Router:
                 found = await self._begin(call)
                 if isinstance(found, Kept):
                     return exchange.kept(call, found)
+                if isinstance(found, Moved) or (found is not None and exchange.tries):
+                    return found
                 if found is not None:
                     raise found.error(exchange.earlier)
                 self.breakers.take(deployment.name)
@@ -187,7 +236,7 @@ class Router:
             await self._settle(call, lambda connection: call.settle(connection, Settled("cancelled", error="cancelled")))
             raise
 
-    async def _begin(self, call: ModelCall) -> Kept | Denial | None:
+    async def _begin(self, call: ModelCall) -> Kept | Denial | Moved | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
         if time.monotonic() > self._sweep_at:
             self._sweep_at = time.monotonic() + _SWEEP
@@ -249,6 +298,16 @@ class Router:
 
     async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
         await self._together.do(write, exclusive=call.exclusive)
+        self._arms.note(call.canary, call.rolled_back)
+
+    async def override(self, call_id: str, *, correct: bool) -> None:
+        """Note whether a person found the answer of a recorded call CORRECT, for the canary that it took part in."""
+        canary, why = await self._together.do(lambda one: override(one, call_id, correct=correct), exclusive=True)
+        self._arms.note(canary, why)
+
+    def rolled_back(self) -> list[str]:
+        """Return the canaries that calls of this router have rolled back since this was asked last."""
+        return self._arms.rolled_back()
 
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""

@@ -37,6 +37,8 @@ class Judged(Frozen):
     error: str = ""
     message: str = ""
     attempts: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    """The arm of each answer, and its canary."""
 
 
 @workflow.defn
@@ -47,6 +49,7 @@ class Judges:
     async def run(self, ask: Ask) -> Judged:
         verdicts: list[str] = []
         attempts: list[str] = []
+        arms: list[str] = []
         for _ in range(ask.times):
             try:
                 found = await generate(
@@ -65,4 +68,5 @@ class Judges:
             verdicts.append(found.value.verdict)
             attempts += [f"{each.deployment}: {each.error}" for each in found.record.earlier]
             attempts.append(f"{found.record.deployment}: {found.record.switched}")
-        return Judged(verdicts=tuple(verdicts), attempts=tuple(attempts))
+            arms.append(f"{found.record.arm} {found.record.canary}")
+        return Judged(verdicts=tuple(verdicts), attempts=tuple(attempts), arms=tuple(arms))

@@ -120,6 +120,7 @@ class TurnRecord(Compact):
     version: str = ""
     """Of the instructions."""
     arm: str = ""
+    canary: str = ""
     earlier: tuple[Attempt, ...] = ()
     cached: bool = False
     saved: int = 0
@@ -143,6 +144,7 @@ class TurnRecord(Compact):
             switched=record.switched,
             version=record.prompt_version,
             arm=record.arm,
+            canary=record.canary,
             earlier=record.earlier,
             cached=record.cached,
             saved=record.saved_nano_usd,
@@ -167,6 +169,7 @@ class TurnRecord(Compact):
             switched=self.switched,
             prompt_version=self.version,
             arm=self.arm,
+            canary=self.canary,
             earlier=self.earlier,
             cached=self.cached,
             saved_nano_usd=self.saved,
