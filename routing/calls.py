@@ -74,12 +74,12 @@ class ModelCall:
     """The budgets that it draws on."""
     question: Question | None = None
     """What it asks, if the answer is to be kept."""
+    within: timedelta = timedelta(hours=1)
+    """How long it may take."""
     part: Part | None = None
     """The part that it has in a canary, if there is one."""
     rolled_back: str = ""
     """Why the canary is rolled back by how it ended; empty: it is not."""
-    within: timedelta = timedelta(hours=1)
-    """How long it may take."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
     _held_in: str = ""
@@ -137,24 +137,25 @@ class ModelCall:
         A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
         """
         row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds), "answer": answer}
-        if connection.execute(_SETTLE, row).rowcount:
+        first = bool(connection.execute(_SETTLE, row).rowcount)
+        if first:
             settle(connection, self._held_in, self.reserved_nano_usd, _spent(settled, self.reserved_nano_usd))
-            if self.part is not None:
-                took, cost = self.milliseconds, settled.usage.cost_nano_usd
-                self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
         else:
-            settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
+            first = settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
+        if first and self.part is not None:
+            took, cost = self.milliseconds, settled.usage.cost_nano_usd
+            self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
         if self.question is not None and kept is not None:
             self.question.keep(connection, kept)
         elif self.question is not None:
             self.question.release(connection)
 
     def _reserve(self, connection: sa.Connection) -> Denial | None:
-        spare = self.spare_nano_usd
-        denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare)
+        wanted, spare = self.reserved_nano_usd, self.spare_nano_usd
+        denial = reserve(connection, self.purses, wanted, spare=spare)
         # What is held back for workers that have died is not on its way any more, so there is nothing to wait for.
         if denial is not None and denial.passing and give_up(connection, overdue()):
-            denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare)
+            denial = reserve(connection, self.purses, wanted, spare=spare)
         return denial
 
     @property
@@ -263,19 +264,20 @@ def _spent(settled: Settled, reserved: int) -> int:
     return reserved if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
 
 
-def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> None:
-    """Write how a call ended that another process has sent, or that was given up meanwhile; once."""
+def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> bool:
+    """Write how a call ended that another process has sent, or that was given up meanwhile; return whether it was first."""
     row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
     if row is None or row.outcome not in ("sent", "ambiguous") or (row.outcome != "sent" and row.error != UNSETTLED):
-        return
+        return False
     ended = {"of_call": call_id, "was": row.outcome, **_ended(settled, milliseconds)}
     if not connection.execute(_SETTLE, ended).rowcount:
-        return
+        return False
     spent = _spent(settled, row.reserved_nano_usd)
     if row.outcome == "sent":
         settle(connection, row.held_in, row.reserved_nano_usd, spent)
     else:  # its budgets have counted the most that it could cost
         settle(connection, row.held_in, 0, spent - row.reserved_nano_usd)
+    return True
 
 
 def give_up(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:

@@ -261,7 +261,10 @@ async def test_promoted(routed: Routed, stub: Stub, database: Database) -> None:
     await decide(database, "newer", "promoted", by="ada", why="as good, and cheaper")
     done = await step(router, of_run(DOES_NOT))
     stub.choose = by_model(next=WRONG)
-    saved = await step(router, of_run(DOES_NOT))
+    asked = of_run(DOES_NOT)
+    # Another step: an answer that a step had before is not asked for again.
+    other = asked.model_copy(update={"step": asked.step.model_copy(update={"name": "triage#2"})})
+    saved = await step(router, other)
 
     assert ["stub-first", "stub-next", "stub-next", "stub-first"] == stub.models
     assert [("canary", "next"), ("canary", "first")] == [(one.record.arm, one.record.deployment) for one in (done, saved)]
