@@ -29,7 +29,7 @@ from perdure.routing.contracts import (
 )
 from perdure.routing.exchange import Exchange
 from perdure.routing.ladder import Choice
-from perdure.routing.prompts import Messages
+from perdure.routing.prompts import Messages, size
 from perdure.routing.provider import ProviderFailed, structure
 from perdure.routing.router import Router
 from perdure.routing.together import Together
@@ -95,7 +95,7 @@ class Batches:
 
         Calls that a budget denies are left out. Raises `ModelUnavailable` or `ModelRefused`.
         """
-        items = [self._item(call, batch) for call in batch.calls]
+        items = [await self._item(call, batch) for call in batch.calls]
         sent = [item for item in items if await self._reserve(item)]
         if not sent:
             return Submitted(at_provider="")
@@ -119,7 +119,7 @@ class Batches:
 
     async def fetch(self, batch: BatchCall) -> list[BatchAnswer]:
         """Return what BATCH has brought for each of its calls, and book it."""
-        items = {item.record.call_id: item for item in (self._item(call, batch) for call in batch.calls)}
+        items = {item.record.call_id: item for item in [await self._item(call, batch) for call in batch.calls]}
         replies = {}
         # Without an id nobody knows whether the provider has taken the batch.
         status, seen = ("not sent", False) if not batch.at_provider else ("", True)
@@ -159,11 +159,15 @@ class Batches:
             answers.append(about.model_copy(update={"generation": generation}))
         return answers
 
-    def _item(self, call: GenerateCall, batch: BatchCall) -> _Item:
+    async def _item(self, call: GenerateCall, batch: BatchCall) -> _Item:
         asked = self._router.question(call, resolve_output(call.output))
         full = self._deployment(batch).priced(now())
         choice = Choice(full.batched(), "", "", 0)
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage())
+        length = size(asked.messages)
+        learned = await self._router.learned(call)
+        exchange = Exchange(
+            call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage(), prompt_bytes=length, learned=learned
+        )
         most = exchange.most_cost(asked.messages)
         record = ModelCall(
             call,
@@ -172,6 +176,8 @@ class Batches:
             prompt_digest=digest([[each["role"], each["content"]] for each in asked.messages]),
             lane="batch",
             prompt_version=asked.task.prompt_version,
+            prompt_bytes=length,
+            escalation=learned.version,
             reserved_nano_usd=most,
             purses=purses(self._router.routes, call) if most else (),
             # The same in every attempt and process, so that a call is booked once.

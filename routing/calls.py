@@ -41,6 +41,7 @@ class Settled:
     answer_digest: str = ""
     repairs: str = ""
     saved_nano_usd: int = 0
+    confidence: float | None = None
 
 
 @dataclass
@@ -55,6 +56,8 @@ class ModelCall:
     lane: str = ""
     arm: str = ""
     prompt_version: str = ""
+    prompt_bytes: int = 0
+    escalation: str = ""
     reserved_nano_usd: int = 0
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
@@ -165,6 +168,8 @@ class ModelCall:
             "lane": self.lane,
             "arm": self.arm,
             "prompt_version": self.prompt_version,
+            "prompt_bytes": self.prompt_bytes,
+            "escalation": self.escalation,
             "reserved_nano_usd": self.reserved_nano_usd,
             "prompt_tokens": 0,
             "completion_tokens": 0,
@@ -187,6 +192,7 @@ def _cached(kept: Kept) -> Settled:
         model_version=kept.model_version,
         answer_digest=kept.answer_digest,
         saved_nano_usd=kept.usage.cost_nano_usd,
+        confidence=kept.confidence,
     )
 
 
@@ -204,6 +210,7 @@ def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
         "estimated": settled.estimated,
         "answer_digest": settled.answer_digest,
         "repairs": settled.repairs,
+        "confidence": settled.confidence,
         "settled_at": now(),
         "milliseconds": milliseconds,
     }

@@ -80,6 +80,8 @@ class ModelRecord(Frozen):
     """The version of the task's instructions."""
     arm: str = ""
     """`canary` or `control` while a new deployment is tried; else empty."""
+    escalation: str = ""
+    """The version of the learned escalation that has judged the answer; `static`: none was in force; empty: not asked for."""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""
@@ -185,6 +187,24 @@ class Raised(Frozen):
     budget: str
     subject: str = ""
     limit_nano_usd: int
+
+
+class JudgeCall(Frozen):
+    """The argument of the activity `perdure.judge`: BY says whether the answer of call CALL_ID was right, once for STEP."""
+
+    step: StepRef
+    call_id: str
+    correct: bool
+    by: str = ""
+    source: Literal["step", "approval"] = "step"
+
+
+class Labelled(Frozen):
+    """What is known of an answer from now on."""
+
+    call_id: str
+    task: str
+    correct: bool
 
 
 class Generation(Frozen):

@@ -19,10 +19,21 @@ from perdure.routing.cache import Asked, Flights, Kept, Question
 from perdure.routing.calls import ModelCall, Outcome, Settled, earlier_attempts
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
-from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Generation,
+    JudgeCall,
+    Labelled,
+    RaiseCall,
+    Raised,
+    Usage,
+)
+from perdure.routing.escalation import InForce, in_force
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.inputs import check_inputs, refuse_secrets
+from perdure.routing.labels import judge
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
 from perdure.routing.prompts import Messages, ask_again, render, size
@@ -102,10 +113,20 @@ class Router:
                 "`perdure show` lists the attempts."
             )
         choice = replace(choice, deployment=choice.deployment.priced(now()))
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before)
+        length = size(asked.messages)
+        learned = await self.learned(call)
+        exchange = Exchange(
+            call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before, prompt_bytes=length, learned=learned
+        )
         if self._local is None:
             await self.warm_up()
         return await self._ask(exchange, asked.messages)
+
+    async def learned(self, call: GenerateCall) -> InForce:
+        """Return what was learned about the task of CALL, if the task wants to know; its run uses one version of it."""
+        if self.routes.task(call.task).escalate is None:
+            return InForce()
+        return await in_force(self._database, call)
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -152,6 +173,8 @@ class Router:
             prompt_digest=asked if messages is question else digest([[m["role"], m["content"]] for m in messages]),
             switched=choice.switched,
             prompt_version=exchange.task.prompt_version,
+            prompt_bytes=exchange.prompt_bytes,
+            escalation=exchange.learned.version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
         )
@@ -225,6 +248,10 @@ class Router:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
         limit = known(self.routes, call.budget).limit
         return await self._together.do(lambda connection: lift(connection, call, limit), exclusive=True)
+
+    async def judge(self, call: JudgeCall) -> Labelled:
+        """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
+        return await self._together.do(lambda connection: judge(connection, call))
 
     def _note(self, deployment: str, failure: ProviderFailure) -> None:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
