@@ -24,6 +24,7 @@ from perdure.commands import (
     memory,
     messages,
     replay,
+    routes,
     run,
     show,
     worker,
@@ -79,6 +80,7 @@ app.add_typer(memory.app, name="memory")
 app.command()(cost.cost)
 app.command()(cost.models)
 app.add_typer(cost.budgets, name="budgets")
+app.add_typer(routes.app, name="routes")
 app.command()(messages.signal)
 app.command()(messages.query)
 app.command()(messages.cancel)

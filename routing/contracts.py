@@ -81,7 +81,7 @@ class ModelRecord(Frozen):
     arm: str = ""
     """`canary` or `control` while a new deployment is tried; else empty."""
     escalation: str = ""
-    """The version of the learned escalation that has judged the answer; `static`: none was in force; empty: not asked for."""
+    """The version of the learned escalation that has judged the answer; `static`: none was in force; empty: no matter."""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""

@@ -160,7 +160,9 @@ class Exchange:
         if learned is not None and learned.judges(self.deployment):
             doubt = self.learned.told if learned.escalates(confidence, self.prompt_bytes) else ""
         else:
-            doubt = f"confidence below {below}" if below is not None and confidence is not None and confidence < below else ""
+            doubt = (
+                f"confidence below {below}" if below is not None and confidence is not None and confidence < below else ""
+            )
         unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure")
         if not doubt or self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is None:
             return ""

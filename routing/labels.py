@@ -120,7 +120,9 @@ def _answer(connection: sa.Connection, call_id: str) -> dict[str, object]:
     if row is None:
         raise InvalidInput(f"there is no call {call_id!r} in this database. A record names it as `call_id`.")
     if row["outcome"] not in ("answered", "unsure", "cached"):
-        raise InvalidInput(f"call {call_id!r} has brought no answer that could be right or wrong: it is {row['outcome']!r}.")
+        raise InvalidInput(
+            f"call {call_id!r} has brought no answer that could be right or wrong: it is {row['outcome']!r}."
+        )
     kept = {name: row[name] for name in ("task", "tier", "deployment", "model", "confidence", "prompt_bytes")}
     # An answer out of the cache is worth what it had cost.
     cost = row["saved_nano_usd"] if row["outcome"] == "cached" else row["cost_nano_usd"]

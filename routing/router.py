@@ -116,7 +116,16 @@ class Router:
         length = size(asked.messages)
         learned = await self.learned(call)
         exchange = Exchange(
-            call, asked.task, asked.form, asked.ladder, choice, attempt, earlier, before, prompt_bytes=length, learned=learned
+            call,
+            asked.task,
+            asked.form,
+            asked.ladder,
+            choice,
+            attempt,
+            earlier,
+            before,
+            prompt_bytes=length,
+            learned=learned,
         )
         if self._local is None:
             await self.warm_up()
