@@ -47,7 +47,7 @@ class Case:
 
 
 def cases_of(small: Iterable[Label], large: Iterable[Label]) -> list[Case]:
-    """Return one case for each question of which the answer by the tier was judged."""
+    """Return one case for each question of which the answer by the tier was judged, in an order that depends on nothing."""
     asked: dict[str, list[Label]] = {}
     for each in small:
         asked.setdefault(each.question, []).append(each)
@@ -55,7 +55,7 @@ def cases_of(small: Iterable[Label], large: Iterable[Label]) -> list[Case]:
     for each in large:
         larger.setdefault(each.question, []).append(each.correct)
     cases = []
-    for question, answers in asked.items():
+    for question, answers in sorted(asked.items()):
         stated = [each.confidence for each in answers if each.confidence is not None]
         cases.append(
             Case(
@@ -128,7 +128,7 @@ def rights_of(labels: Iterable[Label]) -> list[float]:
     found: dict[str, list[bool]] = {}
     for each in labels:
         found.setdefault(each.question, []).append(each.correct)
-    return [statistics.fmean(each) for each in found.values()]
+    return [statistics.fmean(each) for _, each in sorted(found.items())]
 
 
 def mean_of(larger: Sequence[float], cases: Sequence[Case]) -> float:

@@ -24,6 +24,7 @@ from perdure.workflows import (
     forget,
     generate,
     get_memory,
+    judge,
     list_memories,
     memory_history,
     pin,
@@ -95,6 +96,18 @@ class Converses:
         if lap == 0:
             await renew(1, events=1)
         return triage.value.verdict
+
+
+@workflow.defn
+class SaysWhatWasRight:
+    """Asks a model, says that its answer was wrong, and lets a person say it as well."""
+
+    @workflow.run
+    async def run(self, message: str) -> str:
+        triage = await generate("triage", Triage, inputs={"request": {"subject": message, "message": message}})
+        await judge(triage, correct=False, by="the books")
+        decision = await approval("Is that right?", of="editor", about=triage.value, judges=triage)
+        return decision.by
 
 
 @workflow.defn
