@@ -14,7 +14,7 @@ routellm). Asked is for which share of the questions the strong model is needed 
 What is learned is learned from a part of the questions and measured on the others, once for each seed; of MMLU also with
 whole subjects kept aside. Figures are means over the seeds. `learned_escalation` is the verdict of `perdure routes learn`.
 
-    python -m bench.cascade [--data FOLDER] [--seeds 20] [--json]
+    python -m bench.cascade [--data FOLDER] [--questions N] [--seeds 20] [--json]
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perdure.errors import InvalidInput
 from perdure.lineage import digest
 from perdure.memory.embed import MiniLm
 from perdure.routing import Deployment, Routes, Task
@@ -111,7 +112,7 @@ def holds(steps: Sequence[str], final: str) -> bool:
 
 
 def _right(step: str) -> bool:
-    left, *others = (calculated(side) for side in step.split("="))
+    left, *others = (calculated(side) for side in step.replace("\\", "").split("="))
     return left is not None and all(each is not None and math.isclose(left, each, rel_tol=0.01) for each in others)
 
 
@@ -295,15 +296,19 @@ def verdict(questions: Sequence[Question], *, checked: bool) -> dict[str, object
         tier: Deployment.model_validate({"name": tier, "tier": tier, "model": f"openai/{model}", **prices})
         for tier, model in tiers.items()
     }
-    found = study(TASK, Routes({"bench": TASK}, deployments), labels)
+    try:
+        found = study(TASK, Routes({"bench": TASK}, deployments), labels)
+    except InvalidInput as error:  # a slice may be too small
+        return {"adopted": False, "why": error.message, "kept_aside": 0}
     return {"adopted": found.adopt, "why": found.why, "kept_aside": found.kept_aside}
 
 
-async def bench(folder: Path, seeds: int) -> dict[str, object]:
-    """Measure on the questions in FOLDER."""
+async def bench(folder: Path, seeds: int, *, most: int | None = None) -> dict[str, object]:
+    """Measure on the questions in FOLDER, on MOST of each data set if given, spread over all."""
     embedder = await MiniLm.load()
     datasets: dict[str, object] = {}
-    for name, questions in (("mmlu", mmlu(folder)), ("gsm8k", gsm8k(folder))):
+    for name, every in (("mmlu", mmlu(folder)), ("gsm8k", gsm8k(folder))):
+        questions = every[:: max(1, len(every) // most)] if most else every
         vectors = np.array(await embedder.embed([each.text for each in questions]))
         about = {
             "questions": len(questions),
@@ -323,10 +328,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=HERE, help="a folder laid out as RouteLLM's routellm/evals")
+    parser.add_argument("--questions", type=int, metavar="N", help="only about so many of each data set")
     parser.add_argument("--seeds", type=int, default=20, help="how many times the questions are parted")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()
-    report = asyncio.run(bench(options.data, options.seeds))
+    report = asyncio.run(bench(options.data, options.seeds, most=options.questions))
     if options.json:
         print(json.dumps(report))
         return
