@@ -58,7 +58,9 @@ class Line(Frozen):
 def judge(connection: sa.Connection, call: JudgeCall) -> Labelled:
     """Write down what CALL says of an answer, once for its step. Raises `InvalidInput` if there is no such answer."""
     found = _answer(connection, call.call_id)
-    _write(connection, {**found, "id": str(call.step), "correct": call.correct, "by": call.by, "source": call.source})
+    # A run that was reset takes the step anew, perhaps about another answer, and says then what holds.
+    said = f"{call.step}/{call.step.run_id}/{call.call_id}"
+    _write(connection, {**found, "id": said, "correct": call.correct, "by": call.by, "source": call.source})
     return Labelled(call_id=call.call_id, task=str(found["task"]), correct=call.correct)
 
 

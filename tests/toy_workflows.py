@@ -12,6 +12,7 @@ from perdure.connectors.null import Entry, null
 from perdure.errors import InvalidInput
 from perdure.examples.returns_desk.models import Triage
 from perdure.lineage import Frozen
+from perdure.routing import Generation, ModelRecord
 from perdure.workflows import (
     Context,
     Conversation,
@@ -107,6 +108,17 @@ class SaysWhatWasRight:
         triage = await generate("triage", Triage, inputs={"request": {"subject": message, "message": message}})
         await judge(triage, correct=False, by="the books")
         decision = await approval("Is that right?", of="editor", about=triage.value, judges=triage)
+        return decision.by
+
+
+@workflow.defn
+class JudgesWhatIsGone:
+    """Asks a person about a model's answer whose call is not recorded here."""
+
+    @workflow.run
+    async def run(self, call_id: str) -> str:
+        record = ModelRecord(call_id=call_id, task="triage", tier="small", deployment="one", model="openai/one")
+        decision = await approval("Is that right?", of="editor", judges=Generation(value={}, record=record))
         return decision.by
 
 

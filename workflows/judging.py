@@ -21,6 +21,7 @@ class Answered(Protocol):
     @property
     def record(self) -> ModelRecord:
         """How the answer came."""
+        ...
 
 
 async def judge(

@@ -85,6 +85,17 @@ async def test_step_says_it_once(router: Router, database: Database) -> None:
     assert {"triage": {"small": 1}} == await counts(database)
 
 
+async def test_reset_run_says_it_anew(router: Router, database: Database) -> None:
+    """A run that was reset judges again, the same answer or the one that it got this time."""
+    first, second = await answered(router), await answered(router)
+    await router.judge(judging(first, correct=True))
+    anew = judging(first, correct=False).step.model_copy(update={"run_id": "after the reset"})
+    for call_id in (first, second):
+        await router.judge(judging(call_id, correct=False).model_copy(update={"step": anew}))
+
+    assert [False, False] == [each.correct for each in await labels_of(database, "triage")]
+
+
 async def test_late_correction_by_a_person(router: Router, database: Database) -> None:
     """Whoever says it last is right, also at the command line."""
     call_id = await answered(router)

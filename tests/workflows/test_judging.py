@@ -9,7 +9,7 @@ import pytest
 from returns_kit import decide, open_request
 from stub_provider import Answers, Stub, stub_provider
 from temporalio.client import WorkflowFailureError
-from toy_workflows import SaysWhatWasRight
+from toy_workflows import JudgesWhatIsGone, SaysWhatWasRight
 from workflow_kit import OpenWorker
 
 from perdure.errors import InvalidInput
@@ -52,6 +52,15 @@ async def test_labels_of_a_run(
         assert await desk.replays(handle, [SaysWhatWasRight])
         async with open_database(desk.settings.database) as database:
             assert [correct] == [each.correct for each in await labels_of(database, "triage")]
+
+
+async def test_decision_about_what_is_gone(governed: OpenWorker) -> None:
+    """A decision holds, also where the call that it is about was never recorded."""
+    async with governed(JudgesWhatIsGone) as desk:
+        handle = await desk.start(JudgesWhatIsGone.run, "gone")
+        await decide(handle, await open_request(handle), "approve")
+
+        assert "mara" == await handle.result()
 
 
 async def test_answer_of_a_person() -> None:
