@@ -14,6 +14,7 @@ from perdure.commands import (
     about,
     approval,
     connectors,
+    conversation,
     cost,
     demo,
     dev,
@@ -77,6 +78,7 @@ effects.app.command()(effect_events.events)
 effects.app.command()(effect_events.publish)
 app.add_typer(effects.app, name="effects")
 app.add_typer(memory.app, name="memory")
+app.add_typer(conversation.app, name="conversation")
 app.command()(cost.cost)
 app.command()(cost.models)
 app.add_typer(cost.budgets, name="budgets")

@@ -5,6 +5,8 @@
     ├── InvalidInput            a value does not fit its model
     │   └── PayloadTooLarge     a value is too large to be recorded
     ├── NotFound                no such run, approval, record, plan or file
+    │   └── Erased              what a conversation said was erased; it can be begun anew, or the run can end
+    │       └── ErasedMeanwhile  a record was erased while a model was shown it; it is asked again without (retryable)
     ├── NotAllowed              a service does not let us in
     ├── Unreachable             a service does not answer (retryable)
     ├── NoRoute                 no route serves this task
@@ -69,6 +71,16 @@ class PayloadTooLarge(InvalidInput):
 
 class NotFound(PerdureError):
     """Nothing has this name or id."""
+
+
+class Erased(NotFound):
+    """What was said in a conversation has been erased; whoever wants to go on begins it anew."""
+
+
+class ErasedMeanwhile(Erased):
+    """A record was erased while a model was shown it, so its answer is not kept; the next attempt goes without."""
+
+    retryable = True
 
 
 class NotAllowed(PerdureError):

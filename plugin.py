@@ -89,6 +89,8 @@ class PerdurePlugin(SimplePlugin):
         self._maintenance = MaintenanceActivities()
         self._memories = MemoryActivities()
         self._batches = BatchActivities()
+        self.warm = asyncio.Event()
+        """Set once a worker's rooms are open and what is slow to import is imported."""
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -166,9 +168,9 @@ class PerdurePlugin(SimplePlugin):
         from perdure.connectors.ledger import Ledger
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
-        from perdure.memory.embed import MiniLm
+        from perdure.memory.embed import MINILM, MiniLm
         from perdure.memory.messages import Messages
-        from perdure.memory.store import open_memory
+        from perdure.memory.opening import open_memory
         from perdure.routing.batches import Batches
         from perdure.routing.config import SHIPPED
         from perdure.routing.load import load_routes
@@ -186,10 +188,13 @@ class PerdurePlugin(SimplePlugin):
                 if isinstance(connector, Configured):
                     connector.share(database)
             embedder = await MiniLm.load()
-            memory = await stack.enter_async_context(open_memory(settings, database, embedder=embedder))
+            # Tasks were learned by this one, so it stays theirs when memory has another.
+            shared = embedder if settings.embedder == MINILM else None
+            memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared))
             router = Router(database, routes, embedder, cache=settings.home / "examples")
             # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
             warming = asyncio.create_task(router.warm_up(), name="import litellm")
+            warming.add_done_callback(lambda _: self.warm.set())
             stack.push_async_callback(_ended, warming)
             self._database.use(database)
             connectors = {connector.name: connector for connector in self._connectors}

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     index_url: str = ""
     """A Qdrant server; empty means an index beside the worker, and `:memory:` one that is gone at the end, for tests."""
 
+    embedder: str = "minilm"
+    """What turns texts into vectors for recall: `minilm`, which is shipped, or `module:Class` of yours. A changed one takes
+    over once it has embedded what is remembered; until then recalls go on with the one before."""
+
     retention: dict[str, timedelta] = Field(default_factory=lambda: {"standard": timedelta(days=30)})
     """How long memories of each retention class stay readable as of then once they have expired or were forgotten; then
     a sweep erases them. A class that is not named here is kept for ever."""

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HEAD = "0017"
+HEAD = "0018"
 """The newest migration. A test holds it to what migrations/ says; here it saves importing Alembic on every start."""
+
+PATIENCE = 5
+"""Seconds that cleaning the files waits for others who read or write."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -141,10 +144,7 @@ class Database:
         """
         if not self.sqlite:
             async with self._connected() as connection:
-                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
-                for table in tables:
-                    await alone.execute(sa.text(f"VACUUM (FULL) {table}"))
-            return True
+                return await _rewrite(await connection.execution_options(isolation_level="AUTOCOMMIT"), tables)
         path = sa.make_url(self.url).database
         assert path, "a database in memory has no files"
         assert self._writer is not None
@@ -276,10 +276,36 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+async def _rewrite(connection: AsyncConnection, tables: Sequence[str]) -> bool:
+    """Write TABLES anew. Returns False if a transaction of somebody else's, for longer than the time-out, is in the way."""
+    # What an older transaction may still look at, VACUUM keeps, whichever tables it looks at.
+    until = (await connection.execute(sa.text("SELECT pg_current_xact_id()::text"))).scalar_one()
+    older = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND greatest(age(backend_xid), age(backend_xmin)) > age((:until)::text::xid8::xid)"
+    )
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while (await connection.execute(older, {"until": until})).scalar_one():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.05)  # the end of somebody else's transaction cannot be waited on
+    await connection.execute(sa.text(f"SET lock_timeout = '{PATIENCE}s'"))
+    try:
+        for table in tables:
+            await connection.execute(sa.text(f"VACUUM (FULL) {table}"))
+    except exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+            raise
+        return False
+    finally:
+        await connection.execute(sa.text("RESET lock_timeout"))
+    return True
+
+
 def _scrub_sqlite(path: Path, traces: Sequence[bytes] | None) -> bool:
     import sqlite3
 
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     try:
         connection.execute("PRAGMA secure_delete=ON")
         if not _checkpointed(connection):

@@ -7,6 +7,7 @@ is given, and on SIGTERM lets running activities finish before it stops.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -82,6 +83,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
         worker = _worker(client, settings, served, executor)
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        settling = asyncio.create_task(settle(plugin), name="settle")
         log.info(
             "worker starting",
             task_queue=settings.task_queue,
@@ -93,6 +95,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
         # A worker that cannot start or that fails ends by itself; waiting for STOP alone would hide it.
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        settling.cancel()
         if not running.done():
             log.info("worker draining", at_most=settings.drain.total_seconds())
             await worker.shutdown()
@@ -118,6 +121,18 @@ def main(modules: Sequence[str] | None = None) -> None:
     sys.stderr.flush()
     # The SDK's threads can abort an interpreter that shuts down (sdk-python#300); everything is drained and flushed here.
     os._exit(code)
+
+
+async def settle(plugin: PerdurePlugin) -> None:
+    """Take what is loaded for good out of the garbage collector's sight once everything is.
+
+    These are half a million objects, most of them LiteLLM's. Each full collection looks through all of them while the
+    event loop stands still: 280 ms, against less than 1 without them.
+    """
+    await plugin.warm.wait()
+    gc.collect()
+    gc.freeze()
+    log.debug("settled", objects=gc.get_freeze_count())
 
 
 def _worker(client: Client, settings: Settings, served: Served, executor: ThreadPoolExecutor) -> Worker:

@@ -56,9 +56,9 @@ class ConversationActivities:
         rooms, step = self._rooms, _step(call)
         window, ref = Window(), call.conversation
         if ref is not None:
-            ref = await rooms.messages.append(step.lineage, ref, call.new)
-            window = await rooms.messages.window(ref, call.tokens)
-        context, packed = await self._pack(window, call.records, call.tokens)
+            ref = await rooms.messages.append(step.lineage, ref, call.new, of=call.of)
+            window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
+        context, packed, shown = await self._pack(window, call.records, call.tokens)
         asked = GenerateCall(
             step=step,
             task=call.task,
@@ -69,7 +69,8 @@ class ConversationActivities:
         )
         answer = await self._steps.generate(asked)
         if ref is not None:
-            ref = await rooms.messages.append(step.lineage, ref, [NewMessage(role="assistant", content=answer.value)])
+            said = NewMessage(role="assistant", content=answer.value)
+            ref = await rooms.messages.append(step.lineage, ref, [said], of=call.of, made_from=shown)
         return Turn(
             value=answer.value,
             confidence=None if answer.confidence is None else round(answer.confidence, 4),
@@ -86,7 +87,7 @@ class ConversationActivities:
         from perdure.memory.messages import Summary, summary_id
 
         rooms, step, ref = self._rooms, _step(call), call.conversation
-        window = await rooms.messages.window(ref, call.tokens)
+        window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
         older = _older(window, call.tokens)
         if not older:
             return Summarised(summary=ref.summary)
@@ -94,7 +95,7 @@ class ConversationActivities:
         id = summary_id(last, ref.summary, call.task)
         found = await rooms.messages.summary(id)
         if found is None:
-            context, _ = await self._pack(replace(window, messages=older, state=None), (), call.tokens)
+            context, _, _ = await self._pack(replace(window, messages=older, state=None), (), call.tokens)
             asked = GenerateCall(
                 step=step, task=call.task, inputs=context, output=_SUMMARY, tenant=call.tenant, agent=call.agent
             )
@@ -102,7 +103,7 @@ class ConversationActivities:
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
             record = TurnRecord.of(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)
-            found = await rooms.messages.keep_summary(made, ref)
+            found = await rooms.messages.keep_summary(made, ref, lineage=step.lineage)
         return Summarised(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
 
     @activity.defn(name="perdure.look")
@@ -119,13 +120,14 @@ class ConversationActivities:
             )
         done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
         said = NewMessage(role="tool", name=call.action, content={"asked": call.args, "answered": done.value})
-        ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said])
+        ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said], of=call.of)
         return Kept(head=ref.head)
 
     @activity.defn(name="perdure.keep")
     async def keep(self, call: KeepCall) -> Kept:
         """Store what is new."""
-        ref: ConversationRef = await self._rooms.messages.append(_step(call).lineage, call.conversation, call.new)
+        lineage = _step(call).lineage
+        ref: ConversationRef = await self._rooms.messages.append(lineage, call.conversation, call.new, of=call.of)
         return Kept(head=ref.head)
 
     def all(self) -> list[Callable[..., object]]:
@@ -134,12 +136,15 @@ class ConversationActivities:
 
     async def _pack(
         self, window: Window, records: Sequence[RecordsRef], tokens: int
-    ) -> tuple[dict[str, JsonValue], Packed]:
+    ) -> tuple[dict[str, JsonValue], Packed, list[str]]:
+        """Return the inputs, the receipt, and the versions of memories that are among the inputs."""
         from perdure.memory.packing import pack
         from perdure.routing.prompts import most_tokens
 
         found, gone = await self._read(records)
-        return pack(window, found, tokens=tokens, count=most_tokens, gone=gone)
+        inputs, packed = pack(window, found, tokens=tokens, count=most_tokens, gone=gone)
+        shown = set(packed.records)
+        return inputs, packed, [each.version_id for each in found if each.id in shown and each.version_id]
 
     async def _read(self, wanted: Sequence[RecordsRef]) -> tuple[list[Entitled], list[str]]:
         """Return the records that are still there, each once, and what to call the others."""

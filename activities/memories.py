@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.errors import NotFound
-from perdure.memory.contracts import RecallCall, RecallReceipt, Remembered
+from perdure.memory.contracts import RecallCall, Remembered
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,
+    EraseConversationsCall,
     FeedbackCall,
     ForgetCall,
     Forgotten,
+    Found,
     GetCall,
     Got,
     History,
@@ -83,6 +85,11 @@ class MemoryActivities:
         """End or erase memories."""
         return await self.memory.forget(call)
 
+    @activity.defn(name="perdure.erase_conversations")
+    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+        """Erase what a run said."""
+        return await self.memory.erase_conversations(call)
+
     @activity.defn(name="perdure.feedback")
     async def feedback(self, call: FeedbackCall) -> Changed:
         """Write down what became of recalled records."""
@@ -104,9 +111,11 @@ class MemoryActivities:
         return await self.memory.consolidate(call)
 
     @activity.defn(name="perdure.find_memories")
-    async def find(self, call: RecallCall) -> RecallReceipt:
+    async def find(self, call: RecallCall) -> Found:
         """Recall, and return the receipt only: what the records say is left to SQL, so that no history holds it."""
-        return (await self.memory.recall(call)).receipt
+        found = await self.memory.recall(call)
+        why = tuple(hit.why for hit in found.hits if hit.why is not None)
+        return Found(**dict(found.receipt), why=why)
 
     @activity.defn(name="perdure.sweep_memory")
     async def sweep(self, call: SweepCall) -> Swept:
@@ -139,4 +148,5 @@ class MemoryActivities:
         return (
             *(self.get, self.list, self.history, self.update, self.forget, self.feedback, self.pin, self.hold),
             *(self.consolidate, self.find, self.sweep, self.verify, self.reindex, self.stats),
+            self.erase_conversations,
         )

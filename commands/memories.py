@@ -14,13 +14,16 @@ from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options
 from perdure.commands.output import at, dollars, emit, emit_line, one_line, out, plain, say
 from perdure.commands.run_start import user
+from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import client_settings, connected
-from perdure.commands.watching import run_on_worker, schedule_on_worker
+from perdure.commands.watching import run_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallReceipt, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallHit, Scope
 from perdure.memory.verbs import (
     ForgetCall,
+    Forgotten,
+    Found,
     HoldCall,
     ListCall,
     MemoryAnswer,
@@ -39,16 +42,34 @@ if TYPE_CHECKING:
     from perdure.settings import Settings
 
 
-async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None) -> None:
-    """Print what bears on QUERY. What the records say is read here, so that no history holds it."""
-    call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of)
+RECALL_PATIENCE = timedelta(seconds=30)
+"""How long the worker may take over a recall that another process asks for."""
+
+
+async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None, explain: bool) -> None:
+    """Print what bears on QUERY; EXPLAIN adds why. What the records say is read here, so that no history holds it."""
+    call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of, explain=explain)
     async with _recalling(options) as memory:
         hits = (await memory.recall(call)).hits
     if options.format is Format.text and hits:
-        rows = [(f"{hit.score:.3f}", *_row(hit.record)) for hit in hits]
-        _table(("SCORE", "MEMORY", "RECORDED", "SAYS"), rows)
+        head = ("SCORE", "MEMORY", "RECORDED", *(("WHY",) if explain else ()), "SAYS")
+        rows = []
+        for hit in hits:
+            name, recorded, says = _row(hit.record)
+            rows.append((f"{hit.score:.3f}", name, recorded, *((_why(hit),) if explain else ()), says))
+        table(head, rows)
         return
     _print(options, [hit.model_dump(mode="json") for hit in hits], "nothing bears on it")
+
+
+def _why(hit: RecallHit) -> str:
+    if hit.why is None:
+        return ""
+    signs = {name: value for name, value in hit.why if isinstance(value, float) and round(value, 2)}
+    said = [f"{name.replace('_', ' ')} {value:+.2f}" for name, value in signs.items()]
+    said += [f"about {', '.join(hit.why.subjects)}"] if hit.why.subjects else []
+    said += [f"{len(hit.why.duplicates)} that say the same"] if hit.why.duplicates else []
+    return ", ".join(said)
 
 
 async def list_records(
@@ -65,14 +86,14 @@ async def list_records(
             "limit": min(limit, 1000),
         }
     )
-    async with _records(client_settings()) as memory:
+    async with records(client_settings()) as memory:
         listed = await memory.list(call)
     _print_records(options, listed.records, "nothing is known")
 
 
 async def show(options: Options, scope: Scope, memory_id: str, *, as_of: datetime | None) -> None:
     """Print one memory with its provenance."""
-    async with _records(client_settings()) as memory:
+    async with records(client_settings()) as memory:
         record = await memory.get(memory_id, scope, as_of=as_of)
     if options.format is not Format.text:
         emit(record.model_dump(mode="json"))
@@ -104,42 +125,49 @@ async def show(options: Options, scope: Scope, memory_id: str, *, as_of: datetim
 
 async def history(options: Options, scope: Scope, memory_id: str) -> None:
     """Print every version of a memory. Raises `NotFound` if there is none."""
-    async with _records(client_settings()) as memory:
-        records = await memory.history(memory_id, scope)
-    if not records:
+    async with records(client_settings()) as memory:
+        versions = await memory.history(memory_id, scope)
+    if not versions:
         raise NotFound(f"no memory {memory_id!r} in scope {scope}; `perdure memory list` shows what there is")
-    _print_records(options, records, "")
+    _print_records(options, versions, "")
 
 
 async def forget(options: Options, call: ForgetCall) -> None:
     """Forget, and print what was."""
-    answer = await _ask(options, MemoryRequest(forget=call))
-    done = answer.forgotten
-    assert done is not None
+    answer = await answered(options, MemoryRequest(forget=call))
+    assert answer.forgotten is not None
+    print_forgotten(options, answer.forgotten)
+
+
+def print_forgotten(options: Options, done: Forgotten) -> None:
+    """Print what was forgotten."""
     if options.format is not Format.text:
         emit(done.model_dump(mode="json"))
-    for memory_id in done.memories if options.format is Format.text else ():
-        typer.echo(plain(memory_id))
+    else:
+        for named in (*done.memories, *done.conversations):
+            typer.echo(plain(named))
     verb = {"expire": "expired", "retract": "retracted", "erase": "erased"}[done.how]
     would = "would be " if done.dry_run else ""
-    say(f"{done.versions} versions {would}{verb}" + (f", receipt {done.receipt}" if done.receipt else ""))
+    said = f" and {done.messages} messages of conversations" if done.messages else ""
+    say(f"{done.versions} versions{said} {would}{verb}" + (f", receipt {done.receipt}" if done.receipt else ""))
     if not done.complete:
         say("files may still hold bytes of it, for another process reads the database; the worker goes on trying")
 
 
 async def hold(options: Options, scope: Scope, memory_id: str | None, *, held: bool) -> None:
     """Hold or release, and say how much."""
-    async with _records(client_settings()) as memory:
+    async with records(client_settings()) as memory:
         call = HoldCall(step=cli_step("hold"), scope=scope, memory_id=memory_id, held=held)
         changed = await memory.hold(call)
     if options.format is not Format.text:
         emit(changed.model_dump(mode="json"))
-    say(f"{changed.count} versions {'held' if held else 'released'}")
+    talks = f" and {changed.conversations} conversations" if changed.conversations else ""
+    say(f"{changed.count} versions{talks} {'held' if held else 'released'}")
 
 
 async def verify(options: Options, *, vectors: bool) -> None:
     """Compare index and SQL, print how they differ, and end with 1 if they do."""
-    answer = await _ask(options, MemoryRequest(verify=VerifyCall(vectors=vectors)))
+    answer = await answered(options, MemoryRequest(verify=VerifyCall(vectors=vectors)))
     assert answer.verified is not None
     verified = answer.verified
     if options.format is Format.text:
@@ -152,7 +180,7 @@ async def verify(options: Options, *, vectors: bool) -> None:
 
 async def reindex(options: Options) -> None:
     """Fill the index anew and say how much it holds."""
-    answer = await _ask(options, MemoryRequest(reindex=ReindexCall()))
+    answer = await answered(options, MemoryRequest(reindex=ReindexCall()))
     assert answer.reindexed is not None
     if options.format is not Format.text:
         emit(answer.reindexed.model_dump(mode="json"))
@@ -161,7 +189,7 @@ async def reindex(options: Options) -> None:
 
 async def stats(options: Options, scope: Scope | None, tenant: str | None) -> None:
     """Print how much is known and used."""
-    async with _records(client_settings()) as memory:
+    async with records(client_settings()) as memory:
         counted = await memory.stats(StatsCall(scope=scope, tenant=tenant))
     if options.format is not Format.text:
         emit(counted.model_dump(mode="json") | {"hit_rate": counted.hit_rate})
@@ -177,24 +205,25 @@ async def stats(options: Options, scope: Scope | None, tenant: str | None) -> No
             (each.memory_id, str(each.recalls), str(each.runs), str(each.cited), dollars(round(each.cost_per_recall)))
             for each in counted.most_used
         ]
-        _table(("MOST USED", "RECALLS", "RUNS", "CITED", "COST A RECALL"), rows)
+        table(("MOST USED", "RECALLS", "RUNS", "CITED", "COST A RECALL"), rows)
 
 
-async def export(scope: Scope | None, tenant: str | None) -> None:
+async def export(scope: Scope | None, tenant: str | None, *, erasures: bool) -> None:
     """Print an export."""
-    async with _records(client_settings()) as memory:
-        async for line in memory.export(scope=scope, tenant=tenant):
+    async with records(client_settings()) as memory:
+        async for line in memory.export(scope=scope, tenant=tenant, erasures=erasures):
             typer.echo(line)
 
 
 async def import_(options: Options, file: Path) -> None:
-    """Write the export in FILE, and say how many versions were new."""
-    async with _records(client_settings()) as memory:
+    """Write the export in FILE, and say how many versions were new, and how many it had erased here."""
+    async with records(client_settings()) as memory:
         with file.open(encoding="utf-8") as lines:
-            added = await memory.import_(lines)
+            done = await memory.restore(lines)
     if options.format is not Format.text:
-        emit({"added": added})
-    say(f"{added} versions added; the worker's next recall puts them in the index")
+        emit({"added": done.added, "erased": done.erased})
+    erased = f", {done.erased} erased, as the export says" if done.erased else ""
+    say(f"{done.added} versions added{erased}; the worker's next recall puts that in the index")
 
 
 async def sweep(session: Session, options: Options, *, dry_run: bool, every: timedelta | None, stop: bool) -> None:
@@ -207,7 +236,7 @@ async def sweep(session: Session, options: Options, *, dry_run: bool, every: tim
         emit(swept.model_dump(mode="json"))
     elif swept.due:
         rows = [(each.memory_id, f"v{each.version}", each.retention, at(each.ended_at)) for each in swept.due]
-        _table(("MEMORY", "VERSION", "RETENTION", "OVER SINCE"), rows)
+        table(("MEMORY", "VERSION", "RETENTION", "OVER SINCE"), rows)
     say(f"{swept.versions} versions {'would be erased' if dry_run else 'erased'}, {swept.held} held")
 
 
@@ -226,7 +255,7 @@ def cli_step(verb: str) -> StepRef:
     return StepRef(lineage=lineage, name=user())
 
 
-async def _ask(options: Options, request: MemoryRequest) -> MemoryAnswer:
+async def answered(options: Options, request: MemoryRequest) -> MemoryAnswer:
     """Return what the owner of the index answers to REQUEST: this process if nobody else is, else the worker."""
     async with AsyncExitStack() as stack:
         memory = await _own(stack, client_settings())
@@ -248,9 +277,11 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
         if memory is None:
             session = await stack.enter_async_context(connected(options))
 
-            async def find(call: RecallCall) -> RecallReceipt:
+            async def find(call: RecallCall) -> Found:
                 request = MemoryRequest(find=call)
-                answer = await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
+                answer = await run_on_worker(
+                    session, "perdure.memory_request", "memory", request, MemoryAnswer, patience=RECALL_PATIENCE
+                )
                 assert answer.found is not None
                 return answer.found
 
@@ -261,10 +292,10 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
 
 async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
-    from perdure.memory.store import open_memory
+    from perdure.memory.opening import open_memory
     from perdure.storage import open_database
 
-    if not settings.index_url and not settings.index_path.is_dir():
+    if not settings.index_url and not settings.index_path.is_dir() and not _all_is_here(settings):
         return None
     database = await stack.enter_async_context(open_database(settings.database))
     try:
@@ -273,18 +304,30 @@ async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
         return None
 
 
+def _all_is_here(settings: Settings) -> bool:
+    """Say whether the database lies in the home as well, so that whoever owns an index of it has it here."""
+    from sqlalchemy import make_url
+
+    url = make_url(settings.database)
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    return file is not None and Path(file).is_file() and Path(file).resolve().parent == settings.home.resolve()
+
+
 async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
     from perdure.memory.verbs import Changed
 
     if request.forget is not None:
         return MemoryAnswer(forgotten=await memory.forget(request.forget))
+    if request.erase is not None:
+        return MemoryAnswer(forgotten=await memory.erase_conversations(request.erase))
     if request.verify is not None:
         return MemoryAnswer(verified=await memory.verify(request.verify))
     return MemoryAnswer(reindexed=Changed(count=await memory.reindex()))
 
 
 @asynccontextmanager
-async def _records(settings: Settings) -> AsyncIterator[Memory]:
+async def records(settings: Settings) -> AsyncIterator[Memory]:
+    """Yield a memory that reads and writes SQL alone."""
     from perdure.memory.unindexed import records_only
     from perdure.storage import open_database
 
@@ -312,7 +355,7 @@ def _print_verified(verified: Verified) -> None:
 def _print_records(options: Options, records: Sequence[MemoryRecord], nothing: str) -> None:
     if options.format is Format.text and records:
         rows = [(*_row(each)[:-1], _ended(each), _row(each)[-1]) for each in records]
-        _table(("MEMORY", "RECORDED", "ENDED", "SAYS"), rows)
+        table(("MEMORY", "RECORDED", "ENDED", "SAYS"), rows)
         return
     _print(options, [each.model_dump(mode="json") for each in records], nothing)
 
@@ -341,7 +384,8 @@ def _ended(record: MemoryRecord) -> str:
     return next((f"{name} {at(end)}" for name, end in ends.items() if end is not None), "")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print ROWS under HEAD."""
     from rich.table import Table
 
     table = Table(*head, box=None, pad_edge=False)

@@ -58,6 +58,7 @@ def search(
     tenant: TenantOption = "default",
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, max=100, metavar="NUMBER")] = 5,
     as_of: AsOfOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say why each came: what every sign gave.")] = False,
 ) -> None:
     """Search memory, best first, now or as of then.
 
@@ -65,7 +66,7 @@ def search(
     """
     from perdure.commands.memories import search as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of))
+    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of, explain=explain))
 
 
 @app.command("list")
@@ -228,7 +229,7 @@ def stats(
     """Count what is known and how it is used: hit rates, what was cited, what it cost."""
     from perdure.commands.memories import stats as work
 
-    scope = scope_of(tenant or "default", agent, user, session) if user or agent or session else None
+    scope = some_scope(tenant, agent, user, session)
     asyncio.run(work(options, scope, tenant))
 
 
@@ -241,12 +242,15 @@ def export(
     agent: AgentOption = None,
     session: SessionOption = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Of which tenant. Default: all.", metavar="NAME")] = None,
+    erasures: Annotated[
+        bool, typer.Option("--erasures", help="Only what was erased, without content: to keep beside backups.")
+    ] = False,
 ) -> None:
     """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
     from perdure.commands.memories import export as work
 
-    scope = scope_of(tenant or "default", agent, user, session) if user or agent or session else None
-    asyncio.run(work(scope, tenant))
+    scope = some_scope(tenant, agent, user, session)
+    asyncio.run(work(scope, tenant, erasures=erasures))
 
 
 @app.command("import")
@@ -255,7 +259,10 @@ def import_(
     options: Options,
     file: Annotated[Path, typer.Argument(help="What `export` printed.", exists=True, dir_okay=False, show_default=False)],
 ) -> None:
-    """Write an export into this database: the same reads, also as of then. What was erased here stays erased."""
+    """Write an export into this database: the same reads, also as of then.
+
+    What was erased here stays erased, and what the export says was erased is erased here too.
+    """
     from perdure.commands.memories import import_ as work
 
     asyncio.run(work(options, file))
@@ -323,8 +330,26 @@ def serve_mcp(
 
 def scope_of(tenant: str, agent: str | None, user: str | None, session: str | None) -> Scope:
     """Return the scope that the options name. Raises `InvalidInput` if they name nobody."""
+    from pydantic import ValidationError
+
     from perdure.memory.contracts import Scope
 
     if not (agent or user or session):
         raise InvalidInput("say whose memory: --user, --agent or --session; a tenant alone would be everyone in it")
-    return Scope(tenant=tenant, agent=agent, user=user, session=session)
+    try:
+        return Scope(tenant=tenant, agent=agent, user=user, session=session)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])) from None
+
+
+def some_scope(tenant: str | None, agent: str | None, user: str | None, session: str | None) -> Scope | None:
+    """Return the scope that the options name, or None if they say nothing of one.
+
+    An option that is empty, as an unset variable of a shell leaves it, names nobody; it does not mean everybody.
+    """
+    if (agent, user, session) == (None, None, None):
+        if tenant is not None and not tenant.strip():
+            raise InvalidInput("--tenant is empty; leave it out for all tenants, or name one")
+        return None
+    return scope_of("default" if tenant is None else tenant, agent, user, session)

@@ -13,7 +13,8 @@ from perdure.commands.inputs import read_json
 from perdure.commands.options import Options
 from perdure.commands.run_start import user
 from perdure.commands.session import Session, client_settings, connected
-from perdure.connectors.contracts import RESOLVED, Asker, Effect, EffectEvent, Resolution, undo_key
+from perdure.connectors.contracts import RESOLVED, Asker, Effect, EffectEvent, Resolution, effect_key, undo_key
+from perdure.connectors.watched import REPAIRING, repair_id
 from perdure.errors import InvalidInput, NotAllowed, NotFound, Unreachable
 from perdure.lineage import Frozen
 
@@ -98,10 +99,10 @@ async def resolve_effect(options: Options, said: Said) -> Resolved:
         effect = await ledger.find(said.key)
         resolution = _resolution(effect, said)
         effect = await ledger.resolve(resolution)
-        askers = await ledger.askers(effect.key)
-    waiting = sorted({effect.step.lineage.workflow_id, *(each.workflow_id for each in askers)})
+        waiting = await _waiting(ledger, effect)
+    namespace = effect.step.lineage.namespace
     try:
-        async with connected(replace(options, namespace=effect.step.lineage.namespace)) as session:
+        async with connected(options if namespace == REPAIRING else replace(options, namespace=namespace)) as session:
             told = {name: await _tell(session, name, effect.key) for name in waiting}
     except Unreachable as error:
         raise Unreachable(
@@ -114,6 +115,20 @@ async def resolve_effect(options: Options, said: Said) -> Resolved:
         told=tuple(name for name, alive in told.items() if alive),
         ended=tuple(name for name, alive in told.items() if not alive),
     )
+
+
+async def _waiting(ledger: Ledger, effect: Effect) -> list[str]:
+    """Return the ids of the runs that may wait for EFFECT: who asked for it, and who repairs it."""
+    from perdure.connectors.findings import Findings
+
+    lineage = effect.step.lineage
+    asking = {each.workflow_id for each in await ledger.askers(effect.key)}
+    asking.add(repair_id(lineage.workflow_id) if lineage.namespace == REPAIRING else lineage.workflow_id)
+    if effect.generation:
+        earlier = {effect_key(effect.step, item=effect.item, generation=each) for each in range(effect.generation)}
+        findings = await Findings(ledger.database).findings(effect.action.partition(".")[0])
+        asking |= {repair_id(each.id) for each in findings if each.key in earlier}
+    return sorted(asking)
 
 
 def _resolution(effect: Effect, said: Said) -> Resolution:

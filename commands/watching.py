@@ -15,6 +15,7 @@ from perdure.commands.follow import last_poll, nobody
 from perdure.commands.options import Format, Options
 from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
 from perdure.commands.run_start import user
+from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import Session
 from perdure.connectors.watched import (
     CheckContractCall,
@@ -29,6 +30,7 @@ from perdure.connectors.watched import (
     Report,
     SweepCall,
     Swept,
+    repair_id,
 )
 from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable, by_name
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
@@ -48,6 +50,7 @@ _FATES = {
     "absent": "are not at the target, and are not sent as long as no run asks",
     "parked": "wait for a person: `perdure effects list`",
     "unknown": "could not be looked up, as the target does not answer or they may still land",
+    "stands": "stand: their runs had taken them back and ended before they were undone",
     "unserved": "are of actions that the worker does not have",
 }
 
@@ -181,7 +184,7 @@ async def start_repair(
     from temporalio.common import WorkflowIDReusePolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
-    id = f"repair-{finding.rpartition('/')[2]}"
+    id = repair_id(finding.rpartition("/")[2])
     async with watched(session.settings) as watch:
         await watch.reconciler.findings.finding(finding.rpartition("/")[2])
     call = RepairCall(finding=finding.rpartition("/")[2], how=how, of=of, within=within, by=user())
@@ -250,8 +253,13 @@ def print_reports(options: Options, reports: Sequence[Report]) -> None:
     _table(("REPORT", "CONNECTOR", "MADE", "EFFECTS", "LISTED", "FOUND"), rows)
 
 
-async def run_on_worker(session: Session, workflow: str, name: str, call: BaseModel, result: type[T]) -> T:
-    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there."""
+async def run_on_worker(
+    session: Session, workflow: str, name: str, call: BaseModel, result: type[T], *, patience: timedelta | None = None
+) -> T:
+    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there.
+
+    After PATIENCE the run is given up; without it the command stops waiting after a while, and the run goes on.
+    """
     from temporalio.client import WorkflowFailureError
     from temporalio.exceptions import ApplicationError
 
@@ -263,11 +271,17 @@ async def run_on_worker(session: Session, workflow: str, name: str, call: BaseMo
         task_queue=session.settings.task_queue,
         result_type=result,
         static_summary=f"{name}, started by {user()}",
+        execution_timeout=patience,
     )
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout((patience or PATIENCE).total_seconds()):
             return await handle.result()
     except TimeoutError:
+        if patience is not None:
+            raise Unreachable(
+                f"no worker on task queue {session.settings.task_queue!r} answered within "
+                f"{patience.total_seconds():.0f} s. Look whether one runs: `perdure doctor`"
+            ) from None
         raise Unreachable(f"it still runs after {PATIENCE}: `perdure show {handle.id}`") from None
     except WorkflowFailureError as failure:
         cause = failure.cause
@@ -298,54 +312,6 @@ async def _asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
         raise (known or PerdureError)(cause.message if isinstance(cause, ApplicationError) else f"{cause}") from None
     finally:
         ended.cancel()
-
-
-async def schedule_on_worker(
-    session: Session, workflow: str, name: str, call: BaseModel, every: timedelta | None, *, stop: bool
-) -> None:
-    """Have the worker run WORKFLOW with CALL from now on so often, or, with STOP, no more."""
-    from temporalio.client import (
-        Schedule,
-        ScheduleActionStartWorkflow,
-        ScheduleAlreadyRunningError,
-        ScheduleIntervalSpec,
-        ScheduleOverlapPolicy,
-        SchedulePolicy,
-        ScheduleSpec,
-        ScheduleUpdate,
-    )
-    from temporalio.service import RPCError, RPCStatusCode
-
-    id = f"{workflow}/{name}"
-    handle = session.client.get_schedule_handle(id)
-    if stop:
-        try:
-            await handle.delete()
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
-            raise NotFound(f"there is no schedule {id!r}") from None
-        say(f"no more {id}")
-        return
-    assert every is not None
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            workflow,
-            call,
-            id=f"{workflow.removeprefix('perdure.').replace('_', '-')}-{name}",
-            task_queue=session.settings.task_queue,
-            static_summary=f"{name}, on schedule",
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
-        # One that takes longer than the interval is not followed by a second one at the same time.
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP),
-    )
-    try:
-        await session.client.create_schedule(id, schedule, trigger_immediately=True)
-    except ScheduleAlreadyRunningError:
-        await handle.update(lambda _: ScheduleUpdate(schedule=schedule))
-        await handle.trigger()
-    say(f"{id} every {every}, on task queue {session.settings.task_queue!r}")
 
 
 async def _require_worker(session: Session) -> None:

@@ -89,6 +89,21 @@ class Askers:
 
         return await self._database.transact(write)
 
+    async def stand(self, effect: str) -> bool:
+        """Note that EFFECT stands: the run that took it back has ended without undoing it. False: it is being undone."""
+        at = self._clock()
+
+        def write(connection: sa.Connection) -> bool:
+            row = _locked(connection, effect)
+            begun = connection.execute(sa.select(col(EffectRow.key)).where(col(EffectRow.key) == undo_key(effect))).scalar()
+            if row is None or row.state != "succeeded" or not row.given_up or begun is not None:
+                return False
+            connection.execute(sa.update(EffectRow).where(col(EffectRow.key) == effect).values(given_up=False))
+            _note(connection, row, at, "it stands: the run that took it back has ended without undoing it")
+            return True
+
+        return await self._database.transact(write)
+
     async def of(self, effect: str) -> Sequence[Asker]:
         """Return who relies on EFFECT, the first first."""
         query = sa.select(AskerRow).where(col(AskerRow.effect) == effect).order_by(col(AskerRow.at), col(AskerRow.key))

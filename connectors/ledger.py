@@ -57,6 +57,7 @@ class Ledger:
         guard: Guard | None = None,
         clock: Callable[[], datetime] = now,
     ) -> None:
+        self.database = database
         self._journal = Journal(database, clock)
         self._askers = Askers(database, clock)
         self._connectors = dict(connectors)

@@ -11,7 +11,17 @@ from perdure.connectors.contracts import AnyAction, Connector, Effect, EffectCal
 from perdure.connectors.findings import Findings
 from perdure.connectors.journal import Journal
 from perdure.connectors.reconcile import look
-from perdure.connectors.watched import CloseCall, Finding, FindingKind, FindingState, How, Proposal, ProposeCall, Repaired
+from perdure.connectors.watched import (
+    REPAIRING,
+    CloseCall,
+    Finding,
+    FindingKind,
+    FindingState,
+    How,
+    Proposal,
+    ProposeCall,
+    Repaired,
+)
 from perdure.errors import InvalidInput, UnknownAction
 from perdure.lineage import Lineage, StepRef
 from perdure.storage import Database
@@ -106,7 +116,7 @@ class Repairs:
         args = _argued(finding, action, undo, effect)
         remover = self._known(undo.action.name)[1]
         # One key for each time that the finding was opened, however often a repair of it is started: it happens once.
-        lineage = Lineage(namespace="repair", workflow_id=finding.id, first_execution_run_id=finding.id)
+        lineage = Lineage(namespace=REPAIRING, workflow_id=finding.id, first_execution_run_id=finding.id)
         step = StepRef(lineage=lineage, name=undo.action.name, workflow_type="perdure.repair")
         call = EffectCall(step=step, action=remover.name, args=args.model_dump(mode="json"), generation=finding.openings)
         what = _described(remover, call.args)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
+from perdure.connectors.askers import Askers
 from perdure.connectors.contracts import Connector, Effect
 from perdure.connectors.journal import Journal
 from perdure.connectors.ledger import Ledger
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 Alive = Callable[[Lineage], Awaitable[bool | None]]
 """Says whether a run can still ask for its effects; None if nobody knows where it would run."""
 
-Fate = Literal["alive", "found", "absent", "parked", "unknown", "unserved"]
+Fate = Literal["alive", "found", "absent", "parked", "unknown", "unserved", "stands"]
 
 _NAMED = 100
 """How many keys a result names of each kind."""
@@ -46,6 +47,7 @@ class Sweeper:
         self._database = database
         self._journal = Journal(database, clock)
         self._ledger = Ledger(database, connectors, clock=clock)
+        self._askers = Askers(database, clock)
 
     async def sweep(self, call: SweepCall, alive: Alive) -> Swept:
         """Look up every effect of CALL's connector that is open and whose run is not ALIVE any more. Nothing is sent.
@@ -56,6 +58,9 @@ class Sweeper:
         fates: defaultdict[Fate, list[str]] = defaultdict(list)
         for effect in await self._open(call):
             fates[await self._fate(effect, call, known, alive)].append(effect.key)
+        for effect in await self._given_up(call):
+            if not await self._wanted(effect, call, known, alive) and await self._askers.stand(effect.key):
+                fates["stands"].append(effect.key)
         counts: dict[str, int] = {fate: len(keys) for fate, keys in fates.items()}
         return Swept(
             connector=call.connector,
@@ -68,6 +73,13 @@ class Sweeper:
         ours = f"{call.connector}." if call.connector else ""
         of_connector = col(EffectRow.action).startswith(ours, autoescape=True)
         return await self._journal.where(sa.and_(col(EffectRow.state).in_(_OPEN), of_connector))
+
+    async def _given_up(self, call: SweepCall) -> Sequence[Effect]:
+        """Return what runs have taken back and not undone: as long as that is so, nobody else can rely on it."""
+        ours = f"{call.connector}." if call.connector else ""
+        of_connector = col(EffectRow.action).startswith(ours, autoescape=True)
+        taken_back = sa.and_(col(EffectRow.state) == "succeeded", col(EffectRow.given_up))
+        return await self._journal.where(sa.and_(taken_back, of_connector))
 
     async def _fate(self, effect: Effect, call: SweepCall, known: dict[Lineage, bool | None], alive: Alive) -> Fate:
         if not self._ledger.serves(effect.action):

@@ -43,6 +43,15 @@ class StreamEvent(NewEvent):
 # Reconciliation
 
 
+REPAIRING = "repair"
+"""What stands for the namespace in the step of an effect that only a repair asks for."""
+
+
+def repair_id(finding: str) -> str:
+    """Return the workflow id of the repair of FINDING."""
+    return f"repair-{finding}"
+
+
 class Finding(Frozen):
     """Something in which the ledger and a target differ.
 

@@ -19,7 +19,8 @@ from perdure.memory.contracts import (
 
 if TYPE_CHECKING:
     from perdure.memory.embed import Embedder, MiniLm
-    from perdure.memory.store import Memory, open_memory
+    from perdure.memory.opening import open_memory
+    from perdure.memory.store import Memory
 
 __all__ = [
     "Embedder",
@@ -38,7 +39,7 @@ __all__ = [
     "open_memory",
 ]
 
-_LAZY = {"Embedder": "embed", "MiniLm": "embed", "Memory": "store", "open_memory": "store"}
+_LAZY = {"Embedder": "embed", "MiniLm": "embed", "Memory": "store", "open_memory": "opening"}
 
 
 def __getattr__(name: str) -> object:

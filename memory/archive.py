@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput
-from perdure.lineage import digest
+from perdure.lineage import Lineage, StepRef, digest
+from perdure.memory import conversations, erasing
 from perdure.memory.contracts import Scope
+from perdure.memory.reading import scope_of
 from perdure.memory.records import aware, queue, scope_key, version_id_of
 from perdure.memory.tables import AccessRow, DerivedRow, MemoryRow, ReceiptRow, SourceRow, TombstoneRow
 from perdure.storage import Database, UtcDateTime
@@ -29,30 +33,50 @@ _TABLES: dict[str, type[SQLModel]] = {
     "access": AccessRow,
 }
 """In the order in which they have to come back."""
+_LATER: dict[str, dict[str, object]] = {"receipt": {"conversations": 0, "messages": 0}}
+"""What columns hold that exports had not from the beginning."""
 
 
-async def export(database: Database, *, scope: Scope | None = None, tenant: str | None = None) -> AsyncIterator[str]:
-    """Yield the memories of SCOPE or TENANT, or all, as lines of JSON, from one moment's view of the database."""
+async def export(
+    database: Database, *, scope: Scope | None = None, tenant: str | None = None, erasures: bool = False
+) -> AsyncIterator[str]:
+    """Yield the memories of SCOPE or TENANT, or all, as lines of JSON, from one moment's view of the database.
+
+    With ERASURES only what was erased of them, without content.
+    """
     yield _line("export", {"format": FORMAT, "version": VERSION})
     async with database.read() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         for kind, table in _TABLES.items():
+            if erasures and kind not in ("receipt", "tombstone"):
+                continue
             rows = await connection.stream(sa.select(table).where(_chosen(table, scope, tenant)).order_by(*_key(table)))
             async for row in rows:
                 yield _line(kind, dict(row._mapping))  # noqa: SLF001  how SQLAlchemy calls a row as a dict
 
 
-def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> list[str]:
+@dataclass(frozen=True)
+class Imported:
+    """What an import changed. The texts are only for finding what is left of them in files."""
+
+    added: list[str] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list, repr=False)
+    skipped: set[str] = field(default_factory=set, repr=False)
+    """Versions of the import that stand here already, or were erased here."""
+
+
+def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> Imported:
     """Write LINES that `export` gave, and return the versions that the index has to be told of.
 
-    What stands already stays as it is, and what was erased here is left out. Raises `InvalidInput`, before anything is
-    kept, for a line that is not of an export, a record that was changed, or one of which another text stands here.
+    What stands already stays as it is, unless LINES say that it was erased; then it is erased here too, with what was
+    derived from it. What was erased here is left out. Raises `InvalidInput`, before anything is kept, for a line that is
+    not of an export, a record that was changed, or one of which another text stands here.
     """
     counted = enumerate(lines, start=1)
     _check_head(*next(counted, (1, "")))
-    added: list[str] = []
-    skipped: set[str] = set()
+    done = Imported()
     page: list[dict[str, object]] = []
     kind = ""
     for number, line in counted:
@@ -60,12 +84,36 @@ def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> l
             continue
         now_kind, values = _read(number, line)
         if now_kind != kind or len(page) >= PAGE:
-            added += _insert(connection, kind, page, skipped)
+            _write(connection, kind, page, now, done)
             page, kind = [], now_kind
         page.append(values)
-    added += _insert(connection, kind, page, skipped)
-    queue(connection, added, now)
-    return added
+    _write(connection, kind, page, now, done)
+    queue(connection, done.added, now)
+    return done
+
+
+def _write(connection: sa.Connection, kind: str, page: Sequence[dict[str, object]], now: datetime, done: Imported) -> None:
+    if kind == "tombstone":
+        _erase_standing(connection, [str(row["version_id"]) for row in page], now, done)
+    done.added.extend(_insert(connection, kind, page, done.skipped))
+
+
+def _erase_standing(connection: sa.Connection, version_ids: Sequence[str], now: datetime, done: Imported) -> None:
+    """Erase what stands of VERSION_IDS, each scope's against a receipt of its own. Raises `OnHold` if it is held."""
+    standing = col(MemoryRow.version_id).in_(version_ids) & col(MemoryRow.erased_at).is_(None)
+    rows = erasing.find(connection, standing, derived=True)
+    talks = conversations.locked(connection, conversations.answered_with(connection, [row.version_id for row in rows]))
+    erasing.refuse_held(rows)
+    conversations.refuse_held(talks)
+    lineage = Lineage(namespace="perdure", workflow_id="import", first_execution_run_id=now.isoformat())
+    for key in dict.fromkeys(row.scope_key for row in rows):
+        mine = [row for row in rows if row.scope_key == key]
+        step = StepRef(lineage=lineage, name=mine[0].version_id)
+        order = erasing.Order(step=step, scope=scope_of(mine[0]), cause="erase", why="erased where the import comes from")
+        erased = erasing.erase(connection, mine, order, now, talks=talks)
+        done.erased.extend(erased.versions)
+        done.texts.extend(erased.texts)
+        talks = []
 
 
 def _insert(connection: sa.Connection, kind: str, page: Sequence[dict[str, object]], skipped: set[str]) -> list[str]:
@@ -95,7 +143,11 @@ def _new_records(
     fresh = []
     for row in page:
         version_id = str(row["version_id"])
-        if version_id in hashes and version_id not in erased and hashes[version_id] != row["content_hash"]:
+        if (
+            row["erased_at"] is None
+            and version_id not in erased
+            and hashes.get(version_id, row["content_hash"]) != row["content_hash"]
+        ):
             raise InvalidInput(
                 f"memory {row['memory_id']!r} version {row['version']} says something else here than in the export; "
                 "import into an empty home, or export again"
@@ -129,6 +181,8 @@ def _read(number: int, line: str) -> tuple[str, dict[str, object]]:
     if kind not in _TABLES:
         raise InvalidInput(f"line {number}: {kind!r} is none of {', '.join(_TABLES)}")
     columns = {column.name: column for column in _columns(_TABLES[kind])}
+    # Exports of before 0016 lack these.
+    values = {**_LATER.get(kind, {}), **values}
     if strange := values.keys() ^ columns.keys():
         raise InvalidInput(f"line {number}: a {kind} with or without {min(strange)!r} is not of this version of perdure")
     try:
@@ -144,7 +198,10 @@ def _read(number: int, line: str) -> tuple[str, dict[str, object]]:
 
 
 def _check_record(number: int, values: dict[str, object]) -> None:
-    scope = Scope.model_validate({name: values[f"scope_{name}"] for name in ("tenant", "agent", "user", "session")})
+    try:
+        scope = Scope.model_validate({name: values[f"scope_{name}"] for name in ("tenant", "agent", "user", "session")})
+    except ValidationError:
+        raise InvalidInput(f"line {number}: memory {values['memory_id']!r} is of nobody") from None
     named = version_id_of(
         scope_key(scope), str(values["memory_id"]), int(str(values["epoch"])), int(str(values["version"]))
     )

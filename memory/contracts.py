@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from perdure.errors import InvalidInput
 from perdure.lineage import Frozen, StepRef
 
 Kind = Literal["working", "episodic", "semantic", "procedural", "document"]
@@ -24,6 +25,9 @@ class Scope(Frozen):
     def _names_somebody(self) -> Scope:
         if self.agent is None and self.user is None and self.session is None:
             raise ValueError("a scope needs an agent, a user or a session; a tenant alone would be everyone in it")
+        for part, name in self:
+            if name is not None and not name.strip():
+                raise ValueError(f"the scope's {part} {name!r} names nobody; leave it out, or give a name")
         return self
 
     def __str__(self) -> str:
@@ -32,7 +36,9 @@ class Scope(Frozen):
 
 
 def customer(name: str, *, tenant: str = "default") -> Scope:
-    """Return the scope of the customer called NAME."""
+    """Return the scope of the customer called NAME. Raises `InvalidInput` if that is no name."""
+    if not name.strip():
+        raise InvalidInput("a customer without a name is nobody: what is remembered of one would be of all of them")
     return Scope(tenant=tenant, user=name)
 
 

@@ -48,6 +48,8 @@ class ConversationRef(Compact):
     """The newest message, whose digest covers all before it; empty: there is none."""
     summary: str = ""
     """The summary that stands for the oldest messages; empty: there is none."""
+    begun: int = 0
+    """How often it was begun anew, after what was said had been erased."""
 
 
 class RecordsRef(Compact):

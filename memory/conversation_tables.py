@@ -1,4 +1,4 @@
-"""How conversations lie in SQL: each message once, under a digest that covers all before it; summaries beside them."""
+"""How conversations lie in SQL: each message once, under a digest that covers all before it; summaries; whose they are."""
 
 from __future__ import annotations
 
@@ -58,3 +58,53 @@ class SummaryRow(SQLModel, table=True):
     record: str
     """JSON: the model call's record, so that a retry has the same answer."""
     stored_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ConversationRow(SQLModel, table=True):
+    """One conversation of a run, and that it was erased or may not be."""
+
+    __tablename__ = "conversation"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (sa.Index("ix_conversation_run", "workflow_id", "first_execution_run_id"),)
+
+    id: str = Field(primary_key=True)
+    """What its first message comes after: `MessageRow.conversation`."""
+    name: str
+    namespace: str
+    workflow_id: str
+    first_execution_run_id: str
+    begun_at: datetime = Field(sa_type=UtcDateTime)
+    legal_hold: bool = False
+    """Whether it may not be erased."""
+    erased_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    erased_from: int | None = None
+    """The position from which on something was erased. 1: all of it, and nothing can be said in it any more."""
+    receipt_id: str | None = None
+
+
+class MadeFromRow(SQLModel, table=True):
+    """That an answer, and so everything after it, was given by a model that was shown a version of a memory."""
+
+    __tablename__ = "message_source"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    version_id: str = Field(primary_key=True)
+    conversation: str = Field(primary_key=True, index=True)
+    position: int = Field(primary_key=True)
+    """Of the answer."""
+
+
+class RunScopeRow(SQLModel, table=True):
+    """That a run, or one conversation of it, had to do with a scope: so an erasure of the scope finds what was said."""
+
+    __tablename__ = "run_scope"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (sa.Index("ix_run_scope_scope", "scope_key"), sa.Index("ix_run_scope_tenant", "scope_tenant"))
+
+    namespace: str = Field(primary_key=True)
+    workflow_id: str = Field(primary_key=True)
+    first_execution_run_id: str = Field(primary_key=True)
+    conversation: str = Field(primary_key=True)
+    """The conversation that was said to be of the scope. Empty: the run recalled from the scope, or remembered in it."""
+    scope_key: str = Field(primary_key=True)
+    scope_tenant: str
+    scope_agent: str | None = None
+    scope_user: str | None = None
+    scope_session: str | None = None

@@ -22,7 +22,7 @@ from perdure.memory.index import Found, Index, Near, Point, Where, generation
 from perdure.memory.lexical import LEXICON, NO_WORDS, Words, load_words
 from perdure.memory.shard_process import ShardProcess
 
-BATCH = 128
+BATCH = 64
 log = structlog.get_logger(__name__)
 
 
@@ -91,6 +91,18 @@ class EdgeIndex:
         """Return whether the index in FOLDER is that of EMBEDDER."""
         name, _ = await asyncio.to_thread(_current, folder)
         return name.startswith(f"{generation(embedder)}.")
+
+    @staticmethod
+    async def holder(folder: Path) -> str:
+        """Return what was last written by `name_holder` into FOLDER; empty if nothing."""
+        try:
+            return await asyncio.to_thread((folder / "holder").read_text)
+        except OSError:
+            return ""
+
+    async def name_holder(self, name: str) -> None:
+        """Write down by which NAME the database knows this index from now on."""
+        await asyncio.to_thread(_write, self._folder / "holder", name)
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Put POINTS in, in place of older ones of the same versions."""
@@ -310,12 +322,7 @@ class EdgeIndex:
     def _point_to(self, name: str) -> None:
         if self._follows is not None:  # not complete yet
             return
-        file = self._folder / "current.new"
-        with file.open("w") as writing:
-            writing.write(f"{name} {self._optimized}")
-            writing.flush()
-            os.fsync(writing.fileno())
-        file.replace(self._folder / "current")
+        _write(self._folder / "current", f"{name} {self._optimized}")
 
     def _tidy(self, keep: Embedder | None) -> None:
         """Drop what is not ours, what a build that was killed left behind, and what is of no embedder that we know."""
@@ -333,6 +340,16 @@ def _current(folder: Path) -> tuple[str, int]:
         return name, int(optimized)
     except (OSError, ValueError):
         return "", 0
+
+
+def _write(file: Path, text: str) -> None:
+    """Have FILE say TEXT, or what it said before, whenever we are killed."""
+    new = file.with_suffix(".new")
+    with new.open("w") as writing:
+        writing.write(text)
+        writing.flush()
+        os.fsync(writing.fileno())
+    new.replace(file)
 
 
 def _remove(folder: Path) -> None:

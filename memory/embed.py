@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +52,41 @@ class Forgets(Protocol):
     def forget(self, texts: Sequence[str]) -> None:
         """Keep nothing of TEXTS."""
         ...
+
+
+MINILM = "minilm"
+"""What the settings call the embedder that comes with perdure."""
+
+
+async def load_embedder(name: str) -> Embedder:
+    """Return the embedder that the settings call NAME: `minilm`, or `module:Class` for one of yours.
+
+    A class is called without arguments in a thread, or its `load` is awaited if it has one. Raises `InvalidSettings` if
+    there is none, or if it is no `Embedder`.
+    """
+    if name == MINILM:
+        return await MiniLm.load()
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise InvalidSettings(f"PERDURE_EMBEDDER {name!r} is neither {MINILM!r} nor of the form module:Class")
+    if str(Path.cwd()) not in sys.path:  # where the worker finds its modules too
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidSettings(f"the embedder {name!r} cannot be imported: {error}") from error
+    if not hasattr(found, "embed"):
+        raise InvalidSettings(f"{name!r} is no embedder: it has no `embed`; see perdure.memory.Embedder")
+    if isinstance(found, type):
+        load = getattr(found, "load", None)
+        try:
+            found = await (load() if load is not None else asyncio.to_thread(found))
+        except TypeError as error:
+            raise InvalidSettings(f"the embedder {name!r} cannot be made without arguments: {error}") from error
+    if missing := [each for each in ("name", "version", "dimensions") if not hasattr(found, each)]:
+        raise InvalidSettings(f"{name!r} is no embedder: it has no {missing[0]!r}; see perdure.memory.Embedder")
+    embedder: Embedder = found
+    return embedder
 
 
 class MiniLm:

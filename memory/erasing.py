@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
+from pydantic import JsonValue
 from sqlmodel import col
 
 from perdure.errors import OnHold
 from perdure.lineage import StepRef, digest
+from perdure.memory import conversations
 from perdure.memory.contracts import Scope
 from perdure.memory.records import NAMES, lock, memory_key, queue, scope_key, step_key
 from perdure.memory.tables import (
@@ -26,6 +28,8 @@ from perdure.memory.tables import (
 )
 
 PAGE = 500
+# Of routing, which memory does not know.
+_ANSWERS = sa.table("model_answer", sa.column("value", sa.Text))
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Order:
     """Who wants something erased, and why."""
 
     step: StepRef
-    scope: Scope
+    scope: Scope | None
+    """None: conversations of runs, whoever they were about."""
     cause: Literal["erase", "retention"]
     why: str = ""
     by: str = ""
@@ -43,7 +48,12 @@ class Order:
         """The id of the receipt: a retried step asks for the same erasure."""
         lineage = self.step.lineage
         place = [lineage.namespace, lineage.workflow_id, lineage.first_execution_run_id, self.step.name]
-        return str(uuid.uuid5(NAMES, digest(["erase", *place, scope_key(self.scope)])))
+        return str(uuid.uuid5(NAMES, digest(["erase", *place, self.scope_key])))
+
+    @property
+    def scope_key(self) -> str:
+        """The key of the scope; empty if there is none."""
+        return scope_key(self.scope) if self.scope else ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Erased:
     receipt: str
     memories: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    conversations: tuple[str, ...] = ()
+    messages: int = 0
     texts: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -90,15 +102,37 @@ def refuse_held(rows: Iterable[sa.Row[MemoryRow]]) -> None:
         )
 
 
-def erase(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], order: Order, now: datetime) -> Erased:
-    """Take out of SQL what ROWS say and who used them, and leave a receipt. Returns what is gone, the same when retried."""
+def would(rows: Sequence[sa.Row[MemoryRow]], talks: Sequence[conversations.Reached]) -> Erased:
+    """Return what an erasure of ROWS and TALKS would take."""
+    return Erased(
+        receipt="",
+        memories=tuple(dict.fromkeys(row.memory_id for row in rows)),
+        versions=tuple(row.version_id for row in rows),
+        conversations=tuple(each.called for each in talks),
+        messages=sum(each.messages for each in talks),
+    )
+
+
+def erase(
+    connection: sa.Connection,
+    rows: Sequence[sa.Row[MemoryRow]],
+    order: Order,
+    now: datetime,
+    *,
+    talks: Sequence[conversations.Reached] = (),
+) -> Erased:
+    """Take out of SQL what ROWS and TALKS say and who used them, and leave a receipt.
+
+    Returns what is gone, the same when retried.
+    """
     standing = connection.execute(sa.select(ReceiptRow).where(col(ReceiptRow.receipt_id) == order.receipt)).first()
     if standing is not None:
-        if rows:  # the step's name was used for another erasure before, or something was written since
-            return _erase(connection, rows, order, now, receipt=None)
+        if rows or talks:  # the step's name was used for another erasure before, or something was written since
+            return _erase(connection, rows, talks, order, now, receipt=None)
         gone = sa.select(col(TombstoneRow.version_id)).where(col(TombstoneRow.receipt_id) == order.receipt)
-        return Erased(order.receipt, versions=tuple(connection.execute(gone).scalars()))
-    return _erase(connection, rows, order, now, receipt=order.receipt)
+        versions = tuple(connection.execute(gone).scalars())
+        return Erased(order.receipt, versions=versions, messages=standing.messages)
+    return _erase(connection, rows, talks, order, now, receipt=order.receipt)
 
 
 def destroy_keys(connection: sa.Connection, scopes: Iterable[str], now: datetime) -> None:
@@ -120,10 +154,17 @@ def complete(connection: sa.Connection, receipts: Sequence[str], now: datetime) 
 
 
 def _erase(
-    connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], order: Order, now: datetime, *, receipt: str | None
+    connection: sa.Connection,
+    rows: Sequence[sa.Row[MemoryRow]],
+    talks: Sequence[conversations.Reached],
+    order: Order,
+    now: datetime,
+    *,
+    receipt: str | None,
 ) -> Erased:
     ids = [row.version_id for row in rows]
-    receipt_id = receipt or str(uuid.uuid5(NAMES, digest([order.receipt, *sorted(ids)])))
+    named: list[JsonValue] = sorted(ids + [each.row.id for each in talks])
+    receipt_id = receipt or str(uuid.uuid5(NAMES, digest([order.receipt, *named])))
     _bury(connection, rows, receipt_id)
     for page in _pages(ids):
         connection.execute(sa.delete(AccessRow).where(col(AccessRow.version_id).in_(page)))
@@ -136,12 +177,14 @@ def _erase(
         gone = sa.delete(MemoryRow).where(col(MemoryRow.scope_key) == scope, col(MemoryRow.chain) == chain)
         connection.execute(gone)
     queue(connection, ids, now)
+    said = conversations.erase(connection, talks, receipt_id, now) if talks else []
+    said += _empty_cache(connection) if ids or talks else []
     memories = tuple(dict.fromkeys(row.memory_id for row in rows))
     connection.execute(
         sa.insert(ReceiptRow).values(
             receipt_id=receipt_id,
-            scope_tenant=order.scope.tenant,
-            scope_key=scope_key(order.scope),
+            scope_tenant=order.scope.tenant if order.scope else "",
+            scope_key=order.scope_key,
             cause=order.cause,
             why=order.why,
             requested_by=order.by,
@@ -149,11 +192,31 @@ def _erase(
             erased_at=now,
             memories=len(memories),
             versions=len(ids),
-            completed_at=None if ids else now,
+            conversations=len(talks),
+            messages=sum(each.messages for each in talks),
+            completed_at=None if ids or talks else now,
         )
     )
     texts = {text for row in rows for text in (row.content, row.subject, row.predicate, *row.labels) if text}
-    return Erased(receipt_id, memories, tuple(ids), tuple(texts))
+    return Erased(
+        receipt_id,
+        memories,
+        tuple(ids),
+        conversations=tuple(each.called for each in talks),
+        messages=sum(each.messages for each in talks),
+        texts=(*texts, *said),
+    )
+
+
+def _empty_cache(connection: sa.Connection) -> list[str]:
+    """Drop the answers of models that are kept for a time, and return them: any may have been given with what is erased.
+
+    All of them, for nothing says from what they were made; whoever wants one asks again. A question that is on its way
+    finds its place gone and is not kept.
+    """
+    kept = connection.execute(sa.select(_ANSWERS.c.value).where(_ANSWERS.c.value.is_not(None))).scalars().all()
+    connection.execute(sa.delete(_ANSWERS))
+    return list(kept)
 
 
 def _bury(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_id: str) -> None:

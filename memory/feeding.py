@@ -13,7 +13,8 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.building import Generation, count, page
+from perdure.memory.building import Generation, count
+from perdure.memory.claiming import Claim
 from perdure.memory.embed import Embedder, Forgets
 from perdure.memory.index import Index, generation
 from perdure.memory.lexical import forget_words
@@ -28,8 +29,9 @@ log = structlog.get_logger(__name__)
 class Feed:
     """What brings INDEX to what DATABASE says. One task at a time does; the others wait for it."""
 
-    def __init__(self, database: Database, index: Index, embedder: Embedder) -> None:
+    def __init__(self, database: Database, index: Index, embedder: Embedder, claim: Claim | None = None) -> None:
         self._database = database
+        self._claim = claim
         self.live = Generation(index, embedder)
         """The index that recalls read."""
         self._next: Generation | None = None
@@ -44,11 +46,15 @@ class Feed:
         self._pending |= {version_id: next(self._count) for version_id in version_ids}
 
     async def waiting(self) -> bool:
-        """Return whether the index may lack something, whoever wrote it."""
-        if self._pending or not self._caught_up:
-            return True
+        """Return whether the index may lack something, whoever wrote it. Raises `Unreachable` if another is in force."""
         first = sa.select(col(OutboxRow.seq)).limit(1)
-        return await self._database.query(lambda connection: connection.execute(first).first()) is not None
+
+        def look(connection: sa.Connection) -> bool:
+            if self._claim is not None:
+                self._claim.check(connection)
+            return connection.execute(first).first() is not None
+
+        return await self._database.query(look) or bool(self._pending) or not self._caught_up
 
     async def catch_up(self, *, everything: bool = False) -> None:
         """Tell the index what it lacks: what is pending here; at the first call, and with EVERYTHING, all there is."""
@@ -75,24 +81,37 @@ class Feed:
             self._caught_up = True
             return await self.live.index.count()
 
-    async def upgrade(self, embedder: Embedder) -> None:
-        """Fill an index by EMBEDDER beside the present one, which is used meanwhile, and switch once it is complete."""
+    async def upgrade(self, embedder: Embedder, name: str = "") -> None:
+        """Fill an index by EMBEDDER beside the present one, which is used meanwhile, and switch once it is complete.
+
+        NAME is what the settings call EMBEDDER.
+        """
         async with self._upgrading:
             if generation(embedder) == generation(self.live.embedder):
                 return
             successor = Generation(await self.live.index.successor(embedder), embedder)
             log.info("embedding the memory anew", embedder=embedder.name, version=embedder.version)
+            self._next = successor
             try:
-                self._next = successor
                 await successor.fill(self._database, self._turn)
+                try:
+                    if self._claim is not None and self._claim.shared:
+                        # From now on nobody else feeds the old index alone; what they did until now is made up for.
+                        await self._claim.serve(generation(embedder), name)
+                        await successor.reconcile(self._database)
+                        await self._claim.settle()
+                    before, self.live = self.live, successor
+                finally:
+                    self._turn.release()
             except BaseException:
                 self._next = None
                 await successor.index.close()
                 raise
-            before, self.live, self._next = self.live, successor, None
-            self._turn.release()
+            self._next = None
             await before.idle()
             await successor.index.succeed()
+            if self._claim is not None and not self._claim.shared:
+                await self._claim.serve(generation(embedder), name, settled=True)
             log.info("memory embedded anew", embedder=embedder.name, version=embedder.version)
 
     @asynccontextmanager
@@ -156,23 +175,25 @@ class Feed:
             await each.index.delete([version_id for version_id, state in told.items() if state is None])
             await each.upsert([row for row in rows if told[row.queued_id] is not None])
         applied = {row.seq: row.queued_id for row in rows}
-        await self._database.transact(lambda connection: _drop(connection, applied, told))
+
+        def drop(connection: sa.Connection) -> None:
+            if self._claim is not None:
+                self._claim.check(connection, keep=True)
+            _drop(connection, applied, told)
+
+        await self._database.transact(drop)
         return len(rows)
 
     async def _fill_gaps(self) -> None:
         stored = await count(self._database)
-        if stored == await self.live.index.count():
+        settled = self._claim is None or self._claim.settled
+        if settled and stored == await self.live.index.count():
             return
-        log.info("filling the vector index from the database", records=stored)
-        last = ""
-        while True:
-            rows = await page(self._database, last)
-            if not rows:
-                break
-            present = await self.live.index.present([row.version_id for row in rows])
-            await self.live.upsert([row for row in rows if row.version_id not in present])
-            last = rows[-1].version_id
-        await self.live.drop_strays(self._database)
+        if stored:
+            log.info("filling the vector index from the database", records=stored)
+        await self.live.reconcile(self._database)
+        if self._claim is not None:
+            await self._claim.settle()
 
 
 def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:

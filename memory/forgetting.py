@@ -14,6 +14,7 @@ from perdure.memory.records import lock, queue, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import Due, ForgetCall, Forgotten, HoldCall, PinCall
 
+SUPERSEDED = "/superseded"
 SHOWN = 100
 """How many ids a result names."""
 
@@ -78,20 +79,21 @@ def pin(connection: sa.Connection, call: PinCall) -> int:
 
 @dataclass(frozen=True)
 class Retention:
-    """How long records of each class are kept after their end. A class that is not named is kept for ever."""
+    """How long records of each class are kept after their end. A class that is not named is kept for ever.
+
+    `CLASS/superseded` says how long those versions are kept that a later one holds instead of.
+    """
 
     keep: dict[str, timedelta]
 
     def due(self, connection: sa.Connection, now: datetime, limit: int) -> tuple[list[sa.Row[MemoryRow]], int]:
         """Return up to LIMIT versions whose time is over at NOW, and how many more a legal hold keeps."""
         row = MemoryRow
-        over = [
-            sa.and_(
-                col(row.retention_class) == name,
-                sa.or_(col(row.expires_at) <= now - kept, col(row.forgotten_at) <= now - kept),
-            )
-            for name, kept in self.keep.items()
-        ]
+        over = []
+        for name, kept in self.keep.items():
+            kind = name.removesuffix(SUPERSEDED)
+            ends = (col(row.superseded_at),) if name.endswith(SUPERSEDED) else (col(row.expires_at), col(row.forgotten_at))
+            over.append((col(row.retention_class) == kind) & sa.or_(*(end <= now - kept for end in ends)))
         if not over:
             return [], 0
         ended = sa.and_(col(row.erased_at).is_(None), sa.or_(*over))
@@ -103,7 +105,7 @@ class Retention:
 
 def as_due(row: sa.Row[MemoryRow]) -> Due:
     """Return what a sweep says of ROW."""
-    ends = [end for end in (row.expires_at, row.forgotten_at) if end is not None]
+    ends = [end for end in (row.expires_at, row.forgotten_at, row.superseded_at) if end is not None]
     return Due(
         memory_id=row.memory_id,
         version=row.version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,17 +12,20 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import archive, erasing, forgetting, usage
+from perdure.memory import archive, conversations, erasing, forgetting, usage
 from perdure.memory.changing import consolidate, update
 from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
 from perdure.memory.feeding import Feed
-from perdure.memory.reading import Moment, listed, records_of
+from perdure.memory.reading import Moment, listed, records_of, sayable, scope_of
 from perdure.memory.records import Written, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,
+    ConversationsCall,
+    Conversed,
+    EraseConversationsCall,
     FeedbackCall,
     ForgetCall,
     Forgotten,
@@ -31,6 +34,7 @@ from perdure.memory.verbs import (
     Listed,
     MemoryStats,
     PinCall,
+    Restored,
     StatsCall,
     SweepCall,
     Swept,
@@ -40,8 +44,14 @@ from perdure.memory.verbs import (
 )
 from perdure.storage import Database
 
-TABLES = ("memory_record", "memory_source", "memory_derived", "memory_access", "memory_outbox", "memory_key")
+TABLES = (
+    *("memory_record", "memory_source", "memory_derived", "memory_access", "memory_outbox", "memory_key"),
+    *("message", "message_summary", "message_source", "conversation", "run_scope", "model_answer"),
+)
 """What an erasure takes rows from."""
+_WHICH = {"workflow_id", "first_execution_run_id", "namespace", "name"}
+TRACES = 100
+"""For more texts than this, writing a database file anew is less work than looking for each of them."""
 log = structlog.get_logger(__name__)
 
 
@@ -54,6 +64,7 @@ class Keeping(ABC):
 
     async def list(self, call: ListCall) -> Listed:
         """Return a page of the records that hold at the two times of CALL, in the order in which they were recorded."""
+        sayable(**dict(call))
         moment = Moment.of(call, self._now())
         query = listed(call, moment, scope_key(call.scope)).limit(call.limit + 1)
         found = await self._database.query(
@@ -65,6 +76,7 @@ class Keeping(ABC):
 
     async def update(self, call: UpdateCall) -> Remembered:
         """Write the next version of a memory with what CALL changes; the rest stays. Raises `NotFound` if none holds."""
+        sayable(**dict(call))
         if call.content is not None:
             await self._feed.prepare(call.content)
         written = await self._database.transact(lambda connection: update(connection, call, self._now()))
@@ -73,6 +85,7 @@ class Keeping(ABC):
 
     async def consolidate(self, call: ConsolidateCall) -> Remembered:
         """Write one record in place of several of its scope, derived from them, and let those expire."""
+        sayable(**dict(call))
         await self._feed.prepare(call.content)
         written = await self._database.transact(lambda connection: consolidate(connection, call, self._now()))
         await self._wrote(written)
@@ -80,21 +93,37 @@ class Keeping(ABC):
 
     async def feedback(self, call: FeedbackCall) -> Changed:
         """Write down whether records that the run of CALL recalled were cited, and of use."""
+        sayable(**dict(call))
         return Changed(count=await self._database.transact(lambda connection: usage.feed_back(connection, call)))
 
     async def pin(self, call: PinCall) -> Changed:
         """Keep a memory from being retired by a consolidation, or let it go again. Raises `NotFound` if there is none."""
+        sayable(**dict(call))
         return self._some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
 
     async def hold(self, call: HoldCall) -> Changed:
-        """Keep a memory, or all of a scope, from being erased, or let it go again. Raises `NotFound` if there is none."""
-        return self._some(await self._database.transact(lambda connection: forgetting.hold(connection, call)), call)
+        """Keep a memory, or all of a scope and its conversations, from being erased, or let it go again.
+
+        Raises `NotFound` if there is none.
+        """
+        sayable(**dict(call))
+
+        def work(connection: sa.Connection) -> Changed:
+            talks = conversations.of_scope(connection, call.scope) if call.memory_id is None else []
+            held = conversations.hold(connection, talks, held=call.held)
+            return Changed(count=forgetting.hold(connection, call), conversations=held)
+
+        changed = await self._database.transact(work)
+        return changed if changed.conversations else self._some(changed.count, call)
 
     async def forget(self, call: ForgetCall) -> Forgotten:
         """End what CALL means, or erase it with all that was derived from it. Raises `OnHold` if a hold keeps any of that.
 
         What was ended stays readable as of then. Of what was erased, no byte stays in the database, the index or a cache.
+        Derived from it are also the answers in conversations that a model gave with it, and what was said after them; of a
+        scope of which everything goes, also its conversations.
         """
+        sayable(**dict(call))
         now = self._now()
         if call.how != "erase":
             done, changed = await self._database.transact(lambda connection: forgetting.forget(connection, call, now))
@@ -105,24 +134,44 @@ class Keeping(ABC):
 
         def work(connection: sa.Connection) -> erasing.Erased:
             rows = erasing.find(connection, where, derived=True)
+            talks = conversations.reached(connection, call, [row.version_id for row in rows])
             erasing.refuse_held(rows)
+            conversations.refuse_held(talks)
             if call.dry_run:
-                memories = tuple(dict.fromkeys(row.memory_id for row in rows))
-                return erasing.Erased("", memories, tuple(row.version_id for row in rows))
-            erased = erasing.erase(connection, rows, order, now)
+                return erasing.would(rows, talks)
+            erased = erasing.erase(connection, rows, order, now, talks=talks)
             if call.everything:
+                conversations.let_go(connection, call.scope, narrower=call.narrower)
                 erasing.destroy_keys(connection, {scope_key(call.scope)} | {row.scope_key for row in rows}, now)
             return erased
 
-        erased = await self._database.transact(work)
-        return Forgotten(
-            how="erase",
-            memories=erased.memories[: forgetting.SHOWN],
-            versions=len(erased.versions),
-            receipt=erased.receipt,
-            complete=call.dry_run or await self._scrub(erased.texts),
-            dry_run=call.dry_run,
-        )
+        return await self._erased(await self._database.transact(work), dry_run=call.dry_run)
+
+    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+        """Erase what a run said in its conversations, whoever they were about. Raises `OnHold` if a hold keeps any."""
+        now = self._now()
+        order = erasing.Order(step=call.step, scope=None, cause="erase", why=call.why, by=call.by)
+        wanted = ConversationsCall.model_validate(call.model_dump(include=_WHICH))
+
+        def work(connection: sa.Connection) -> erasing.Erased:
+            talks = conversations.locked(connection, dict.fromkeys(conversations.chosen(connection, wanted) or (), 1))
+            conversations.refuse_held(talks)
+            return erasing.would([], talks) if call.dry_run else erasing.erase(connection, [], order, now, talks=talks)
+
+        return await self._erased(await self._database.transact(work), dry_run=call.dry_run)
+
+    async def conversations(self, call: ConversationsCall | None = None) -> Sequence[Conversed]:
+        """Return the conversations that CALL means, the oldest first, without what was said in them."""
+        wanted = call or ConversationsCall()
+        return await self._database.query(lambda connection: conversations.listed(connection, wanted))
+
+    async def hold_conversations(self, call: ConversationsCall, *, held: bool = True) -> Changed:
+        """Keep the conversations that CALL means from being erased, or let them go again."""
+
+        def work(connection: sa.Connection) -> int:
+            return conversations.hold(connection, conversations.chosen(connection, call) or (), held=held)
+
+        return Changed(count=0, conversations=await self._database.transact(work))
 
     async def sweep(self, call: SweepCall) -> Swept:
         """Erase what has been over for longer than its retention class keeps it; what a legal hold keeps stays.
@@ -138,7 +187,7 @@ class Keeping(ABC):
             if call.dry_run or not rows:
                 return swept, []
             receipts, texts = [], list[str]()
-            for scope in {row.scope_key: _scope(row) for row in rows}.values():
+            for scope in {row.scope_key: scope_of(row) for row in rows}.values():
                 # Locked and read again, for a hold may have come meanwhile.
                 ids = [row.version_id for row in rows if row.scope_key == scope_key(scope)]
                 where = col(MemoryRow.version_id).in_(ids) & ~col(MemoryRow.legal_hold)
@@ -156,19 +205,30 @@ class Keeping(ABC):
         """Go on where an erasure was cut off. Returns whether the files hold nothing any more of what was erased."""
         return await self._scrub(None)
 
-    def export(self, *, scope: Scope | None = None, tenant: str | None = None) -> AsyncIterator[str]:
-        """Yield the memories of SCOPE, of TENANT or all as lines of JSON, for `import_`."""
-        return archive.export(self._database, scope=scope, tenant=tenant)
+    def export(
+        self, *, scope: Scope | None = None, tenant: str | None = None, erasures: bool = False
+    ) -> AsyncIterator[str]:
+        """Yield the memories of SCOPE, of TENANT or all as lines of JSON, for `import_`.
+
+        With ERASURES only what was erased, which says nothing of what it was: to keep beside backups.
+        """
+        return archive.export(self._database, scope=scope, tenant=tenant, erasures=erasures)
 
     async def import_(self, lines: Iterable[str]) -> int:
-        """Write what `export` gave and return how many versions were new. What was erased here stays erased.
+        """Do what `restore` does, and return how many versions were new."""
+        return (await self.restore(lines)).added
 
-        Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands.
+    async def restore(self, lines: Iterable[str]) -> Restored:
+        """Write what `export` gave. What was erased here stays erased; what LINES say was erased is erased here too.
+
+        Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands;
+        `OnHold` if a legal hold keeps here what was erased there.
         """
         now = self._now()
-        added = await self._database.transact(lambda connection: archive.restore(connection, lines, now))
-        await self._wrote_at(now, added)
-        return len(added)
+        restored = await self._database.transact(lambda connection: archive.restore(connection, lines, now))
+        await self._wrote_at(now, [*restored.added, *restored.erased])
+        complete = await self._scrub(restored.texts) if restored.erased else True
+        return Restored(added=len(restored.added), erased=len(restored.erased), complete=complete)
 
     async def reindex(self) -> int:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
@@ -203,7 +263,20 @@ class Keeping(ABC):
             raise NotFound(f"no {named} in scope {call.scope}")
         return Changed(count=count)
 
-    async def _scrub(self, texts: Iterable[str] | None) -> bool:
+    async def _erased(self, erased: erasing.Erased, *, dry_run: bool) -> Forgotten:
+        """Clean the files of what ERASED names, and return what callers are told of it."""
+        return Forgotten(
+            how="erase",
+            memories=erased.memories[: forgetting.SHOWN],
+            versions=len(erased.versions),
+            receipt=erased.receipt,
+            conversations=erased.conversations[: forgetting.SHOWN],
+            messages=erased.messages,
+            complete=dry_run or await self._scrub(erased.texts),
+            dry_run=dry_run,
+        )
+
+    async def _scrub(self, texts: Sequence[str] | None) -> bool:
         """Take what was erased out of the index, the caches and the files; TEXTS is what it said, None if nobody knows."""
         receipts = await self._database.query(erasing.unfinished)
         if not receipts:
@@ -211,7 +284,8 @@ class Keeping(ABC):
         if texts is not None:
             self._feed.forget(list(texts))
         # Texts that are too short to be told from others by chance are left to SQLite's own overwriting.
-        traces = None if texts is None else [text.encode() for text in texts if len(text.encode()) >= 8]
+        few = texts is not None and len(texts) <= TRACES
+        traces = [text.encode() for text in texts or () if len(text.encode()) >= 8] if few else None
         try:
             await self._feed.scrub()
             clean = await self._database.scrub(traces, tables=TABLES)
@@ -224,10 +298,6 @@ class Keeping(ABC):
         else:
             log.warning("erased, but other processes hold on to the database's files", receipts=receipts)
         return clean
-
-
-def _scope(row: sa.Row[MemoryRow]) -> Scope:
-    return Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session)
 
 
 def _sweep_step(now: datetime) -> StepRef:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from perdure.errors import InvalidInput, PerdureError
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import Origin, RecallCall, RememberCall, Scope
 from perdure.memory.verbs import ForgetCall
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from perdure.memory.store import Memory
 
+P = ParamSpec("P")
+R = TypeVar("R")
 VERBS = frozenset({"recall", "remember", "forget"})
 """What a server may be allowed to do."""
 
@@ -22,7 +27,8 @@ VERBS = frozenset({"recall", "remember", "forget"})
 def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer:
     """Return an MCP server over MEMORY with the tools that ALLOW names. Every call is of SCOPE: no argument can change it.
 
-    Forgetting is expiry only: what an agent forgets can still be read as of then, and only people erase.
+    Forgetting is expiry only: what an agent forgets can still be read as of then, and only people erase. What goes wrong
+    is told the agent in the words of our errors.
     """
     from mcp.server.mcpserver import MCPServer
     from mcp.types import ToolAnnotations
@@ -35,9 +41,13 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
         lineage = Lineage(namespace="mcp", workflow_id=f"{scope}", first_execution_run_id=session)
         return StepRef(lineage=lineage, name=f"{verb} {uuid.uuid4()}")
 
+    @_told
     async def recall(query: str, limit: int = 5, as_of: str = "") -> list[dict[str, object]]:
         """Return what is known that bears on the query, best first. `as_of` is an ISO time: what was known then."""
-        moment = datetime.fromisoformat(as_of) if as_of else None
+        try:
+            moment = datetime.fromisoformat(as_of) if as_of else None
+        except ValueError:
+            raise InvalidInput(f"as_of {as_of!r} is no ISO time, such as 2026-11-17T09:00Z") from None
         if moment is not None and moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         found = await memory.recall(RecallCall(step=step("recall"), query=query, scope=scope, limit=limit, as_of=moment))
@@ -51,6 +61,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
             for hit in found.hits
         ]
 
+    @_told
     async def remember(
         content: str, memory_id: str = "", subject: str = "", predicate: str = "", days: float = 0
     ) -> dict[str, object]:
@@ -71,6 +82,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
         written = await memory.remember(call)
         return {"memory_id": written.memory_id, "version": written.version}
 
+    @_told
     async def forget(memory_id: str) -> dict[str, object]:
         """Let a memory expire now."""
         done = await memory.forget(
@@ -85,3 +97,17 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
     if "forget" in allow:
         server.add_tool(forget, annotations=ToolAnnotations(destructive_hint=True))
     return server
+
+
+def _told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Return TOOL with our errors as those whose message the agent gets; of others it would see only that there was one."""
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    @wraps(tool)
+    async def telling(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return await tool(*arguments, **named)
+        except PerdureError as error:
+            raise ToolError(error.message) from error
+
+    return telling

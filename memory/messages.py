@@ -17,8 +17,12 @@ from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
+from perdure.memory.belonging import had_to_do
+from perdure.memory.contracts import Scope
 from perdure.memory.conversation import ConversationRef, NewMessage, Role
 from perdure.memory.conversation_tables import MessageRow, SummaryRow
+from perdure.memory.records import lock
+from perdure.memory.sources import begin, note_sources, refuse_ended, refuse_erased
 from perdure.storage import Database, now, shown
 
 PAGE = 32
@@ -75,48 +79,77 @@ class Messages:
         self._database = database
         self._count = count
 
-    async def append(self, lineage: Lineage, ref: ConversationRef, messages: Sequence[NewMessage]) -> ConversationRef:
+    async def append(
+        self,
+        lineage: Lineage,
+        ref: ConversationRef,
+        messages: Sequence[NewMessage],
+        *,
+        of: Sequence[Scope] = (),
+        made_from: Sequence[str] = (),
+    ) -> ConversationRef:
         """Store MESSAGES, said in the run LINEAGE, after those of REF, and return the reference to all of them.
 
-        Raises `NotFound` if the last message of REF is not there, `InvalidInput` for what cannot be stored.
+        OF says whose they are. MADE_FROM names the versions of memories that a model was shown when it answered them: when
+        one of those is erased, so are they. Raises `NotFound` if the last message of REF is not there, `Erased` if it was
+        erased, `ErasedMeanwhile` if something of MADE_FROM was, and `InvalidInput` for what cannot be stored.
         """
         said = [(message, canonical(message.content, ref)) for message in messages]
         if not said:
             return ref
 
         def work(connection: sa.Connection) -> str:
-            last = self._read(connection, ref) if ref.head else None
+            refuse_erased(connection, made_from)
+            last = self._last(connection, lineage, ref)
+            root = last.conversation if last else root_of(lineage, ref)
+            begin(connection, root, lineage, ref.name)
+            had_to_do(connection, lineage, of, root)
             rows = []
             for message, content in said:
                 last = self._after(last, lineage, ref, message, content)
                 rows.append(last)
             connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), [row.model_dump() for row in rows])
+            note_sources(connection, root, rows[0].position, made_from)
             return rows[-1].id
 
         return ref.model_copy(update={"head": await self._database.transact(work)})
 
-    async def window(self, ref: ConversationRef, tokens: int) -> Window:
+    async def window(self, ref: ConversationRef, tokens: int, *, lineage: Lineage | None = None) -> Window:
         """Return the newest messages of REF, at least one and from there on until they have TOKENS, and what is before.
 
-        Raises `NotFound` if a message, the state or the summary is not there or is not what was stored.
+        Raises `NotFound` if a message, the state or the summary is not there or is not what was stored; `Erased` if it is
+        known of the run LINEAGE that it was erased.
         """
         if not ref.head:
             return Window()
+
+        def work(connection: sa.Connection) -> Window:
+            try:
+                return self._window(connection, ref, tokens)
+            except NotFound:
+                refuse_ended(connection, root_of(lineage, ref) if lineage else "", ref.name)
+                raise
+
         async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: self._window(sync, ref, tokens))
+            return await connection.run_sync(work)
 
     async def summary(self, id: str) -> Summary | None:
         """Return the summary called ID, if somebody made it."""
         async with self._database.read() as connection:
             return await connection.run_sync(_summary, id)
 
-    async def keep_summary(self, summary: Summary, ref: ConversationRef) -> Summary:
-        """Store SUMMARY for the conversation REF and return what stands: the first that was stored under its id."""
+    async def keep_summary(self, summary: Summary, ref: ConversationRef, *, lineage: Lineage) -> Summary:
+        """Store SUMMARY for the conversation REF of the run LINEAGE, and return what stands: the first of its id.
+
+        Raises as `append` does if what it sums up is not there any more.
+        """
 
         def work(connection: sa.Connection) -> Summary:
+            last = self._last(connection, lineage, ref)
+            assert last is not None, "nothing was said that could be summed up"
             row = SummaryRow(
                 id=summary.id,
-                conversation=self._read(connection, ref).conversation,
+                conversation=last.conversation,
                 position=summary.position,
                 number=summary.number,
                 content=summary.content,
@@ -128,23 +161,25 @@ class Messages:
 
         return await self._database.transact(work)
 
-    async def erase(self, *, workflow_id: str, first_execution_run_id: str) -> int:
-        """Delete every message that this run wrote, and the summaries of its conversations. Return how many messages."""
-        mine = (col(MessageRow.workflow_id) == workflow_id) & (
-            col(MessageRow.first_execution_run_id) == first_execution_run_id
-        )
-
-        def work(connection: sa.Connection) -> int:
-            conversations = sa.select(col(MessageRow.conversation)).where(mine).distinct()
-            connection.execute(sa.delete(SummaryRow).where(col(SummaryRow.conversation).in_(conversations)))
-            return connection.execute(sa.delete(MessageRow).where(mine)).rowcount
-
-        return await self._database.transact(work)
+    def _last(self, connection: sa.Connection, lineage: Lineage, ref: ConversationRef) -> MessageRow | None:
+        """Return the last message of REF; from here on nobody erases it. Raises `Erased` if somebody did."""
+        mine = root_of(lineage, ref)
+        try:
+            root = self._read(connection, ref).conversation if ref.head else mine
+            lock(connection, root, "conversation")
+            # Again, for whoever erased it had the lock.
+            last = self._read(connection, ref) if ref.head else None
+        except NotFound:
+            refuse_ended(connection, mine, ref.name)
+            raise
+        if last is None:
+            refuse_ended(connection, mine, ref.name, at_all=False)
+        return last
 
     def _after(
         self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
     ) -> MessageRow:
-        root = last.conversation if last else root_of(lineage, ref.name)
+        root = last.conversation if last else root_of(lineage, ref)
         id = _digest([last.id if last else root, message.role, message.name, content])
         return MessageRow(
             id=id,
@@ -240,12 +275,13 @@ def summary_id(last: Message, before: str, task: str) -> str:
     return _digest([last.id, before, task])
 
 
-def root_of(lineage: Lineage, name: str) -> str:
-    """Return what the first message of the conversation NAME comes after.
+def root_of(lineage: Lineage, ref: ConversationRef) -> str:
+    """Return what the first message of the conversation REF of the run LINEAGE comes after.
 
     Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
     """
-    return _digest([lineage.workflow_id, lineage.first_execution_run_id, name])
+    named: list[JsonValue] = [lineage.workflow_id, lineage.first_execution_run_id, ref.name]
+    return _digest([*named, ref.begun] if ref.begun else named)
 
 
 def canonical(value: JsonValue, ref: ConversationRef) -> str:

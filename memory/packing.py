@@ -26,6 +26,7 @@ class Entitled:
 
     id: str
     entry: Entry
+    version_id: str = ""
 
 
 def labelled(record: MemoryRecord) -> Entitled:
@@ -39,6 +40,7 @@ def labelled(record: MemoryRecord) -> Entitled:
             "source": record.source,
             "trust": "untrusted",
         },
+        record.version_id,
     )
 
 

@@ -72,6 +72,15 @@ class Moment:
         return max(self.valid_at, self.known_at)
 
 
+def sayable(**texts: object) -> None:
+    """Raise `InvalidInput` naming the field if one of TEXTS, or of the texts in it, holds what no database takes."""
+    for field, value in texts.items():
+        if isinstance(value, Scope):
+            sayable(**{f"{field}.{part}": name for part, name in value})
+        elif any("\x00" in each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)):
+            raise InvalidInput(f"{field} holds a NUL character, which PostgreSQL cannot store; remove it")
+
+
 def visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnElement[bool]:
     """Return the condition that a version holds at VALID_AT as it was known at KNOWN_AT, by default the same moment.
 
@@ -117,7 +126,7 @@ def as_record(row: sa.Row[MemoryRow], *, with_end: bool, provenance: Provenance 
         memory_id=row.memory_id,
         version=row.version,
         version_id=row.version_id,
-        scope=Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session),
+        scope=scope_of(row),
         kind=cast(Kind, row.kind),
         subject=row.subject,
         predicate=row.predicate,
@@ -140,6 +149,11 @@ def as_record(row: sa.Row[MemoryRow], *, with_end: bool, provenance: Provenance 
         source=row.source,
         provenance=provenance,
     )
+
+
+def scope_of(row: sa.Row[MemoryRow]) -> Scope:
+    """Return whose ROW is."""
+    return Scope(tenant=row.scope_tenant, agent=row.scope_agent, user=row.scope_user, session=row.scope_session)
 
 
 def records_of(connection: sa.Connection, rows: Iterable[sa.Row[MemoryRow]], *, with_end: bool) -> list[MemoryRecord]:

@@ -12,9 +12,10 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef, digest
-from perdure.memory.contracts import RememberCall, Remembered, Scope
-from perdure.memory.reading import as_record, interval, visible
-from perdure.memory.tables import DerivedRow, MemoryRow, OutboxRow, SourceRow, TombstoneRow
+from perdure.memory.belonging import had_to_do, scope_key
+from perdure.memory.contracts import RememberCall, Remembered
+from perdure.memory.reading import as_record, interval, sayable, visible
+from perdure.memory.tables import DerivedRow, MemoryRow, OutboxRow, ReceiptRow, SourceRow, TombstoneRow
 
 __all__ = [
     "NAMES",
@@ -40,11 +41,6 @@ NAMES = uuid.UUID("6f0d7a52-4a0b-5b0e-9d3c-2b8f1d1f6c11")
 TICK = timedelta(microseconds=1)
 
 
-def scope_key(scope: Scope) -> str:
-    """Return the digest of SCOPE by which SQL and the index select exactly its records."""
-    return digest([scope.tenant, scope.agent, scope.user, scope.session]).removeprefix("sha256:")[:32]
-
-
 def thread_key(scope: str, step: StepRef) -> str:
     """Return the digest by which a recall finds what the run of STEP remembered in SCOPE, in order."""
     return digest([scope, *step_names(step)[:3]]).removeprefix("sha256:")[:32]
@@ -65,9 +61,7 @@ def checked(call: RememberCall) -> RememberCall:
     texts = {"content": call.content, "subject": call.subject, "predicate": call.predicate, "memory_id": call.memory_id}
     texts |= {"step": str(call.step), "labels": "".join(call.labels), "retention": call.retention}
     texts |= {f"origin.{name}": str(value) for name, value in call.origin}
-    for field, text in {**texts, **{f"scope.{name}": value for name, value in call.scope}}.items():
-        if text is not None and "\x00" in text:
-            raise InvalidInput(f"{field} holds a NUL character, which PostgreSQL cannot store; remove it")
+    sayable(scope=call.scope, **texts)
     if call.memory_id is not None and not 1 <= len(call.memory_id) <= 200:
         raise InvalidInput(f"memory_id has {len(call.memory_id)} characters; give it 1 to 200")
     if call.predicate is not None and not (call.predicate.strip() and (call.subject or "").strip()):
@@ -162,6 +156,7 @@ def write(
     }
     connection.execute(sa.insert(MemoryRow).values(values))
     _write_source(connection, call, version_id)
+    had_to_do(connection, call.step.lineage, [call.scope])
     queue(connection, [version_id, *changed], recorded_at)
     remembered = Remembered(
         memory_id=place.memory_id, version=version, content_hash=str(values["content_hash"]), version_id=version_id
@@ -240,7 +235,12 @@ def _source_erased(connection: sa.Connection, call: RememberCall) -> bool:
     # Shared with other writers; an erasure that comes meanwhile waits, and then sees what was derived.
     rows = connection.execute(found.with_for_update(read=True)).all()
     if missing := wanted - {each.version_id for each in rows}:
-        buried = sa.select(col(TombstoneRow.version_id)).where(col(TombstoneRow.version_id).in_(missing))
+        ours = sa.join(TombstoneRow, ReceiptRow, col(TombstoneRow.receipt_id) == col(ReceiptRow.receipt_id))
+        buried = (
+            sa.select(col(TombstoneRow.version_id))
+            .select_from(ours)
+            .where(col(TombstoneRow.version_id).in_(missing), col(ReceiptRow.scope_tenant) == call.scope.tenant)
+        )
         gone = set(connection.execute(buried).scalars())
         if unknown := missing - gone:
             raise InvalidInput(

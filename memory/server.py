@@ -23,35 +23,43 @@ BATCH = 256
 class ServerIndex:
     """An `Index` in one collection of a Qdrant server. Made by `open`, or by `over` from a client that you made.
 
-    The collection is named after the embedder's version, so another embedder never finds vectors it cannot compare with.
+    The collection is named after the embedder's version, so another embedder never finds vectors it cannot compare with,
+    and after DATABASE_ID, so that two databases may use one server.
     """
 
     def __init__(
-        self, client: AsyncQdrantClient, embedder: Embedder, *, where: str, follows: ServerIndex | None = None
+        self,
+        client: AsyncQdrantClient,
+        embedder: Embedder,
+        *,
+        where: str,
+        database_id: str = "",
+        follows: ServerIndex | None = None,
     ) -> None:
         self._client = client
         self._where = where
+        self._database_id = database_id
         self._dimensions = embedder.dimensions
-        self.collection = f"perdure_memory_{generation(embedder)}"
+        self.collection = "_".join(filter(None, ("perdure_memory", database_id, generation(embedder))))
         self._follows = follows
         self.version = f"qdrant-client {installed('qdrant-client')}, {embedder.name} {embedder.version}, {LEXICON}"
 
     @classmethod
-    async def open(cls, url: str, embedder: Embedder) -> ServerIndex:
+    async def open(cls, url: str, embedder: Embedder, *, database_id: str = "") -> ServerIndex:
         """Connect to the Qdrant server at URL and make the collection if it is missing. `:memory:` is for tests."""
         client = _client(url)
         try:
-            return await cls.over(client, embedder, where=url)
+            return await cls.over(client, embedder, where=url, database_id=database_id)
         except BaseException:
             await client.close()
             raise
 
     @classmethod
-    async def holds(cls, url: str, embedder: Embedder) -> bool:
+    async def holds(cls, url: str, embedder: Embedder, *, database_id: str = "") -> bool:
         """Return whether the Qdrant server at URL has a collection of EMBEDDER."""
         client = _client(url)
         try:
-            index = cls(client, embedder, where=url)
+            index = cls(client, embedder, where=url, database_id=database_id)
             async with index.reached():
                 return await client.collection_exists(index.collection)
         finally:
@@ -64,13 +72,14 @@ class ServerIndex:
         embedder: Embedder,
         *,
         where: str = "the given client",
+        database_id: str = "",
         follows: ServerIndex | None = None,
     ) -> ServerIndex:
         """Use CLIENT, for instance `AsyncQdrantClient(":memory:")`, and make the collection if it is missing.
 
         With FOLLOWS it is that one's successor, see `Index.successor`.
         """
-        index = cls(client, embedder, where=where, follows=follows)
+        index = cls(client, embedder, where=where, database_id=database_id, follows=follows)
         await index._make_if_missing()
         return index
 
@@ -151,7 +160,9 @@ class ServerIndex:
 
     async def successor(self, embedder: Embedder) -> Index:
         """Return an index beside this one for the vectors of EMBEDDER: empty, or as far as an earlier attempt came."""
-        return await ServerIndex.over(self._client, embedder, where=self._where, follows=self)
+        return await ServerIndex.over(
+            self._client, embedder, where=self._where, database_id=self._database_id, follows=self
+        )
 
     async def succeed(self) -> None:
         """Become the index in use; the collection of the one it follows is dropped."""
@@ -228,10 +239,13 @@ class ServerIndex:
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[None]:
         """Turn what goes wrong between us and the server into our errors."""
+        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
         try:
             yield
+        except ResourceExhaustedResponse as error:
+            raise Unreachable(f"the Qdrant server at {self._where} is too busy: {error.message}") from error
         except UnexpectedResponse as error:
             if error.status_code in (401, 403):
                 raise InvalidSettings(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -16,6 +13,7 @@ from sqlmodel import col
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import digest
 from perdure.memory import records, usage
+from perdure.memory.claiming import Claim
 from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
@@ -26,20 +24,18 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.embed import Embedder, MiniLm
+from perdure.memory.embed import Embedder
 from perdure.memory.feeding import Feed
 from perdure.memory.forgetting import Retention
 from perdure.memory.index import Index
 from perdure.memory.keeping import Keeping
 from perdure.memory.ranking import Ranking
-from perdure.memory.reading import Moment, named, records_of, visible
+from perdure.memory.reading import Moment, named, records_of, sayable, visible
 from perdure.memory.recalling import nearest
 from perdure.memory.tables import MemoryRow
-from perdure.settings import Settings
 from perdure.storage import Database
 from perdure.storage import now as utc_now
 
-T = TypeVar("T")
 KEPT = {"standard": timedelta(days=30)}
 log = structlog.get_logger(__name__)
 
@@ -61,11 +57,12 @@ class Memory(Keeping):
         clock: Callable[[], datetime] = utc_now,
         ranking: Ranking | None = None,
         retention: Mapping[str, timedelta] = KEPT,
+        claim: Claim | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ranking = ranking or Ranking()
-        self._feed = Feed(database, index, embedder)
+        self._feed = Feed(database, index, embedder, claim)
         self._retention = Retention(dict(retention))
         self._latest: datetime | None = None
 
@@ -86,6 +83,7 @@ class Memory(Keeping):
 
         Raises `Unreachable` if the index does not work: no answer is better than one with holes.
         """
+        sayable(**dict(call))
         moment = Moment.of(call, self._now())
         if await self._feed.waiting():
             await self._feed.catch_up(everything=True)
@@ -118,6 +116,7 @@ class Memory(Keeping):
 
         Raises `NotFound` if there was none.
         """
+        sayable(memory_id=memory_id, scope=scope)
         moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
         where = *named(records.scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
         found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
@@ -127,6 +126,7 @@ class Memory(Keeping):
 
     async def history(self, memory_id: str, scope: Scope) -> list[MemoryRecord]:
         """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
+        sayable(memory_id=memory_id, scope=scope)
         query = sa.select(MemoryRow).where(*named(records.scope_key(scope), memory_id))
         return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
 
@@ -138,13 +138,14 @@ class Memory(Keeping):
         """Do what `reindex` does."""
         return await self.reindex()
 
-    async def upgrade(self, embedder: Embedder) -> None:
+    async def upgrade(self, embedder: Embedder, name: str = "") -> None:
         """Embed everything anew with EMBEDDER, then use that. Recalls and writes go on as before until then.
 
-        Stopped in the middle, it leaves everything as it was. Nothing to do if EMBEDDER is the one in use.
+        NAME is what the settings call it, so that a start with the next one can go on with it. Stopped in the middle, it
+        leaves everything as it was. Nothing to do if EMBEDDER is the one in use.
         """
         await self.catch_up()
-        await self._feed.upgrade(embedder)
+        await self._feed.upgrade(embedder, name)
 
     async def close(self) -> None:
         """Let go of the index. The database and the embedder belong to the caller."""
@@ -174,52 +175,3 @@ class Memory(Keeping):
         return await self._database.query(
             lambda connection: records_of(connection, connection.execute(query), with_end=with_end)
         )
-
-
-@asynccontextmanager
-async def open_memory(
-    settings: Settings, database: Database, *, embedder: Embedder | None = None, previous: Embedder | None = None
-) -> AsyncIterator[Memory]:
-    """Open the memory that SETTINGS describe: on the Qdrant server of `index_url`, else in this process under `home`.
-
-    Brings the index up to date first. EMBEDDER spares loading the model a second time; default is `MiniLm`. If the index
-    is still that of PREVIOUS, another embedder, recalls go on with it while EMBEDDER embeds everything in the background;
-    without PREVIOUS they wait. Raises `IndexOwned` if another process has the embedded index.
-    """
-    embedder = embedder or await MiniLm.load()
-    index, present = await _open_index(settings, embedder, previous)
-    memory = Memory(database, index, present, retention=settings.retention)
-    upgrading: asyncio.Task[None] | None = None
-    try:
-        await memory.catch_up()
-        await memory.finish_erasures()
-        if present is not embedder:
-            upgrading = asyncio.create_task(_upgrade(memory, embedder), name="embed the memory anew")
-        yield memory
-    finally:
-        if upgrading is not None:
-            upgrading.cancel()
-            await asyncio.wait([upgrading])
-        await memory.close()
-
-
-async def _upgrade(memory: Memory, embedder: Embedder) -> None:
-    try:
-        await memory.upgrade(embedder)
-    except Unreachable as error:
-        log.warning("the memory was not embedded anew, the next start tries again", error=error.message)
-
-
-async def _open_index(settings: Settings, embedder: Embedder, previous: Embedder | None) -> tuple[Index, Embedder]:
-    """Return the index and the embedder whose vectors it holds."""
-    if settings.index_url:
-        from perdure.memory.server import ServerIndex
-
-        if previous is not None and await ServerIndex.holds(settings.index_url, previous):
-            return await ServerIndex.open(settings.index_url, previous), previous
-        return await ServerIndex.open(settings.index_url, embedder), embedder
-    from perdure.memory.edge import EdgeIndex
-
-    if previous is not None and await EdgeIndex.holds(settings.index_path, previous):
-        return await EdgeIndex.open(settings.index_path, previous, keep=embedder), previous
-    return await EdgeIndex.open(settings.index_path, embedder), embedder

@@ -133,6 +133,27 @@ class OutboxRow(SQLModel, table=True):
     queued_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class IndexRow(SQLModel, table=True):
+    """Which vector index follows this database. There is one row."""
+
+    __tablename__ = "memory_index"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: int | None = Field(default=1, primary_key=True)
+    database_id: str
+    """Names this database where several use one Qdrant server."""
+    holder: str = ""
+    """Names the index: the URL of a server, or what is written in the folder."""
+    place: str = ""
+    """Where it is, for people."""
+    generation: str = ""
+    """Whose vectors are in force."""
+    embedder: str = ""
+    """What the settings call that embedder; empty if it was handed in."""
+    settled: bool = False
+    """Whether it holds all that is not in the outbox."""
+    since: datetime = Field(sa_type=UtcDateTime)
+
+
 class AccessRow(SQLModel, table=True):
     """That a step's recall returned a version, or, without a version, that it found nothing; and what came of it."""
 
@@ -179,6 +200,9 @@ class ReceiptRow(SQLModel, table=True):
     erased_at: datetime = Field(sa_type=UtcDateTime)
     memories: int
     versions: int
+    conversations: int = 0
+    messages: int = 0
+    """How many messages of conversations, and summaries."""
     completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When the files of the database and the index held nothing of it any more."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import NoReturn, TypeAlias
 
 from perdure.errors import NotFound, Unreachable
@@ -13,9 +14,10 @@ from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import Found, Index, Point, Where
 from perdure.memory.lexical import NO_WORDS, Words
 from perdure.memory.store import Memory
+from perdure.memory.verbs import Found as FoundThere
 from perdure.storage import Database
 
-Find: TypeAlias = Callable[[RecallCall], Awaitable[RecallReceipt]]
+Find: TypeAlias = Callable[[RecallCall], Awaitable[FoundThere]]
 """How the owner of the index is asked."""
 
 
@@ -42,13 +44,13 @@ class _Asking(_Records):
         """Return what the owner of the index finds, checked against SQL once more."""
         receipt = await self._find(call)
         hits = []
-        for memory_id, version, score in receipt.returned:
+        for (memory_id, version, score), why in zip_longest(receipt.returned, receipt.why):
             times = {"valid_at": receipt.valid_at or receipt.as_of, "known_at": receipt.as_of}
             with contextlib.suppress(NotFound):  # erased since
                 record = await self.get(memory_id, call.scope, **times)
                 if record.version == version:
-                    hits.append(RecallHit(record=record, score=score))
-        return Recall(hits=tuple(hits), receipt=receipt)
+                    hits.append(RecallHit(record=record, score=score, why=why))
+        return Recall(hits=tuple(hits), receipt=RecallReceipt(**{name: value for name, value in receipt if name != "why"}))
 
 
 class _NoIndex:

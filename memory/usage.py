@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from perdure.lineage import StepRef, digest
+from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import RecallCall, RecallHit
 from perdure.memory.reading import visible
 from perdure.memory.records import NAMES, scope_key
@@ -45,6 +46,8 @@ def note(connection: sa.Connection, call: RecallCall, hits: Sequence[RecallHit],
         row(hit.record.version_id, hit.record.memory_id, rank, hit.score) for rank, hit in enumerate(hits, start=1)
     ] or [row(None, None, 0, 0.0)]
     connection.execute(_INSERT[connection.dialect.name], rows)
+    if hits:
+        had_to_do(connection, call.step.lineage, [call.scope])
 
 
 def feed_back(connection: sa.Connection, call: FeedbackCall) -> int:

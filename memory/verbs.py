@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope
+from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope, Terse, Why
 
 How = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""
@@ -120,9 +120,24 @@ class Forgotten(Frozen):
     versions: int = 0
     receipt: str = ""
     """Of an erasure: the id of its receipt."""
+    conversations: tuple[str, ...] = ()
+    """Of an erasure: the first hundred conversations of which something went, as WORKFLOW_ID/FIRST_RUN/NAME."""
+    messages: int = 0
+    """Of an erasure: how many messages, and summaries, of conversations."""
     complete: bool = True
     """Of an erasure: whether the files hold nothing of it any more. If not, the worker goes on trying."""
     dry_run: bool = False
+
+
+class Restored(Frozen):
+    """What an import did."""
+
+    added: int = 0
+    """Versions that were not here."""
+    erased: int = 0
+    """Versions that were here and that the export says were erased; what was derived from them among them."""
+    complete: bool = True
+    """Whether the files hold nothing any more of what was erased. If not, the worker goes on trying."""
 
 
 class FeedbackCall(Frozen):
@@ -160,6 +175,54 @@ class Changed(Frozen):
     """How many stored versions, or uses, it concerned."""
 
     count: int
+    conversations: int = 0
+
+
+class ConversationsCall(Frozen):
+    """Which conversations are meant: of a run, of a scope, or both; of neither means all."""
+
+    workflow_id: str | None = None
+    first_execution_run_id: str | None = None
+    """None means every run of WORKFLOW_ID."""
+    namespace: str | None = None
+    """None means whichever namespace they ran in."""
+    name: str | None = None
+    """None means all of them."""
+    scope: Scope | None = None
+    narrower: bool = False
+    limit: int = Field(default=100, ge=1)
+
+
+class Conversed(Frozen):
+    """A conversation, without what was said in it."""
+
+    namespace: str
+    workflow_id: str
+    first_execution_run_id: str
+    name: str
+    messages: int
+    begun_at: datetime
+    last_at: datetime | None = None
+    legal_hold: bool = False
+    erased_at: datetime | None = None
+    """When all of it, or its end, was erased."""
+    receipt: str = ""
+
+
+class EraseConversationsCall(Frozen):
+    """The argument of the activity `perdure.erase_conversations`: what a run said, whoever it was about."""
+
+    step: StepRef
+    workflow_id: str
+    first_execution_run_id: str | None = None
+    """None means every run of WORKFLOW_ID."""
+    namespace: str | None = None
+    """None means whichever namespace they ran in."""
+    name: str | None = None
+    """None means all of its conversations."""
+    why: str = ""
+    by: str = ""
+    dry_run: bool = False
 
 
 class ConsolidateCall(Frozen):
@@ -303,25 +366,32 @@ class MemoryStats(Frozen):
         return self.with_hits / self.recalls if self.recalls else 0.0
 
 
-class MemoryRequest(Frozen):
+class Found(RecallReceipt):
+    """What the activity `perdure.find_memories` returns: a receipt and, where the call asked to explain, why for each."""
+
+    why: tuple[Why, ...] = ()
+
+
+class MemoryRequest(Terse):
     """The argument of the workflow `perdure.memory_request`: one thing that only the owner of the index can do."""
 
     find: RecallCall | None = None
     forget: ForgetCall | None = None
     verify: VerifyCall | None = None
     reindex: ReindexCall | None = None
+    erase: EraseConversationsCall | None = None
 
     @model_validator(mode="after")
     def _one(self) -> MemoryRequest:
         if sum(value is not None for _, value in self) != 1:
-            raise ValueError("ask for one thing: find, forget, verify or reindex")
+            raise ValueError("ask for one thing: find, forget, verify, reindex or erase")
         return self
 
 
 class MemoryAnswer(Frozen):
     """What came of a `MemoryRequest`."""
 
-    found: RecallReceipt | None = None
+    found: Found | None = None
     forgotten: Forgotten | None = None
     verified: Verified | None = None
     reindexed: Changed | None = None

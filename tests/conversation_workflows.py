@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from temporalio import workflow
 
 from perdure.connectors.null import Entry, null
+from perdure.errors import Erased
 from perdure.lineage import Frozen
 from perdure.memory.conversation import Packed
 from perdure.workflows import Context, Conversation, customer, generate, recall, remember, renew
 
-__all__ = ["Answer", "Chats", "Knows", "Looks", "Renews", "Talk", "Writes"]
+__all__ = ["Answer", "Chats", "GoesOn", "Knows", "Looks", "Renews", "Talk", "Visit", "Writes"]
 
 
 class Answer(BaseModel):
@@ -94,6 +95,43 @@ class Writes:
     @workflow.run
     async def run(self, _: int) -> None:
         await Conversation("desk").look(null.write, Entry(text="x"))
+
+
+class Visit(Frozen):
+    """Who comes, and whether the desk goes on when what was said was erased."""
+
+    user: str
+    goes_on: bool = True
+
+
+@workflow.defn
+class GoesOn:
+    """Talks with a customer and, if what was said is erased, begins anew."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    @workflow.run
+    async def run(self, visit: Visit) -> list[str]:
+        conversation = Conversation("desk", of=customer(visit.user))
+        answers = []
+        for said in ("one", "two"):
+            conversation.user(said)
+            try:
+                answer = await generate("reply", Answer, conversation=conversation)
+            except Erased:
+                if not visit.goes_on:
+                    raise
+                conversation.anew()
+                answer = await generate("reply", Answer, conversation=conversation)
+            answers.append(answer.value.say)
+            await workflow.wait_condition(lambda: self._told)
+        return answers
+
+    @workflow.signal
+    async def go_on(self) -> None:
+        """Let it go on."""
+        self._told = True
 
 
 @workflow.defn

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from perdure.memory import RecallCall, RememberCall, customer
 from perdure.memory.embed import Vector
@@ -49,3 +52,37 @@ class Plane(Letters):
 
     name = "plane"
     dimensions = 2
+
+
+class Other(Letters):
+    """The next version of `Letters`, as settings can name it."""
+
+    def __init__(self) -> None:
+        super().__init__("2")
+
+
+class Gated(Other):
+    """The same, which stops at its 65th text until the file is there that PERDURE_TEST_GATE names.
+
+    Beside that file it writes down how many texts it embeds, and that it waits.
+    """
+
+    embedded = 0
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Return a direction for each of TEXTS."""
+        self.embedded += len(texts)
+        gate = Path(os.environ["PERDURE_TEST_GATE"])
+        while self.embedded > 64 and not gate.exists():  # noqa: ASYNC240  # it is done at once
+            gate.with_suffix(".waits").touch()
+            await asyncio.sleep(0.02)  # another process makes it
+        with gate.with_suffix(".embedded").open("a") as file:
+            file.write(f"{len(texts)}\n")
+        return await super().embed(texts)
+
+
+class Needy(Letters):
+    """An embedder that settings cannot make."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from temporalio.worker import Worker
 from perdure.errors import InvalidSettings
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
+from perdure.worker import settle
 
 
 async def test_a_worker_that_cannot_open_its_rooms_says_so(temporal_address: str, tmp_path: Path) -> None:
@@ -32,3 +34,15 @@ async def test_a_worker_says_which_build_it_is_in_short(temporal_address: str, t
     assert 8 == len(str(Worker(client, task_queue="never").config(active_config=True).get("build_id")))
     given = Worker(client, task_queue="never too", build_id="2026-11-23.1").config(active_config=True)
     assert "2026-11-23.1" == given.get("build_id")
+
+
+async def test_worker_keeps_what_is_loaded_from_the_garbage_collector(temporal_address: str, tmp_path: Path) -> None:
+    """Once the rooms are open and LiteLLM is imported, a worker freezes what is there: a full collection is short then."""
+    plugin = PerdurePlugin(Settings(home=tmp_path))
+    client = await Client.connect(temporal_address, plugins=[plugin])
+    try:
+        async with Worker(client, task_queue="settles"):
+            await settle(plugin)
+            assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()

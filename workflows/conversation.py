@@ -14,7 +14,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from perdure.connectors.contracts import Action
 from perdure.errors import InvalidInput, ModelError, PerdureError
-from perdure.memory.contracts import Recall
+from perdure.memory.contracts import Recall, Scope
 from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
 from perdure.routing.contracts import Generation, OutputRef
 from perdure.workflows.budgets import paid
@@ -25,6 +25,7 @@ from perdure.workflows.conversation_model import (
     KeepCall,
     Kept,
     LookCall,
+    Says,
     SummariseCall,
     Summarised,
     Turn,
@@ -58,12 +59,15 @@ class Context:
 class Conversation:
     """The run's conversation called NAME, which goes on where it was, also after a continue-as-new.
 
-    What is said is stored once in the database; the run holds two digests and what is not stored yet. So a turn costs the
-    same history however long the conversation is. Turns of one conversation wait for each other.
+    OF says whose it is, so that an erasure of everything of that scope takes what was said in it. What is said is stored
+    once in the database; the run holds two digests and what is not stored yet. So a turn costs the same history however
+    long the conversation is. Turns of one conversation wait for each other.
     """
 
-    def __init__(self, name: str = "main") -> None:
+    def __init__(self, name: str = "main", *, of: Scope | None = None) -> None:
         self._open = current_run().conversations.setdefault(name, OpenConversation(ConversationRef(name=name)))
+        if of is not None:
+            self._open.of.setdefault(of, False)
 
     @property
     def name(self) -> str:
@@ -101,6 +105,13 @@ class Conversation:
         """Let STATE be what the run keeps in mind, instead of what it was before. It is in every prompt from now on."""
         self._say("state", state, "")
 
+    def anew(self) -> None:
+        """Begin it anew, without what was said in it: the way on after `Erased`. What is not stored yet stays new."""
+        ref = self._open.ref
+        self._open.ref = ConversationRef(name=ref.name, begun=ref.begun + 1)
+        self._open.full = False
+        self._open.of = dict.fromkeys(self._open.of, False)
+
     async def look(self, action: Action[In, Out], args: In, *, name: str | None = None, summary: str | None = None) -> None:
         """Do ACTION, which only reads, and let its answer be the next message. The history holds a reference to it.
 
@@ -115,12 +126,13 @@ class Conversation:
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:
-            new = tuple(self._open.new)
+            new, of = tuple(self._open.new), self._open.unsaid
             call = LookCall(
                 first_run=_later(run),
                 plan=run.plan,
                 conversation=self.ref,
                 new=new,
+                of=of,
                 action=action.name,
                 args=args.model_dump(mode="json"),
             )
@@ -136,35 +148,38 @@ class Conversation:
                 )
             except ActivityError as error:
                 raise_translated(error)
-            self._stored(kept.head, len(new))
+            self._stored(kept.head, call, call.conversation.begun)
         run.did(said)
 
     async def keep(self, *, name: str | None = None) -> None:
         """Store what is new now, instead of with the next turn; nothing to store is no step."""
         async with self._open.turn:
-            new = tuple(self._open.new)
+            new, of = tuple(self._open.new), self._open.unsaid
             if not new:
                 return
             run = current_run()
             step = run.step(name or f"keep:{self.name}")
+            call = KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new, of=of)
             kept = await execute(
                 "perdure.keep",
-                KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new),
+                call,
                 Kept,
                 id=step.name,
                 summary=f"Store {len(new)} messages of {self.name}",
                 timeout=timedelta(seconds=60),
                 retries=_RETRIES,
             )
-            self._stored(kept.head, len(new))
+            self._stored(kept.head, call, call.conversation.begun)
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
 
-    def _stored(self, head: str, count: int) -> None:
+    def _stored(self, head: str, call: Says, begun: int) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
-        del self._open.new[:count]
-        self._open.ref = self._open.ref.model_copy(update={"head": head})
+        del self._open.new[: len(call.new)]
+        if self._open.ref.begun == begun:  # else it was begun anew meanwhile
+            self._open.ref = self._open.ref.model_copy(update={"head": head})
+            self._open.of |= dict.fromkeys(call.of, True)
 
 
 async def converse(
@@ -189,7 +204,7 @@ async def converse(
     async with talk.turn:
         if talk.full:
             await _summarise(run, talk, context, tenant, agent)
-        new = tuple(talk.new)
+        new, of = tuple(talk.new), talk.unsaid if conversation else ()
         call = ConverseCall(
             first_run=_later(run),
             plan=run.plan,
@@ -199,6 +214,7 @@ async def converse(
             inputs={key: as_json(value) for key, value in inputs.items()},
             conversation=talk.ref if conversation else None,
             new=new,
+            of=of,
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
             summary=context.summary,
@@ -213,8 +229,8 @@ async def converse(
             )
 
         turn = await paid(ask)
-        if conversation is not None:
-            conversation._stored(turn.head, len(new))  # noqa: SLF001  same module
+        if conversation is not None and call.conversation is not None:
+            conversation._stored(turn.head, call, call.conversation.begun)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.whole(task, turn.value)
     run.spend(record.usage.cost_nano_usd)

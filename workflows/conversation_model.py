@@ -7,6 +7,7 @@ import base64
 from pydantic import JsonValue
 
 from perdure.lineage import digest
+from perdure.memory.contracts import Scope
 from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed, RecordsRef
 from perdure.routing.contracts import Attempt, ModelRecord, Tier, Usage
 
@@ -23,7 +24,15 @@ class ForRun(Compact):
     plan: str = ""
 
 
-class ConverseCall(ForRun):
+class Says(ForRun):
+    """What every step says that stores something."""
+
+    new: tuple[NewMessage, ...] = ()
+    of: tuple[Scope, ...] = ()
+    """Whose conversation it is, as far as no step has said so yet."""
+
+
+class ConverseCall(Says):
     """The argument of the activity `perdure.converse`."""
 
     task: str
@@ -31,7 +40,6 @@ class ConverseCall(ForRun):
     json_schema: dict[str, JsonValue] | None = None
     inputs: dict[str, JsonValue] = {}
     conversation: ConversationRef | None = None
-    new: tuple[NewMessage, ...] = ()
     tokens: int = TOKENS
     records: tuple[RecordsRef, ...] = ()
     summary: str = SUMMARY
@@ -124,11 +132,10 @@ class Turn(Compact):
     record: TurnRecord
 
 
-class KeepCall(ForRun):
+class KeepCall(Says):
     """The argument of the activity `perdure.keep`: store what is new."""
 
     conversation: ConversationRef
-    new: tuple[NewMessage, ...]
 
 
 class LookCall(KeepCall):

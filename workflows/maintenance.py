@@ -23,10 +23,10 @@ from perdure.connectors.watched import (
     Swept,
 )
 from perdure.errors import InvalidInput
-from perdure.memory.contracts import RecallReceipt
 from perdure.memory.verbs import (
     Changed,
     Forgotten,
+    Found,
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
@@ -176,7 +176,7 @@ class RequestMemory:
         step = current_run().step("request")
         if request.find is not None:
             call = request.find.model_copy(update={"step": step})
-            return MemoryAnswer(found=await self._do("perdure.find_memories", call, RecallReceipt, "Find memories"))
+            return MemoryAnswer(found=await self._do("perdure.find_memories", call, Found, "Find memories"))
         if request.forget is not None:
             forget = request.forget.model_copy(update={"step": step})
             done = await self._do("perdure.forget", forget, Forgotten, f"Forget ({forget.how}) memories")
@@ -184,6 +184,10 @@ class RequestMemory:
         if request.verify is not None:
             verified = await self._do("perdure.verify_memory", request.verify, Verified, "Compare the index with SQL")
             return MemoryAnswer(verified=verified)
+        if request.erase is not None:
+            erase = request.erase.model_copy(update={"step": step})
+            erased = await self._do("perdure.erase_conversations", erase, Forgotten, "Erase what a run said")
+            return MemoryAnswer(forgotten=erased)
         reindexed = await self._do("perdure.reindex_memory", ReindexCall(), Changed, "Fill the index anew")
         return MemoryAnswer(reindexed=reindexed)
 

@@ -172,7 +172,8 @@ class _Interpreter:
         )
         conversation = None
         if step.conversation is not None:
-            conversation = Conversation(self._text(step.conversation, step))
+            of = None if step.scope is None else self._scope(step.scope, step)
+            conversation = Conversation(self._text(step.conversation, step), of=of)
             if step.message is not None:
                 conversation.user(self._render(step.message, step))
         generation = await generate_json(

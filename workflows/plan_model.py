@@ -46,6 +46,15 @@ class PlanContext(_Model):
     """The task that sums up the oldest messages, if the routes have it."""
 
 
+class PlanScope(_Model):
+    """A memory scope whose parts may be expressions."""
+
+    tenant: str = "default"
+    agent: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
 class GenerateStep(_Step):
     """Ask a model."""
 
@@ -60,24 +69,19 @@ class GenerateStep(_Step):
     """The conversation that it is a turn of; steps of one conversation wait for each other."""
     message: JsonValue = None
     """What the user says in the conversation before the model answers."""
+    scope: PlanScope | None = None
+    """Whose conversation it is."""
     context: PlanContext | None = None
 
     @model_validator(mode="after")
     def _message_is_said_somewhere(self) -> GenerateStep:
         if self.message is not None and self.conversation is None:
             raise ValueError("a message is part of a conversation: give the step a `conversation`")
+        if self.scope is not None and self.conversation is None:
+            raise ValueError("the scope is that of a conversation: give the step a `conversation`")
         if self.lane == "batch" and (self.conversation is not None or self.context is not None):
             raise ValueError("a step with a `conversation` or a `context` is asked at once: leave out `lane`")
         return self
-
-
-class PlanScope(_Model):
-    """A memory scope whose parts may be expressions."""
-
-    tenant: str = "default"
-    agent: str | None = None
-    user: str | None = None
-    session: str | None = None
 
 
 class RecallStep(_Step):

@@ -14,6 +14,7 @@ from perdure.connectors.contracts import ParkedEffect
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.lineage import Frozen, Lineage, StepRef
+from perdure.memory.contracts import Scope
 from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed
 from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
@@ -28,6 +29,7 @@ class CarriedConversation(Compact):
     ref: ConversationRef
     new: tuple[NewMessage, ...] = ()
     full: bool = False
+    of: tuple[Scope, ...] = ()
 
 
 class Carried(Frozen):
@@ -45,12 +47,19 @@ class OpenConversation:
 
     ref: ConversationRef
     new: list[NewMessage] = field(default_factory=list)
+    of: dict[Scope, bool] = field(default_factory=dict)
+    """Whose it is, and whether a step has stored that."""
     full: bool = False
     """Whether its oldest messages are to be summarised before the next turn."""
     packed: Packed | None = None
     """The receipt of the last turn's context."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Its steps take turns, for each goes on from what the one before said."""
+
+    @property
+    def unsaid(self) -> tuple[Scope, ...]:
+        """Whose it is, as far as no step has stored that yet."""
+        return tuple(scope for scope, stored in self.of.items() if not stored)
 
 
 @dataclass
@@ -149,7 +158,8 @@ class Run:
     def carried(self) -> Carried:
         """Return what the continuation has to know."""
         talks = tuple(
-            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full) for each in self.conversations.values()
+            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full, of=each.unsaid)
+            for each in self.conversations.values()
         )
         carried = Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
         # Only if there are any: a worker of before there were conversations refuses the field.
@@ -163,6 +173,7 @@ class Run:
             talk.ref, talk.full = each.ref, each.full
             # A signal's handler comes before the run's own code, and may have said something already.
             talk.new[:0] = each.new
+            talk.of = {**dict.fromkeys(each.of, False), **talk.of}
 
 
 def current_run() -> Run:

@@ -132,8 +132,10 @@ def test_completion_completes(temporal_address: str, home: Path) -> None:
 
 def test_an_interrupted_watch_leaves_the_run(desk: Perdure, temporal_address: str, home: Path) -> None:
     """Ctrl-C while watching ends with 130 and says that the run goes on."""
+    # A shell has what it starts in the background ignore Ctrl-C, and so has whatever that starts, such as these tests.
+    heeding = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
-        [*CLI, "run", "Waits", "--id", "interrupted"],
+        [sys.executable, "-c", heeding, *CLI, "run", "Waits", "--id", "interrupted"],
         env=environment(temporal_address, home),
         cwd=TESTS,
         stderr=subprocess.PIPE,

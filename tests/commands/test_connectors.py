@@ -184,7 +184,7 @@ def test_schedules(desk: Perdure) -> None:
     again = desk("connectors", "reconcile", "payments", "--unschedule")
 
     assert [Exit.OK, Exit.OK, Exit.OK, Exit.ERROR] == [each.code for each in (made, changed, ended, again)]
-    assert "every 1:00:00" in made.err
+    assert "every 1h" in made.err
 
 
 @pytest.mark.parametrize(

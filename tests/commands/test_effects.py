@@ -148,3 +148,16 @@ def test_unknown_keys_end_with_1(desk: Perdure) -> None:
     for command in (("show",), ("resolve", "--did-not-happen", "-c", "why")):
         ended = desk("effects", *command, "pe-none")
         assert (Exit.ERROR, True) == (ended.code, "no effect whose key begins" in ended.err)
+
+
+def test_sweep_is_run_and_scheduled(desk: Perdure, run: str) -> None:
+    """`sweep` looks for what ended runs left open, at once or on a schedule; what waits for a person goes on waiting."""
+    until(lambda: desk("effects", "sweep", "--connector", "box").code == Exit.OK, seconds=100)
+    swept = desk("effects", "sweep", "--connector", "box", "-o", "json")
+    scheduled = desk("effects", "sweep", "--schedule", "1h")
+    stopped = desk("effects", "sweep", "--unschedule")
+
+    assert ({}, 1) == (swept.json["counts"], swept.json["open"]["parked"]), swept.out
+    assert (Exit.OK, True) == (scheduled.code, "every 1h" in scheduled.err), scheduled.err
+    assert (Exit.OK, True) == (stopped.code, "no more perdure.sweep" in stopped.err), stopped.err
+    assert "parked" == effects(desk, "--run", run)[0]["state"]

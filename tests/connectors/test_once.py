@@ -10,10 +10,13 @@ from connectors_kit import persist
 from effects_kit import Till, bill, key_of, lost, said, undo
 
 from perdure.connectors import Action, EffectResult
+from perdure.connectors.askers import Askers
 from perdure.connectors.ledger import Ledger
-from perdure.errors import EffectBusy, EffectConflict, EffectParked, EffectRejected
-from perdure.lineage import Frozen
-from perdure.storage import Database
+from perdure.connectors.sweep import Sweeper
+from perdure.connectors.watched import SweepCall
+from perdure.errors import EffectBusy, EffectConflict, EffectError, EffectParked, EffectRejected
+from perdure.lineage import Frozen, Lineage
+from perdure.storage import Database, now
 
 
 @pytest.fixture
@@ -36,6 +39,37 @@ async def test_a_second_run_gets_the_first_runs_receipt(ledger: Ledger, till: Ti
     assert first == second
     assert ["till.pay"] == till.done
     assert ["w-2"] == [asker.workflow_id for asker in await ledger.askers(first.receipt.key)]
+
+
+async def test_what_a_run_was_about_to_undo(database: Database, ledger: Ledger, till: Till) -> None:
+    """A run that ended when it had taken an effect back and not begun to undo it keeps nobody out for ever."""
+    first = await ledger.perform(bill("w-1"))
+    await Askers(database, now).give_up(first.receipt.key)
+    with pytest.raises(EffectBusy):
+        await ledger.perform(bill("w-2"))
+    runs = {"w-1": True}
+
+    async def alive(lineage: Lineage) -> bool | None:
+        return runs.get(lineage.workflow_id, False)
+
+    sweeper = Sweeper(database, {"till": till})
+    while_it_runs = await sweeper.sweep(SweepCall(), alive)
+    runs["w-1"] = False
+    after, once_more = await sweeper.sweep(SweepCall(), alive), await sweeper.sweep(SweepCall(), alive)
+
+    assert ({}, {"stands": 1}, {}) == (while_it_runs.counts, after.counts, once_more.counts)
+    assert first == await ledger.perform(bill("w-2"))
+    assert 1 == till.stands
+
+
+async def test_what_is_being_undone_does_not_stand(database: Database, ledger: Ledger, till: Till) -> None:
+    """An undo that has begun is gone on with; a sweep does not let the effect stand meanwhile."""
+    first = await ledger.perform(bill("w-1"))
+    till.sends = [lost()]
+    with pytest.raises(EffectError):
+        await ledger.undo(undo(bill("w-1")))
+
+    assert not await Askers(database, now).stand(first.receipt.key)
 
 
 async def test_other_lines_are_other_effects(ledger: Ledger, till: Till) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 import signal
 import sqlite3
 import subprocess
@@ -14,13 +16,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from memory_kit import ADA, Ask, Clock, Say
+from postgres_server import Postgres
 
+from perdure import storage
 from perdure.errors import InvalidInput, NotFound, OnHold
-from perdure.lineage import StepRef
+from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, MiniLm, Scope, customer, open_memory
 from perdure.memory.contracts import Origin
+from perdure.memory.conversation import ConversationRef, NewMessage
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.keys import subject_key
+from perdure.memory.messages import Messages, Summary
 from perdure.memory.tables import ReceiptRow
 from perdure.memory.verbs import ForgetCall, HoldCall, SweepCall
 from perdure.settings import Settings
@@ -209,6 +215,28 @@ async def test_sweep_takes_what_is_over_for_long_enough(
     assert [0, 1, 1, 1] == [len(await memory.history(name, ADA)) for name in ("code", "tax", "home", "rumour")]
 
 
+async def test_sweep_takes_superseded_versions_if_asked_to(
+    database: Database, index: EdgeIndex, embedder: MiniLm, clock: Clock, *, to_remember: Say, to_recall: Ask
+) -> None:
+    """A class may say how long versions are kept after a later one holds; what holds, and who holds it, stays as it is."""
+    memory = Memory(database, index, embedder, clock=clock, retention={"standard/superseded": timedelta(days=100)})
+    then = clock.now
+    for place in ("Graz", "Wien", "Linz"):
+        await memory.remember(to_remember(f"lives in {place}", memory_id="home"))
+        await memory.remember(to_remember(f"paid tax in {place}", memory_id="tax", retention="tax"))
+        at = clock.move(timedelta(days=60))
+    dry = await memory.sweep(SweepCall(dry_run=True))
+    swept = await memory.sweep(SweepCall())
+
+    assert [("home", 1, then + timedelta(days=60))] == [(each.memory_id, each.version, each.ended_at) for each in dry.due]
+    assert (1, 1) == (dry.versions, swept.versions)
+    assert ["", "lives in Wien", "lives in Linz"] == [each.content for each in await memory.history("home", ADA)]
+    assert 3 == len(await memory.history("tax", ADA))
+    assert "lives in Linz" == (await memory.get("home", ADA)).content
+    assert "lives in Wien" == (await memory.get("home", ADA, as_of=at - timedelta(days=70))).content
+    assert ["paid tax in Graz"] == (await memory.recall(to_recall("lives", as_of=then))).texts
+
+
 async def test_older_version_does_not_come_back_when_a_later_one_is_swept(
     memory: Memory, clock: Clock, to_remember: Say, to_recall: Ask
 ) -> None:
@@ -262,6 +290,114 @@ def _found(home: Path) -> list[Path]:
     return [Path(line) for line in found.stdout.splitlines()]
 
 
+async def test_no_byte_of_a_conversation_is_left(
+    tmp_path: Path, embedder: MiniLm, *, to_remember: Say, to_forget: Forget
+) -> None:
+    """After an erasure no file of the home holds a byte of what was said: not of messages, summaries or their traces."""
+    settings = Settings(home=tmp_path)
+    async with open_database(settings.database) as database, open_memory(settings, database, embedder=embedder) as memory:
+        pet = await memory.remember(to_remember("Ada keeps an animal", memory_id="pet"))
+        await _talk(Messages(database, len), pet.version_id)
+        await _to_disk(database)
+        assert _found(tmp_path)
+        done = await memory.forget(to_forget("erase", "pet"))
+
+        assert ((121, True), []) == ((done.messages, done.complete), _found(tmp_path))
+    assert [] == _found(tmp_path)
+
+
+async def _talk(messages: Messages, version_id: str) -> None:
+    """Let sixty questions be answered with a record, at length, and be summed up."""
+    run = Lineage(namespace="default", workflow_id="talk", first_execution_run_id="1")
+    ref = ConversationRef(name="desk")
+    for number in range(60):
+        question = NewMessage(role="user", content=f"{SECRET} {number} " + "wombat " * (number * 20))
+        answer = NewMessage(role="assistant", content={"say": f"{SECRET}? " + base64.b64encode(os.urandom(2000)).decode()})
+        ref = await messages.append(run, ref, [question, answer], made_from=[version_id])
+    [*_, last] = (await messages.window(ref, 1)).messages
+    summary = Summary("summary", last.position, last.number, f"{SECRET} again", {})
+    await messages.keep_summary(summary, ref, lineage=run)
+
+
+async def _to_disk(database: Database) -> None:
+    """Have the database write everything to its files."""
+    async with database.read() as connection:
+        alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        if not database.sqlite:
+            await alone.execute(sa.text("ANALYZE"))
+        await alone.execute(sa.text("PRAGMA wal_checkpoint(PASSIVE)" if database.sqlite else "CHECKPOINT"))
+
+
+async def test_no_byte_is_left_in_tables_of_postgres(
+    postgres: Postgres,
+    postgres_database: Database,
+    index: EdgeIndex,
+    embedder: MiniLm,
+    *,
+    to_remember: Say,
+    to_forget: Forget,
+) -> None:
+    """After an erasure no table, index, TOAST table or statistic of the server holds a byte of it.
+
+    Its write-ahead log does, until its segments go: with `wal_recycle` off, at the next switch and checkpoint.
+    """
+    data = postgres.folder / "run/data"
+    memory = Memory(postgres_database, index, embedder)
+    for number in range(20):
+        long = base64.b64encode(os.urandom(4000)).decode()
+        pet = to_remember(f"{SECRET} {number} {long}", memory_id="pet", subject="wombat", step=_plain(number))
+        await memory.remember(pet)
+        await memory.remember(to_remember(f"order {number}"))
+    [*_, last] = await memory.history("pet", ADA)
+    await _talk(Messages(postgres_database, len), last.version_id)
+    await _to_disk(postgres_database)
+    assert {"base", "pg_wal"} == {path.relative_to(data).parts[0] for path in _found(data)}
+    done = await memory.forget(to_forget("erase", "pet"))
+    await _to_disk(postgres_database)
+
+    assert (20, 121, True) == (done.versions, done.messages, done.complete)
+    assert {"pg_wal"} == {path.relative_to(data).parts[0] for path in _found(data)}
+    postgres.run("ALTER SYSTEM SET wal_recycle = off")
+    try:
+        postgres.run("SELECT pg_reload_conf()")
+        for _ in range(2):
+            postgres.run("SELECT pg_switch_wal()")
+            postgres.run("CHECKPOINT")
+        assert [] == _found(data)
+    finally:
+        postgres.run("ALTER SYSTEM RESET wal_recycle")
+        postgres.run("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("where", ["another table", "the records"])
+async def test_says_when_tables_could_not_be_cleaned(
+    postgres: Postgres,
+    postgres_database: Database,
+    index: EdgeIndex,
+    embedder: MiniLm,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    to_remember: Say,
+    to_forget: Forget,
+    where: str,
+) -> None:
+    """While an older transaction may still see it, PostgreSQL keeps it: the erasure says so, and is completed later."""
+    monkeypatch.setattr(storage, "PATIENCE", 1)
+    memory = Memory(postgres_database, index, embedder)
+    await memory.remember(to_remember(SECRET, memory_id="pet"))
+    await _to_disk(postgres_database)
+    async with postgres_database.read() as reader:
+        await reader.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        await reader.execute(sa.text(f"SELECT * FROM {'alembic_version' if where == 'another table' else 'memory_record'}"))
+        done = await memory.forget(to_forget("erase", "pet"))
+        unfinished = (await memory.verify()).unfinished
+
+    assert (False, 1) == (done.complete, unfinished)
+    assert await memory.finish_erasures()
+    await _to_disk(postgres_database)
+    assert [] == _found(postgres.folder / "run/data/base")
+
+
 DIES_WHILE_ERASING = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -271,6 +407,15 @@ from perdure.memory.verbs import ForgetCall
 from perdure.storage import Database
 
 where = sys.argv[4]
+
+class DyingDatabase(Database):
+    async def transact(self, work):
+        def dying(connection):
+            done = work(connection)
+            if where == "before the commit":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+        return await super().transact(dying)
 
 class DyingIndex(EdgeIndex):
     async def delete(self, version_ids):
@@ -286,7 +431,13 @@ class DyingIndex(EdgeIndex):
 async def main(url, folder, call, where):
     embedder = MiniLm()
     index = await DyingIndex.open(Path(folder), embedder)
-    database = Database(url)
+    database = DyingDatabase(url)
+    if where == "after the files":
+        scrub = database.scrub
+        async def scrub_and_die(*arguments, **named):
+            await scrub(*arguments, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+        database.scrub = scrub_and_die
     if where == "after the index":
         async def die(*_, **__):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -297,22 +448,32 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("where", ["before the index", "before the files", "after the index"])
+@pytest.mark.parametrize(
+    "where", ["before the commit", "before the index", "before the files", "after the index", "after the files"]
+)
 async def test_kill_while_erasing_leaves_nothing(
     tmp_path: Path, embedder: MiniLm, *, to_remember: Say, to_forget: Forget, to_recall: Ask, where: str
 ) -> None:
-    """An erasure whose process is killed is finished by the next one: nothing is recalled, no byte is left."""
+    """An erasure whose process is killed is finished by the next one: nothing is recalled or said, no byte is left.
+
+    If it was killed before it was written down, nothing is gone, and doing it again does it.
+    """
     settings = Settings(home=tmp_path)
     async with open_database(settings.database) as database:
         async with open_memory(settings, database, embedder=embedder) as memory:
-            await memory.remember(to_remember(SECRET, memory_id="pet", step=_plain(1)))
+            pet = await memory.remember(to_remember(SECRET, memory_id="pet", step=_plain(1)))
             await memory.remember(to_remember("Ada lives in Graz"))
-        call = to_forget("erase", "pet").model_dump_json()
+            await _talk(Messages(database, len), pet.version_id)
+        forget = to_forget("erase", "pet")
+        call = forget.model_dump_json()
         arguments = [database.url, str(settings.index_path), call, where]
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES_WHILE_ERASING, *arguments)
         assert -signal.SIGKILL == await process.wait()
 
         async with open_memory(settings, database, embedder=embedder) as memory:
+            assert (where == "before the commit") == bool(_found(tmp_path))
+            again = await memory.forget(forget)
+            assert (1, 121, True) == (again.versions, again.messages, again.complete)
             assert ["Ada lives in Graz"] == (await memory.recall(to_recall("wombat"))).texts
             assert (await memory.verify()).sound
             assert [] == _found(tmp_path)

@@ -113,8 +113,9 @@ async def test_a_summary_stands_for_the_oldest(messages: Messages) -> None:
     ref = await stored(messages, user("a", "b", "c", "d"))
     second = (await messages.window(ref, 10_000)).messages[1]
     id = summary_id(second, "", "summarise")
-    made = await messages.keep_summary(Summary(id, second.position, second.number, "a and b", {"ms": 1}), ref)
-    again = await messages.keep_summary(Summary(id, second.position, second.number, "something else", {"ms": 2}), ref)
+    made = await messages.keep_summary(Summary(id, second.position, second.number, "a and b", {"ms": 1}), ref, lineage=RUN)
+    other = Summary(id, second.position, second.number, "something else", {"ms": 2})
+    again = await messages.keep_summary(other, ref, lineage=RUN)
 
     window = await messages.window(ref.model_copy(update={"summary": id}), 10_000)
 
@@ -164,17 +165,3 @@ async def test_what_json_cannot_say_is_refused(messages: Messages) -> None:
     """A number that JSON readers disagree about names the conversation and the remedy."""
     with pytest.raises(InvalidInput, match="a message of conversation 'desk' cannot be written as canonical JSON"):
         await stored(messages, [NewMessage(role="tool", content=2**60)])
-
-
-async def test_a_run_can_be_erased(messages: Messages, database: Database) -> None:
-    """Erasing a run takes its messages and summaries, and nobody else's."""
-    ref = await stored(messages, user("mine", "too"))
-    other = await messages.append(RUN.model_copy(update={"workflow_id": "desk-2"}), DESK, user("theirs"))
-    first = (await messages.window(ref, 10_000)).messages[0]
-    await messages.keep_summary(Summary(summary_id(first, "", "s"), 1, 1, "mine", {}), ref)
-
-    erased = await messages.erase(workflow_id="desk-1", first_execution_run_id="first")
-
-    assert 2 == erased
-    assert await messages.summary(summary_id(first, "", "s")) is None
-    assert ["theirs"] == said(await messages.window(other, 10_000))

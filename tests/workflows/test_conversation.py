@@ -11,17 +11,23 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conversation_workflows import Chats, Knows, Looks, Renews, Talk, Writes
+from conversation_workflows import Chats, GoesOn, Knows, Looks, Renews, Talk, Visit, Writes
 from kit import activity_names
+from sqlmodel import col
 from stub_provider import Answers, Fails, Stub, stub_provider
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
 from workflow_kit import Governed, Handle, OpenWorker
 
-from perdure.memory.messages import Messages
+from perdure.lineage import Lineage, StepRef
+from perdure.memory import customer
+from perdure.memory.conversation_tables import MessageRow
 from perdure.memory.tables import MemoryRow
+from perdure.memory.unindexed import records_only
+from perdure.memory.verbs import ForgetCall, Forgotten
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
 
@@ -53,7 +59,7 @@ api_base = "{url}"
 input_usd_per_mtok = 0
 output_usd_per_mtok = 0
 """
-WORKFLOWS = (Chats, Renews, Looks, Writes, Knows)
+WORKFLOWS = (Chats, Renews, Looks, Writes, Knows, GoesOn)
 
 
 @pytest.fixture
@@ -288,12 +294,74 @@ async def test_missing_messages_end_the_run_readably(desk: Open, stub: Stub) -> 
         await happens(handle, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
         async with open_database(opened.settings.database) as database:
             run = str(handle.first_execution_run_id)
-            assert 2 == await Messages(database, len).erase(workflow_id=handle.id, first_execution_run_id=run)
+            async with database.write() as connection:
+                gone = await connection.execute(sa.delete(MessageRow).where(col(MessageRow.first_execution_run_id) == run))
+            assert 2 == gone.rowcount
         await handle.signal("go_on")
 
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
         assert "of conversation 'desk' is not in sqlite" in str(failed.value.cause)
+
+
+def _step(name: str) -> StepRef:
+    lineage = Lineage(namespace="default", workflow_id="erase", first_execution_run_id="1")
+    return StepRef(lineage=lineage, name=name)
+
+
+async def erase(opened: Governed, user: str) -> Forgotten:
+    """Erase everything of USER, beside the worker."""
+    async with open_database(opened.settings.database) as database:
+        call = ForgetCall(step=_step("erase"), scope=customer(user), how="erase", everything=True)
+        return await records_only(database).forget(call)
+
+
+async def test_a_run_whose_conversation_was_erased_fails_readably(desk: Open) -> None:
+    """If everything of the customer is erased while the run waits, its next turn fails at once and says so; it replays."""
+    async with desk() as opened:
+        handle = await opened.start(GoesOn.run, Visit(user="ada", goes_on=False))
+        await happens(handle, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
+        assert 2 == (await erase(opened, "ada")).messages
+        await handle.signal("go_on")
+
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        cause = failed.value.cause
+        assert isinstance(cause, ApplicationError)
+        assert ("Erased", True) == (cause.type, "in conversation 'desk' was erased on" in cause.message)
+        assert await opened.replays(handle, WORKFLOWS)
+
+
+async def test_answers_given_with_an_erased_record_go(desk: Open, stub: Stub, database_url: str) -> None:
+    """The answer that was given with a record is tied to it; so is the run's whole conversation to the customer."""
+    async with desk(database_url=database_url) as opened:
+        handle = await opened.start(Knows.run, False)
+        receipt = await handle.result()
+        async with open_database(opened.settings.database) as database:
+            [name] = (each.partition("@")[0] for each in receipt.records)
+            memory = records_only(database)
+            one: dict[str, Any] = {"step": _step("dry"), "scope": customer("ada"), "how": "erase", "dry_run": True}
+            record = await memory.forget(ForgetCall(**one, memory_id=name))
+            all_of_her = await memory.forget(ForgetCall(**one, everything=True))
+
+        assert (1, 1) == (record.versions, record.messages)
+        assert (1, 2) == (all_of_her.versions, all_of_her.messages)
+        assert record.conversations == all_of_her.conversations
+
+
+async def test_a_run_goes_on_without_what_was_erased(desk: Open, stub: Stub, database_url: str) -> None:
+    """A run that catches `Erased` begins anew: the model sees only what was said since, and that can be erased too."""
+    async with desk(database_url=database_url) as opened:
+        handle = await opened.start(GoesOn.run, Visit(user="ada"))
+        await happens(handle, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
+        await erase(opened, "ada")
+        await handle.signal("go_on")
+
+        assert ["answer 1", "answer 2"] == await handle.result()
+        assert ["two"] == told(stub)
+        assert ["perdure.converse"] * 3 == activity_names(await handle.fetch_history())
+        assert await opened.replays(handle, WORKFLOWS)
+        assert 2 == (await erase(opened, "ada")).messages
 
 
 # In plans
@@ -317,6 +385,7 @@ PLAN = {
             "generate": "reply",
             "conversation": "desk",
             "message": "And now?",
+            "scope": {"user": "grace"},
             "output": {"type": "object"},
         },
     ],
@@ -333,3 +402,4 @@ async def test_a_plan_talks_too(desk: Open, stub: Stub) -> None:
         assert ["Ada has a dog"] == [each["content"] for each in shown(stub, 0)["records"]]
         assert ["Hello", {"say": "answer 1"}, "And now?"] == told(stub)
         assert await opened.replays(handle, [])
+        assert 4 == (await erase(opened, "grace")).messages

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from box import Box
 from box_workflows import Puts
+from cli_kit import environment
 from connectors_kit import ShopProcess
 from pydantic import BaseModel
 from temporalio.client import (
@@ -28,9 +29,11 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 from watch_desk import Pays
 from watch_kit import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
-from workflow_kit import Governed, Handle, OpenWorker, reset, task_ends
+from workflow_kit import Governed, Handle, OpenWorker, parked, reset, task_ends
 
-from perdure.connectors.contracts import AnyAction, Attempt, Probe
+from perdure.commands.options import Options
+from perdure.commands.resolving import Said, resolve_effect
+from perdure.connectors.contracts import AnyAction, Attempt, Probe, Target
 from perdure.connectors.findings import Findings
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.states import lease
@@ -45,12 +48,13 @@ from perdure.connectors.watched import (
     Repaired,
     SweepCall,
     Swept,
+    repair_id,
 )
 from perdure.errors import EffectUnknown, TargetUnavailable
 from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
-from perdure.storage import open_database
+from perdure.storage import now, open_database
 
 
 @pytest.fixture
@@ -201,6 +205,38 @@ async def test_what_was_approved_must_still_be_so(governed: OpenWorker) -> None:
             await handle.result()
         assert "by now" in str(failed.value.cause)
         assert 1 == len(bank.attempts)
+
+
+async def test_a_parked_repair_is_woken(governed: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that cannot tell whether it sent something waits for a person, and goes on when that person has spoken."""
+    bank = ListedBank(
+        target=Target(mechanism="none", settle=timedelta(milliseconds=1), deadline=timedelta(milliseconds=50))
+    )
+    async with governed(connectors=[bank]) as worker:
+        async with open_database(worker.settings.database) as database:
+            from connectors_kit import call
+
+            await Ledger(database, {"bank": bank}).perform(call())
+        bank.paid.clear()
+        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
+        await reconciled(worker, "bank")
+        [finding] = await found(worker)
+        bank.sends = [EffectUnknown("gone")]
+        handle = await worker.start("perdure.repair", RepairCall(finding=finding.id), id=repair_id(finding.id))
+        await decide(handle)
+        waits = await parked(handle)
+        address = worker.client.service_client.config.target_host
+        for name, value in environment(address, worker.settings.home).items():
+            monkeypatch.setenv(name, value)
+        async with open_database(worker.settings.database) as database:
+            doubt = (await Ledger(database, {}).get(waits.key)).doubt_until
+        await asyncio.sleep(0 if doubt is None else max(0, (doubt - now()).total_seconds()))
+        verdict = Said(waits.key, ("send again",), "mara", "the bank has none", "", None, ())
+        resolved = await resolve_effect(Options(), verdict)
+
+        assert handle.id in resolved.told
+        assert "repaired" == Repaired.model_validate(await handle.result()).state
+        assert 1 == len(bank.paid)
 
 
 async def test_accepting_needs_no_effect(desk: OpenWorker, shop: ShopProcess) -> None:
