@@ -13,6 +13,7 @@ import typer
 from perdure.commands import (
     about,
     approval,
+    canary,
     connectors,
     conversation,
     cost,
@@ -82,6 +83,7 @@ app.add_typer(conversation.app, name="conversation")
 app.command()(cost.cost)
 app.command()(cost.models)
 app.add_typer(cost.budgets, name="budgets")
+app.add_typer(canary.app, name="canary")
 app.add_typer(routes.app, name="routes")
 app.command()(messages.signal)
 app.command()(messages.query)

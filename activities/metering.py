@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from temporalio import activity
 
@@ -13,7 +13,7 @@ from perdure.routing.contracts import GenerateCall, Generation
 def answered(call: GenerateCall, generation: Generation) -> None:
     """Count a call that brought an answer, or one that the cache has saved."""
     record = generation.record
-    tried = {"deployment": record.deployment, "task": call.task}
+    tried = {"deployment": record.deployment, "task": call.task, "arm": record.arm}
     before_ms = sum(each.milliseconds for each in record.earlier)
     before_cost = sum(each.cost_nano_usd for each in record.earlier)
     outcome = "cached" if record.cached else "answered"
@@ -26,8 +26,15 @@ def failed(call: GenerateCall, error: ModelError) -> None:
     last = attempts[-1] if isinstance(attempts, list) and attempts else None
     if not isinstance(last, Mapping) or last.get("attempt") != activity.info().attempt:
         return
-    tried = {"deployment": str(last.get("deployment", "")), "task": call.task}
+    tried = {"deployment": str(last.get("deployment", "")), "task": call.task, "arm": str(last.get("arm", ""))}
     _count(tried, str(last.get("outcome")), int(last.get("milliseconds", 0)), int(last.get("cost_nano_usd", 0)))
+
+
+def rolled_back(canaries: Sequence[str]) -> None:
+    """Count the CANARIES that a call has rolled back."""
+    for canary in canaries:
+        counter = activity.metric_meter().create_counter("perdure_canary_rollbacks", "Canaries rolled back by their rule")
+        counter.add(1, {"canary": canary})
 
 
 def _count(tried: dict[str, str], outcome: str, milliseconds: int, nano_usd: int) -> None:

@@ -67,6 +67,8 @@ class StepActivities:
         except ModelError as error:
             metering.failed(call, error)
             raise
+        finally:
+            metering.rolled_back(self.rooms.router.rolled_back())
         metering.answered(call, generation)
         return generation
 

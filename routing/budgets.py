@@ -115,10 +115,10 @@ def purses(routes: Routes, call: GenerateCall, *, at: datetime | None = None) ->
     return tuple(found)
 
 
-def reserve(connection: sa.Connection, wanted_from: Sequence[Purse], nano_usd: int) -> Denial | None:
+def reserve(connection: sa.Connection, wanted_from: Sequence[Purse], nano_usd: int, *, spare: int = 0) -> Denial | None:
     """Hold NANO_USD back in each of the purses WANTED_FROM, or in none of them: then return the one that is too empty.
 
-    No other process may do so at the same time.
+    There has to be so much to SPARE besides, which is not held back. No other process may do so at the same time.
     """
     known: list[bool] = []
     denials: list[Denial] = []
@@ -127,8 +127,8 @@ def reserve(connection: sa.Connection, wanted_from: Sequence[Purse], nano_usd: i
         reserved, spent, raised = row if row is not None else (0, 0, 0)
         known.append(row is not None)
         limit = purse.budget.limit + raised
-        if spent + reserved + nano_usd > limit:
-            denials.append(Denial(purse, limit, spent, reserved, nano_usd))
+        if spent + reserved + nano_usd + spare > limit:
+            denials.append(Denial(purse, limit, spent, reserved, nano_usd + spare))
     if denials:
         return next((denial for denial in denials if not denial.passing), denials[0])
     for purse, exists in zip(wanted_from, known, strict=True):

@@ -73,9 +73,20 @@ class Question:
 
     @classmethod
     def of(
-        cls, call: GenerateCall, task: Task, deployment: Deployment, *, prompt: str, holder: str, timeout: float
+        cls,
+        call: GenerateCall,
+        task: Task,
+        deployment: Deployment,
+        *,
+        prompt: str,
+        holder: str,
+        timeout: float,
+        canary: str = "",
     ) -> Question | None:
-        """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept."""
+        """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept.
+
+        What a CANARY tries has answers of its own.
+        """
         if task.cache is None or deployment.local:
             return None
         model = f"{deployment.model} {deployment.api_base or ''}".strip()
@@ -92,6 +103,7 @@ class Question:
                 deployment.max_tokens,
                 str(task.temperature),
                 list(task.validators),
+                *([canary] if canary else []),
             ]
         )
         return cls(key, model, call.tenant, task.name, holder, task.cache, timeout)

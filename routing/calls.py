@@ -18,6 +18,7 @@ from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
 from perdure.routing.tables import ModelCallRow
+from perdure.routing.trials import Moved, Part
 from perdure.storage import Database, now
 
 Outcome = Literal["answered", "invalid", "unsure", "refused", "unavailable", "ambiguous", "cancelled", "cached", "denied"]
@@ -54,15 +55,20 @@ class ModelCall:
     prompt_digest: str
     switched: str = ""
     lane: str = ""
-    arm: str = ""
     prompt_version: str = ""
     prompt_bytes: int = 0
     escalation: str = ""
     reserved_nano_usd: int = 0
+    spare_nano_usd: int = 0
+    """What the budgets have to have left besides."""
     purses: tuple[Purse, ...] = ()
     """The budgets that it draws on."""
     question: Question | None = None
     """What it asks, if the answer is to be kept."""
+    part: Part | None = None
+    """The part that it has in a canary, if there is one."""
+    rolled_back: str = ""
+    """Why the canary is rolled back by how it ended; empty: it is not."""
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _since: float = field(default_factory=time.monotonic)
     _sent: bool = False
@@ -73,18 +79,33 @@ class ModelCall:
         """How long it has taken so far."""
         return round((time.monotonic() - self._since) * 1000)
 
-    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | None:
+    @property
+    def arm(self) -> str:
+        """The arm of its run, where there is a canary."""
+        return self.part.arm if self.part is not None else ""
+
+    @property
+    def canary(self) -> str:
+        """That canary, as NAME@VERSION."""
+        return self.part.canary.id if self.part is not None else ""
+
+    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | Moved | None:
         """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
 
-        Returns what: the kept answer, somebody who is asking the same, or a budget that is too empty.
+        Returns what: the kept answer, somebody who is asking the same, a budget that is too empty, or a canary that stands
+        otherwise than the call takes it to.
         """
+        moved = self.part.moved(connection) if self.part is not None else None
+        if moved is not None:
+            return moved
         found = self.question.look(connection) if self.question is not None else None
         if isinstance(found, Asked):
             return found
         if found is not None:
             self.write(connection, _cached(found))
             return found
-        denial = reserve(connection, self.purses, self.reserved_nano_usd) if self.purses else None
+        spare = self.spare_nano_usd
+        denial = reserve(connection, self.purses, self.reserved_nano_usd, spare=spare) if self.purses else None
         if denial is not None:
             self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
             return denial
@@ -107,6 +128,9 @@ class ModelCall:
         # What may have been charged counts as spent: a budget is kept, also where nobody can know.
         spent = self.reserved_nano_usd if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
         settle(connection, self.purses, self.reserved_nano_usd, spent)
+        if self.part is not None:
+            took, cost = self.milliseconds, settled.usage.cost_nano_usd
+            self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
         if self.question is not None and kept is not None:
             self.question.keep(connection, kept)
         elif self.question is not None:
@@ -115,7 +139,7 @@ class ModelCall:
     @property
     def exclusive(self) -> bool:
         """Whether other processes must not write the same rows meanwhile."""
-        return bool(self.purses) or self.question is not None
+        return bool(self.purses) or self.question is not None or self.part is not None
 
     def settle_later(self, connection: sa.Connection, settled: Settled) -> None:
         """Write how a call ended that another attempt of this, or another process, has sent; once."""
@@ -127,7 +151,7 @@ class ModelCall:
     def write(self, connection: sa.Connection, settled: Settled) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
         row = self._row(settled.outcome) | _ended(settled, 0)
-        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0})
+        connection.execute(_INSERT, {**row, "reserved_nano_usd": 0, "trial": False})
 
     def told(self, settled: Settled) -> Attempt:
         """Return what the history keeps of it."""
@@ -141,7 +165,13 @@ class ModelCall:
             at_risk_nano_usd=self.reserved_nano_usd if settled.outcome in _UNSEEN else 0,
             switched=self.switched,
             milliseconds=self.milliseconds,
+            arm=self.arm,
+            canary=self._tries,
         )
+
+    @property
+    def _tries(self) -> bool:
+        return self.part is not None and self.part.tries
 
     def _row(self, outcome: str) -> dict[str, object]:
         step = self.call.step
@@ -167,6 +197,8 @@ class ModelCall:
             "switched": self.switched,
             "lane": self.lane,
             "arm": self.arm,
+            "canary": self.canary,
+            "trial": self.part is not None and (self.part.tries or self.part.counts),
             "prompt_version": self.prompt_version,
             "prompt_bytes": self.prompt_bytes,
             "escalation": self.escalation,
@@ -259,6 +291,8 @@ def _attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
         at_risk_nano_usd=cast(int, row["reserved_nano_usd"]) if outcome in _UNSEEN else 0,
         switched=str(row["switched"]),
         milliseconds=cast(int, row["milliseconds"]),
+        arm=str(row["arm"]),
+        canary=row["arm"] == "canary" and bool(row["trial"]),
     )
 
 

@@ -26,13 +26,16 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from perdure.errors import NoRoute
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import Example
+
+if TYPE_CHECKING:
+    from perdure.routing.canary import Canary
 
 LOCAL = "perdure-local/"
 """Model strings that start with this are answered inside the worker, without a key."""
@@ -58,7 +61,8 @@ def _span(value: object) -> object:
     return timedelta(seconds=int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
 
 
-def _float(value: object) -> object:
+def as_float(value: object) -> object:
+    """Return the float that stands in a file, where numbers are read as decimals."""
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -77,8 +81,8 @@ def _usd(value: object) -> object:
 
 Usd = Annotated[int, BeforeValidator(_usd)]
 Price = Annotated[int, BeforeValidator(_nano_usd)]
-Fraction = Annotated[float, BeforeValidator(_float), Field(ge=0, le=1)]
-Seconds = Annotated[float, BeforeValidator(_float), Field(gt=0, le=3600)]
+Fraction = Annotated[float, BeforeValidator(as_float), Field(ge=0, le=1)]
+Seconds = Annotated[float, BeforeValidator(as_float), Field(gt=0, le=3600)]
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Kind = Literal["text", "number", "integer", "boolean", "object", "list", "any"]
@@ -224,7 +228,7 @@ class Task(Table):
     """`learned`: what `perdure routes learn` has found decides in place of `escalate_below`, where it beats the tier."""
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
-    temperature: Annotated[float, BeforeValidator(_float), Field(ge=0, le=2)] = 0.0
+    temperature: Annotated[float, BeforeValidator(as_float), Field(ge=0, le=2)] = 0.0
     residency: Names = ()
     """The regions that its inputs may go to; empty: all. A deployment without a region is in none of them."""
     cache: Span | None = None
@@ -302,6 +306,7 @@ class Routes:
     tasks: Mapping[str, Task]
     deployments: Mapping[str, Deployment]
     budgets: Mapping[str, Budget] = field(default_factory=dict)
+    canaries: Mapping[str, Canary] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Return the task called NAME. Raises `NoRoute` with the known ones."""
@@ -311,12 +316,31 @@ class Routes:
         return found
 
     def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
-        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried."""
+        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried.
+
+        One that a canary tries is not among them: whoever does not try it goes on as before.
+        """
         wanted = tier or task.tier
-        return tuple(one for one in self.deployments.values() if one.tier == wanted and _may_serve(one, task))
+        tried = {each.table.deployment for each in self.canaries.values()}
+        return tuple(
+            one
+            for one in self.deployments.values()
+            if one.tier == wanted and one.name not in tried and may_serve(one, task)
+        )
+
+    def asked(self, task: Task) -> tuple[Deployment, ...]:
+        """Return all deployments that TASK may ask, also what a canary tries."""
+        canary = self.canary(task)
+        tried = (canary.deployment,) if canary is not None and canary.deployment is not None else ()
+        return (*tried, *(one for tier in task.tiers for one in self.serving(task, tier)))
+
+    def canary(self, task: Task) -> Canary | None:
+        """Return the canary that TASK takes part in, if any."""
+        return next((each for each in self.canaries.values() if each.covers(task)), None)
 
 
-def _may_serve(deployment: Deployment, task: Task) -> bool:
+def may_serve(deployment: Deployment, task: Task) -> bool:
+    """Return whether DEPLOYMENT can answer TASK: a local one needs examples, a hosted one a region that is allowed."""
     if deployment.local:  # it is served here
         return bool(task.examples)
     return not task.residency or deployment.region in task.residency

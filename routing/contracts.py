@@ -58,6 +58,9 @@ class Attempt(Frozen):
     switched: str = ""
     """Why this deployment and not the first of the tier; empty if it is the first."""
     milliseconds: int = 0
+    arm: str = ""
+    canary: bool = False
+    """Whether it tried what the canary tries."""
 
 
 class ModelRecord(Frozen):
@@ -79,7 +82,9 @@ class ModelRecord(Frozen):
     prompt_version: str = ""
     """The version of the task's instructions."""
     arm: str = ""
-    """`canary` or `control` while a new deployment is tried; else empty."""
+    """`canary` or `control` where there is a canary; else empty."""
+    canary: str = ""
+    """Which, as NAME@VERSION."""
     escalation: str = ""
     """The version of the learned escalation that has judged the answer; `static`: none was in force; empty: no matter."""
     answer_digest: str = ""

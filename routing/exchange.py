@@ -17,6 +17,7 @@ from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.prompts import Messages, most_tokens, size
 from perdure.routing.provider import Reply, as_confidence
+from perdure.routing.trials import Part
 
 AT_ONCE = timedelta(milliseconds=1)
 """The delay of an attempt that goes to another deployment: there is nothing to wait for."""
@@ -45,6 +46,15 @@ class Exchange:
     """How long the question is."""
     learned: InForce = InForce()  # noqa: RUF009  # frozen
     """What was learned about the task, if it wants to know."""
+    part: Part | None = None
+    """The part that it has in a canary, if there is one."""
+    spare: int = 0
+    """The most that the call costs that comes after it if it fails, in nano-USD: a canary must not use up a budget."""
+
+    @property
+    def tries(self) -> bool:
+        """Whether it tries what a canary tries."""
+        return self.part is not None and self.part.tries
 
     @property
     def deployment(self) -> Deployment:
@@ -146,7 +156,9 @@ class Exchange:
         attempts = (*self.earlier, call.told(settled))
         facts = _facts(attempts)
         said = f"{self.where} {failure.what}"
-        after = self.ladder.choose(attempts, self.attempt + 1) if failure.verdict != "never" else None
+        # What is wrong with a canary's request need not be wrong with the others'.
+        final = failure.verdict == "never" and not self.tries
+        after = None if final else self.ladder.choose(attempts, self.attempt + 1)
         if after is None:
             return ModelRefused(f"{said}. {failure.remedy}", facts=facts)
         if after.deployment.name == self.deployment.name:
@@ -163,7 +175,7 @@ class Exchange:
             doubt = (
                 f"confidence below {below}" if below is not None and confidence is not None and confidence < below else ""
             )
-        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure")
+        unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure", canary=self.tries)
         if not doubt or self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is None:
             return ""
         return doubt
@@ -216,6 +228,7 @@ class Exchange:
             prompt_version=call.prompt_version,
             arm=call.arm,
             escalation=call.escalation,
+            canary=call.canary,
             answer_digest=answer_digest,
             milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,
             switched=self.choice.switched,

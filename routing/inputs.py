@@ -45,10 +45,15 @@ def check_inputs(task: Task, inputs: Mapping[str, JsonValue]) -> None:
             raise InvalidInput(f"input {name!r} of task {task.name!r} has to be {_article(kind)}.")
 
 
+def holds_secret(text: str) -> bool:
+    """Return whether TEXT holds what looks like a key."""
+    return _SECRET.search(text) is not None
+
+
 def refuse_secrets(task: str, messages: Messages) -> None:
     """Raise `InvalidInput` if there is something like a key in the prompt MESSAGES of TASK."""
     for message in messages:
-        if _SECRET.search(message["content"]):
+        if holds_secret(message["content"]):
             where = "instructions" if message["role"] == "system" else "inputs"
             raise InvalidInput(
                 f"the {where} of task {task!r} hold what looks like a key, and prompts go to providers and into records. "

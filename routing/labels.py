@@ -14,6 +14,8 @@ from perdure.errors import InvalidInput
 from perdure.lineage import Frozen
 from perdure.routing.contracts import JudgeCall, Labelled, Tier
 from perdure.routing.tables import LabelRow, ModelCallRow
+from perdure.routing.together import Together
+from perdure.routing.trials import override
 from perdure.storage import Database, now
 
 _LABELS = LabelRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # SQLModel's
@@ -64,15 +66,24 @@ def judge(connection: sa.Connection, call: JudgeCall) -> Labelled:
     return Labelled(call_id=call.call_id, task=str(found["task"]), correct=call.correct)
 
 
+def last_word(connection: sa.Connection, call_id: str) -> bool:
+    """Return whether the answer of call CALL_ID, which was judged, is right by what was said of it last."""
+    query = (
+        sa.select(_LABELS.c.correct).where(_LABELS.c.answer == call_id).order_by(_LABELS.c.at.desc(), _LABELS.c.id.desc())
+    )
+    return bool(connection.execute(query.limit(1)).scalar_one())
+
+
 async def label(database: Database, call_id: str, *, correct: bool, by: str) -> Labelled:
     """Write down that the answer of call CALL_ID was CORRECT or not, as BY says. What was said before counts no more."""
 
     def write(connection: sa.Connection) -> Labelled:
         found = _answer(connection, call_id)
         _write(connection, {**found, "id": uuid.uuid4().hex, "correct": correct, "by": by, "source": "command"})
+        override(connection, call_id, correct=last_word(connection, call_id))
         return Labelled(call_id=call_id, task=str(found["task"]), correct=correct)
 
-    return await database.transact(write)
+    return await Together(database).do(write, exclusive=True)
 
 
 async def import_labels(database: Database, path: Path, *, by: str) -> int:
@@ -91,9 +102,11 @@ async def import_labels(database: Database, path: Path, *, by: str) -> int:
             row |= {"id": _line_id(line), "correct": line.correct, "by": line.by or by, "source": "import"}
             # A line that is said again holds from now on, also against what was said in between.
             _write(connection, row | {"at": line.at or now()}, again=True)
+            if line.call_id:
+                override(connection, line.call_id, correct=last_word(connection, line.call_id))
         return len(lines)
 
-    return await database.transact(write)
+    return await Together(database).do(write, exclusive=True)
 
 
 async def labels_of(database: Database, task: str) -> list[Label]:

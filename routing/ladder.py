@@ -3,13 +3,15 @@
 A rung is a tier's deployments, in the order of the file. An attempt that failed moves on to the next of the rung and,
 after the last, to the first again. One whose answer did not fit stays, and asks again with what is wrong; when that does
 not fit either, the next rung is asked. A deployment that has no credit, too small a context or a filter that withheld the
-answer is not asked again by the same step. Where a breaker is open the next one is taken.
+answer is not asked again by the same step. Where a breaker is open the next one is taken. What a canary tried comes before
+all of them and counts for none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from perdure.routing.breakers import Breakers
 from perdure.routing.config import Deployment
@@ -28,6 +30,10 @@ class Choice:
     timeout: float
     """Seconds until it counts as failed."""
 
+    def priced(self, at: datetime) -> Choice:
+        """Return this choice with the prices that hold AT that time."""
+        return replace(self, deployment=self.deployment.priced(at))
+
 
 @dataclass
 class _Standing:
@@ -41,6 +47,7 @@ class _Standing:
     barred: dict[str, str] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
     why: str = ""
+    after_canary: bool = False
 
 
 class Ladder:
@@ -90,7 +97,8 @@ class Ladder:
         tried = standing.tried | {chosen.name}
         hasty = self._slow_after is not None and any(one.name not in tried for one in rung)
         timeout = min(chosen.timeout, self._slow_after) if hasty and self._slow_after is not None else chosen.timeout
-        switched = "" if chosen is self._first and not standing.problems else "; ".join(whys)
+        plain = chosen is self._first and not standing.problems and not standing.after_canary
+        switched = "" if plain else "; ".join(whys)
         return Choice(chosen, switched, standing.problems, timeout)
 
     def _standing(self, earlier: Sequence[Attempt], attempt: int) -> _Standing:
@@ -107,6 +115,10 @@ class Ladder:
             return
         who = each.deployment or f"attempt {each.attempt}"
         standing.why = f"after {who}: {each.error or each.outcome}"
+        if each.canary:
+            # Whatever came of it, the others are asked as if nobody had been: a canary takes nothing from a run.
+            standing.after_canary = True
+            return
         standing.tried.add(each.deployment)
         if each.outcome == "unsure" or (each.outcome == "invalid" and self._used_up(standing, each)):
             standing.rung += 1

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
-from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task
+from perdure.routing.canary import Canary, CanaryTable
+from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Table, Task, may_serve
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import read_examples
+from perdure.routing.inputs import holds_secret
 
 
 def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
@@ -27,6 +29,7 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     tasks: dict[str, Task] = {}
     deployments: dict[str, Deployment] = {}
     budgets: dict[str, Budget] = {}
+    canaries: dict[str, CanaryTable] = {}
     origin: dict[str, _File] = {}
     files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
     for file in files:
@@ -34,7 +37,11 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
         deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
-    routes = Routes(tasks, deployments, budgets | _daily(tasks))
+        canaries |= {name: one for name, one in file.canaries().items() if new("canaries", name)}
+    tried = {name: _canary(one, tasks, deployments, origin[f"canaries.{name}"]) for name, one in canaries.items()}
+    routes = Routes(tasks, deployments, budgets | _daily(tasks), tried)
+    for canary in tried.values():
+        _check_canary(canary, routes, origin[f"canaries.{canary.name}"])
     for task in tasks.values():
         _check_served(task, routes, origin[f"tasks.{task.name}"])
     return routes
@@ -59,6 +66,46 @@ def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
     return found
 
 
+def _canary(table: CanaryTable, tasks: Mapping[str, Task], deployments: Mapping[str, Deployment], file: _File) -> Canary:
+    where = ["canaries", table.name]
+    if table.task and table.task not in tasks:
+        raise file.wrong([*where, "task"], f"there is no task {table.task!r}; known: {', '.join(sorted(tasks))}")
+    if table.deployment and table.deployment not in deployments:
+        known = ", ".join(sorted(deployments))
+        raise file.wrong([*where, "deployment"], f"there is no deployment {table.deployment!r}; known: {known}")
+    if table.instructions is not None and holds_secret(table.instructions):
+        raise file.wrong([*where, "instructions"], "they hold what looks like a key, and prompts go to providers")
+    return Canary(table, deployments.get(table.deployment), table.tier or tasks[table.task].tier)
+
+
+def _check_canary(canary: Canary, routes: Routes, file: _File) -> None:
+    table = canary.table
+    where = ["canaries", canary.name]
+    for task in routes.tasks.values():
+        if not canary.covers(task):
+            continue
+        first = routes.canary(task)
+        if first is not None and first is not canary:
+            key = "task" if table.task else "tier"
+            raise file.wrong(
+                [*where, key], f"task {task.name!r} takes part in canary {first.name!r} already. Try one after the other."
+            )
+        if canary.deployment is not None and (why := _unfit(canary.deployment, task)):
+            raise file.wrong([*where, "deployment"], why)
+
+
+def _unfit(deployment: Deployment, task: Task) -> str:
+    """Return why DEPLOYMENT cannot be tried for TASK; empty: it can."""
+    if deployment.tier != task.tier:
+        return f"its tier is {deployment.tier!r}, and that of task {task.name!r} is {task.tier!r}. Make them the same."
+    if may_serve(deployment, task):
+        return ""
+    if deployment.local:
+        return f"{deployment.name!r} answers by examples, and task {task.name!r} has none. Add `examples` to it."
+    regions = ", ".join(task.residency)
+    return f"{deployment.name!r} is not in a region that `residency` of task {task.name!r} allows: {regions}."
+
+
 def _check_served(task: Task, routes: Routes, file: _File) -> None:
     for tier in task.tiers:
         if not routes.serving(task, tier):
@@ -70,6 +117,9 @@ def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
     there = [one for one in routes.deployments.values() if one.tier == tier]
     if not there:
         return f"no deployment has tier {tier!r}. Add one."
+    there = [one for one in there if one.name not in {each.table.deployment for each in routes.canaries.values()}]
+    if not there:
+        return f"tier {tier!r} has only deployments that a canary tries. Add one that serves the others."
     if all(one.local for one in there) and not task.examples:
         return (
             f"tier {tier!r} has only local deployments, which answer by examples, and the task has none. Add `examples`, "
@@ -79,6 +129,7 @@ def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
 
 
 T = TypeVar("T", bound=Table)
+_KINDS = ("tasks", "deployments", "budgets", "canaries")
 
 
 class _File:
@@ -95,8 +146,9 @@ class _File:
             raise InvalidSettings(
                 f"routing file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
-        if unknown := sorted(self._tables.keys() - {"tasks", "deployments", "budgets"}):
-            raise self.wrong([unknown[0]], "unknown table; there are [tasks.NAME], [deployments.NAME] and [budgets.NAME]")
+        if unknown := sorted(self._tables.keys() - set(_KINDS)):
+            *most, last = (f"[{kind}.NAME]" for kind in _KINDS)
+            raise self.wrong([unknown[0]], f"unknown table; there are {', '.join(most)} and {last}")
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
@@ -106,16 +158,22 @@ class _File:
         """Return the budgets of this file."""
         return {name: self._table(["budgets", name], table, Budget) for name, table in self._named("budgets")}
 
+    def canaries(self) -> dict[str, CanaryTable]:
+        """Return the canaries of this file, with the instructions that they refer to read in."""
+        found: dict[str, CanaryTable] = {}
+        for name, given in self._named("canaries"):
+            table = dict(given)
+            self._read_instructions(["canaries", name], table)
+            found[name] = self._table(["canaries", name], table, CanaryTable)
+        return found
+
     def tasks(self) -> dict[str, Task]:
         """Return the tasks of this file, with the files that they refer to read in."""
         return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
 
     def _task(self, name: str, table: dict[str, Any]) -> Task:
         where = ["tasks", name]
-        if "instructions_file" in table:
-            if "instructions" in table:
-                raise self.wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
-            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
+        self._read_instructions(where, table)
         examples = table.pop("examples", None)
         if examples is not None and not isinstance(examples, str):
             raise self.wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
@@ -144,6 +202,12 @@ class _File:
                 known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
                 message = f"unknown key; known: {', '.join(known)}"
             raise self.wrong([*where, *map(str, wrong["loc"])], message) from None
+
+    def _read_instructions(self, where: list[str], table: dict[str, Any]) -> None:
+        if "instructions_file" in table:
+            if "instructions" in table:
+                raise self.wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
+            table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
 
     def _read(self, where: list[str], name: object) -> str:
         if not isinstance(name, str):

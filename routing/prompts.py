@@ -9,6 +9,7 @@ import rfc8785
 from pydantic import JsonValue
 
 from perdure.errors import InvalidInput
+from perdure.routing.config import Deployment
 
 Messages: TypeAlias = list[dict[str, str]]
 """Chat messages as every provider takes them: role and content."""
@@ -38,6 +39,12 @@ def ask_again(messages: Messages, problems: str) -> Messages:
 def size(messages: Messages) -> int:
     """Return how many bytes MESSAGES have."""
     return sum(len(message["content"].encode()) for message in messages)
+
+
+def fits(deployment: Deployment, messages: Messages) -> bool:
+    """Return whether MESSAGES may fit into the context of DEPLOYMENT. Only what is sure not to is told."""
+    # A token has 16 bytes at most, in practice.
+    return deployment.local or size(messages) / 16 + deployment.max_tokens <= deployment.context
 
 
 def most_tokens(text: str) -> int:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import sqlalchemy as sa
 from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import digest
 from perdure.routing import provider
 from perdure.routing.answers import Form
+from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
 from perdure.routing.budgets import Denial, known, lift, purses
 from perdure.routing.cache import Asked, Flights, Kept, Question
@@ -33,13 +35,14 @@ from perdure.routing.escalation import InForce, in_force
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.inputs import check_inputs, refuse_secrets
-from perdure.routing.labels import judge
+from perdure.routing.labels import judge, last_word
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, render, size
+from perdure.routing.prompts import Messages, ask_again, fits, render, size
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
+from perdure.routing.trials import Moved, override
 from perdure.storage import Database, now
 
 
@@ -51,6 +54,16 @@ class Asking:
     form: Form
     messages: Messages
     ladder: Ladder
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """Which attempt it is, and what came before."""
+
+    attempt: int
+    earlier: tuple[Attempt, ...]
+    before: Usage
+    learned: InForce
 
 
 class Router:
@@ -69,6 +82,7 @@ class Router:
         self._together = Together(database)
         self._flights = Flights()
         self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
+        self._arms = Arms(routes, self.breakers)
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -85,7 +99,7 @@ class Router:
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
-                if any(deployment.local for tier in task.tiers for deployment in self.routes.serving(task, tier)):
+                if any(one.local for one in self.routes.asked(task)):
                     learned[task.name] = await LocalModel.learn(task, self._embedder, cache=self._cache)
                     examples.add(learned[task.name])
             self._local = learned
@@ -106,30 +120,52 @@ class Router:
         before = Usage()
         if attempt > 1:
             earlier, before = await earlier_attempts(self._database, call.step, attempt)
-        choice = asked.ladder.choose(earlier, attempt)
+        if self._local is None:
+            await self.warm_up()
+        so_far = _SoFar(attempt, earlier, before, await self.learned(call))
+        passed_over = ""
+        while True:
+            exchange, messages = self._exchange(asked, call, so_far, passed_over)
+            found = await self._ask(exchange, messages)
+            if isinstance(found, Generation):
+                return found
+            if isinstance(found, Moved):
+                self._arms.moved(exchange.part, found)
+            else:  # the budget need not stand in the way of the others
+                passed_over = f"{exchange.deployment.name} is too dear for {found.purse.told}"
+
+    def _exchange(self, asked: Asking, call: GenerateCall, so_far: _SoFar, passed_over: str) -> tuple[Exchange, Messages]:
+        """Return the exchange that comes after those SO_FAR, and what it asks. PASSED_OVER is why it tries no canary."""
+        choice = asked.ladder.choose(so_far.earlier, so_far.attempt)
         if choice is None:
             raise ModelRefused(
                 f"every deployment for task {asked.task.name!r} has refused it. Look at what they said: "
                 "`perdure show` lists the attempts."
             )
-        choice = replace(choice, deployment=choice.deployment.priced(now()))
-        length = size(asked.messages)
-        learned = await self.learned(call)
+        attempt, earlier, before = so_far.attempt, so_far.earlier, so_far.before
+        part = self._arms.part(asked.task, call, attempt, earlier)
         exchange = Exchange(
             call,
             asked.task,
             asked.form,
             asked.ladder,
-            choice,
+            choice.priced(now()),
             attempt,
             earlier,
             before,
-            prompt_bytes=length,
-            learned=learned,
+            prompt_bytes=size(asked.messages),
+            learned=so_far.learned,
+            part=part,
         )
-        if self._local is None:
-            await self.warm_up()
-        return await self._ask(exchange, asked.messages)
+        if part is None or not part.tries:
+            return exchange, asked.messages
+        trial = passed_over or self._arms.trial(part.canary, asked.task, call.inputs, asked.form.text, choice)
+        if isinstance(trial, str):
+            why = "; ".join(filter(None, (f"no canary: {trial}", choice.switched)))
+            passed = replace(exchange.choice, switched=why)
+            return replace(exchange, choice=passed, part=replace(part, tries=False)), asked.messages
+        spare = exchange.most_cost(asked.messages)
+        return replace(exchange, task=trial.task, choice=trial.choice.priced(now()), spare=spare), trial.messages
 
     async def learned(self, call: GenerateCall) -> InForce:
         """Return what was learned about the task of CALL, if the task wants to know; its run uses one version of it."""
@@ -155,9 +191,7 @@ class Router:
         serving = [self.routes.serving(task, tier) for tier in task.tiers]
         if not any(serving):
             raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
-        # Only what is sure not to fit is left out: a token has 16 bytes at most, in practice.
-        length = size(question) / 16
-        fitting = [[one for one in rung if one.local or length + one.max_tokens <= one.context] for rung in serving]
+        fitting = [[one for one in rung if fits(one, question)] for rung in serving]
         if not any(fitting):
             raise ModelRefused(
                 f"the inputs of task {task.name!r} are longer than the context of every deployment of "
@@ -168,8 +202,12 @@ class Router:
         skipped = "" if any(first in rung for rung in fitting) else f"the inputs are too long for {first.name}"
         return Ladder(fitting, self.breakers, first=first, skipped=skipped, slow_after=task.slow_after)
 
-    async def _ask(self, exchange: Exchange, question: Messages) -> Generation:
-        """Make the one provider call of EXCHANGE and record it. Raises what its failure means."""
+    async def _ask(self, exchange: Exchange, question: Messages) -> Generation | Moved | Denial:
+        """Make the one provider call of EXCHANGE and record it. Raises what its failure means.
+
+        Returns how the canary stands if otherwise than was thought, and the budget that a canary is too dear for: nobody
+        was called then.
+        """
         choice = exchange.choice
         deployment = choice.deployment
         messages = ask_again(question, choice.problems) if choice.problems else question
@@ -186,9 +224,17 @@ class Router:
             escalation=exchange.learned.version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+            spare_nano_usd=exchange.spare,
+            part=exchange.part,
         )
         call.question = Question.of(
-            exchange.call, exchange.task, deployment, prompt=asked, holder=call.call_id, timeout=choice.timeout
+            exchange.call,
+            exchange.task,
+            deployment,
+            prompt=asked,
+            holder=call.call_id,
+            timeout=choice.timeout,
+            canary=call.canary if exchange.tries else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
         key = None if deployment.local else provider.key_of(deployment)
@@ -197,6 +243,8 @@ class Router:
                 found = await self._begin(call)
                 if isinstance(found, Kept):
                     return exchange.kept(call, found)
+                if isinstance(found, Moved) or (found is not None and exchange.tries):
+                    return found
                 if found is not None:
                     raise found.error(exchange.earlier)
                 self.breakers.take(deployment.name)
@@ -205,7 +253,7 @@ class Router:
             await self._settle(call, Settled("cancelled", error="cancelled"))
             raise
 
-    async def _begin(self, call: ModelCall) -> Kept | Denial | None:
+    async def _begin(self, call: ModelCall) -> Kept | Denial | Moved | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
         wait = 0.02
         while True:
@@ -252,6 +300,16 @@ class Router:
 
     async def _settle(self, call: ModelCall, settled: Settled, kept: Kept | None = None) -> None:
         await self._together.do(lambda connection: call.settle(connection, settled, kept), exclusive=call.exclusive)
+        self._arms.note(call.canary, call.rolled_back)
+
+    async def override(self, call_id: str, *, correct: bool) -> None:
+        """Note whether a person found the answer of a recorded call CORRECT, for the canary that it took part in."""
+        canary, why = await self._together.do(lambda one: override(one, call_id, correct=correct), exclusive=True)
+        self._arms.note(canary, why)
+
+    def rolled_back(self) -> list[str]:
+        """Return the canaries that calls of this router have rolled back since this was asked last."""
+        return self._arms.rolled_back()
 
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
@@ -260,7 +318,13 @@ class Router:
 
     async def judge(self, call: JudgeCall) -> Labelled:
         """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
-        return await self._together.do(lambda connection: judge(connection, call))
+
+        def say(connection: sa.Connection) -> tuple[Labelled, tuple[str, str]]:
+            return judge(connection, call), override(connection, call.call_id, correct=last_word(connection, call.call_id))
+
+        labelled, (canary, why) = await self._together.do(say, exclusive=True)
+        self._arms.note(canary, why)
+        return labelled
 
     def _note(self, deployment: str, failure: ProviderFailure) -> None:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""

@@ -90,6 +90,8 @@ def _asked(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
         "temporalWorkflowID": step.lineage.workflow_id,
         "temporalRunID": step.run_id,
     }
+    if call.part is not None:
+        asked |= {"perdure.canary": call.canary, "perdure.arm": call.arm}
     if deployment.api_base:
         where = urlsplit(deployment.api_base)
         asked["server.address"] = where.hostname or ""

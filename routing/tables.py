@@ -27,6 +27,13 @@ class ModelCallRow(SQLModel, table=True):
     __table_args__ = (
         sa.Index("ix_model_call_step", "namespace", "workflow_id", "first_execution_run_id", "step"),
         sa.Index("ix_model_call_sent_at", "sent_at"),
+        sa.Index(
+            "ix_model_call_canary",
+            "canary",
+            "sent_at",
+            sqlite_where=sa.text("canary != ''"),
+            postgresql_where=sa.text("canary != ''"),
+        ),
     )
 
     call_id: str = Field(primary_key=True, max_length=32)
@@ -72,7 +79,13 @@ class ModelCallRow(SQLModel, table=True):
     """What had to be mended before the answer could be read."""
     lane: str = _text()
     arm: str = _text()
-    """Which side of a comparison of models or prompts it was on."""
+    """The arm of its run, `canary` or `control`, where there is a canary."""
+    canary: str = _text()
+    """Which, as NAME@VERSION."""
+    trial: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    """Whether the arms are compared by it: it was the first of its step, and in the canary's arm of what that tries."""
+    overridden: bool | None = None
+    """Whether a person has corrected its answer; None: nobody has said."""
     prompt_version: str = _text()
     reserved_nano_usd: int = _number()
     """The most that it could cost: held back before it, and what may have been charged if nobody saw the answer."""
@@ -198,4 +211,64 @@ class EscalationRow(SQLModel, table=True):
     evidence: str = Field(sa_type=sa.Text)
     """The comparison that it was adopted or refused by, as JSON."""
     by: str
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class CanaryRow(SQLModel, table=True):
+    """A canary, in one version, and how it stands."""
+
+    __tablename__ = "model_canary"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: str = Field(primary_key=True)
+    """NAME@VERSION."""
+    name: str = Field(index=True)
+    tier: str
+    """The tier of its tasks: whoever asks a larger one has escalated."""
+    adopting: str = Field(sa_type=sa.Text)
+    """What to write into models.toml to have for good what it tries."""
+    rule: str = Field(sa_type=sa.Text)
+    """What it is rolled back by, as JSON."""
+    since: datetime = Field(sa_type=UtcDateTime)
+    """When its first call was made, or the first after a reset."""
+    state: str
+    """running, rolled back or promoted."""
+    by: str
+    """Who said so; empty: the rule. Nobody has verified the name yet."""
+    why: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class CanaryArmRow(SQLModel, table=True):
+    """What came of the calls that an arm of a canary is compared by."""
+
+    __tablename__ = "model_canary_arm"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    canary: str = Field(primary_key=True)
+    arm: str = Field(primary_key=True)
+    calls: int
+    failed: int
+    """Calls that brought no answer."""
+    valid: int
+    """Answers that fitted and were sure enough."""
+    unsure: int
+    """Answers that fitted and were not."""
+    judged: int
+    overridden: int
+    """Those of the judged answers that a person has corrected."""
+    log_milliseconds: float
+    """The sum of the logarithms of what answers took."""
+    cost_nano_usd: int = Field(sa_type=sa.BigInteger)
+    """What answers have cost."""
+
+
+class CanaryDecisionRow(SQLModel, table=True):
+    """What was decided about a canary, by a person or by the rule. No row is ever changed."""
+
+    __tablename__ = "model_canary_decision"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: str = Field(primary_key=True)
+    canary: str = Field(index=True)
+    state: str
+    by: str
+    why: str = Field(sa_type=sa.Text)
     at: datetime = Field(sa_type=UtcDateTime)

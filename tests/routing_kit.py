@@ -57,6 +57,14 @@ def asking(task: str = "triage", *, output: OutputRef | None = None, **inputs: J
     )
 
 
+def of_run(number: int, *, tenant: str = "default", message: str = "") -> GenerateCall:
+    """A call of run NUMBER, with MESSAGE or a question of its own."""
+    lineage = Lineage(namespace="default", workflow_id=f"run-{number}", first_execution_run_id=f"first-{number}")
+    step = StepRef(lineage=lineage, name="triage", run_id=f"first-{number}", workflow_type="ReturnsTriage")
+    call = asking(message=message or f"question {number}")
+    return call.model_copy(update={"step": step, "tenant": tenant})
+
+
 async def rows(database: Database) -> list[sa.RowMapping]:
     """What the database holds about model calls, in the order they were sent."""
     async with database.read() as connection:

@@ -44,8 +44,9 @@ HEARTBEAT = timedelta(seconds=4)
 """How long a worker may be silent before its running steps are given to another: what a kill -9 costs."""
 
 LOOKUP_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
+# Eight, and one that a canary may take.
 MODEL_RETRIES = RetryPolicy(
-    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=8
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1), maximum_attempts=9
 )
 # An effect is retried until it is known what became of it: the ledger parks what cannot be known.
 _EFFECT_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))

@@ -15,12 +15,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from routing_kit import Triage, asking, rows
+from routing_kit import Triage, asking, of_run, rows
 from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
 
 from perdure.errors import ModelError
-from perdure.lineage import Lineage, StepRef
-from perdure.routing import GenerateCall, Router
+from perdure.routing import Router
 from perdure.routing.calls import ambiguous_calls
 from perdure.routing.spending import budget_states, costs
 from perdure.storage import Database
@@ -67,13 +66,6 @@ class Biller:
         return answer
 
 
-def of_step(number: int) -> GenerateCall:
-    """A call of step NUMBER, each with a question of its own."""
-    lineage = Lineage(namespace="default", workflow_id=f"run-{number}", first_execution_run_id=f"first-{number}")
-    step = StepRef(lineage=lineage, name="triage", run_id=f"first-{number}", workflow_type="ReturnsTriage")
-    return asking(message=f"question {number}").model_copy(update={"step": step})
-
-
 @pytest.mark.timeout(3600)
 async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
     """After many steps with every fault the booked costs are the invoice's, calls are attempts, and budgets agree."""
@@ -94,7 +86,7 @@ async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_databa
             for attempt in range(1, 9):
                 attempts += 1
                 try:
-                    done = await router.generate(of_step(number), attempt=attempt, output=Triage)
+                    done = await router.generate(of_run(number), attempt=attempt, output=Triage)
                 except ModelError as error:
                     if not error.retryable or attempt == 8:
                         paid += error.spent_nano_usd

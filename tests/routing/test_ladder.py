@@ -151,3 +151,16 @@ def test_all_out_of_service(clock: Clock) -> None:
     breakers.failed("b", "429", at_least=timedelta(seconds=3))
 
     assert "b" == chosen(breakers=breakers).deployment.name
+
+
+@pytest.mark.parametrize("outcome", ["sent", "unavailable", "invalid", "unsure", "refused", "cancelled"])
+def test_after_a_canary(outcome: str) -> None:
+    """Whatever came of what a canary tried, also if that was the same deployment, the ladder begins at its first rung."""
+    tried = Attempt(attempt=1, deployment="a", outcome=outcome, error="e", canary=True)
+    ladder = Ladder([(A, B), (C,)], Breakers())
+
+    first = ladder.choose([tried], 2)
+    then = ladder.choose([tried, Attempt(attempt=2, deployment="a", outcome="unavailable", error="busy")], 3)
+
+    assert first is not None and then is not None
+    assert (("a", "after a: e", ""), "b") == ((first.deployment.name, first.switched, first.problems), then.deployment.name)

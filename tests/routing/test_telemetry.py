@@ -56,6 +56,18 @@ async def test_span(routed: Routed, stub: Stub, exported: InMemorySpanExporter) 
     assert PROMPT not in span.to_json() and KEY not in span.to_json() and "refund" not in span.to_json()
 
 
+async def test_span_of_a_canary(routed: Routed, stub: Stub, exported: InMemorySpanExporter) -> None:
+    """Where there is a canary, a span says which, and the arm of its run."""
+    stub.will(GOOD)
+    canary = '\n[canaries.newer]\ntask = "triage"\ninstructions = "Judge."\nper = "tenant"\nof = "default"\n'
+
+    generation = await routed(more=canary).generate(asking(), attempt=1, output=Triage)
+
+    [span] = exported.get_finished_spans()
+    told = dict(span.attributes or {})
+    assert ("canary", generation.record.canary) == (told["perdure.arm"], told["perdure.canary"])
+
+
 async def test_content_by_choice(
     routed: Routed, stub: Stub, exported: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,3 +178,48 @@ async def test_calls_are_counted(temporal: WorkflowEnvironment, stub: Stub, tmp_
     assert 1 == seen["perdure_model_calls", "first", "unavailable"] == seen["perdure_model_calls", "second", "answered"]
     assert 0.000021 == seen["perdure_model_call_cost", "second", "answered"]
     assert 0 < seen["gen_ai_client_operation_duration", "second", "answered"]
+
+
+CANARY = '[canaries.newer]\ntask = "triage"\ndeployment = "next"\nper = "agent"\nof = "new"\n'
+
+
+async def test_canary(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:
+    """A run whose canary fails for good goes on by the others; who is asked is no part of the workflow, so it replays."""
+    stub.choose = lambda model: Fails(400) if model == "stub-next" else GOOD
+    models = routes(tmp_path, stub, "first", "next", more=CANARY)
+    async with governed(Judges, settings={"models": models}) as desk:
+        handle = await desk.start(Judges.run, Ask(agent="new"))
+        judged = Judged.model_validate(await handle.result())
+        history = await handle.fetch_history()
+        models.write_text(models.read_text().replace(CANARY, ""))
+
+        assert (("refund",), ["stub-next", "stub-first"]) == (judged.verdicts, stub.models)
+        assert ("next: 400 stub_error", "first: after next: 400 stub_error") == judged.attempts
+        failure = started(history, 2).activity_task_started_event_attributes.last_failure
+        assert "The next attempt goes to deployment 'first'." in failure.message
+        assert await desk.replays(handle, [Judges])
+
+
+async def test_canary_is_rolled_back(temporal: WorkflowEnvironment, stub: Stub, tmp_path: Path) -> None:
+    """A bad canary is rolled back while runs go on; the metrics count its calls by arm, and the rollback."""
+    stub.choose = lambda model: Answers("no JSON") if model == "stub-next" else GOOD
+    buffer = MetricBuffer(10_000)
+    models = routes(tmp_path, stub, "first", "next", more=CANARY)
+    settings = Settings(home=tmp_path, task_queue=str(uuid.uuid4()), models=models)
+    client = await Client.connect(
+        temporal.client.service_client.config.target_host,
+        plugins=[PerdurePlugin(settings)],
+        runtime=Runtime(telemetry=TelemetryConfig(metrics=buffer)),
+    )
+    async with Worker(client, task_queue=settings.task_queue, workflows=[Judges]):
+        for agent in ("", "new"):
+            ask = Ask(agent=agent, times=12)
+            found = await client.execute_workflow(Judges.run, ask, id=str(uuid.uuid4()), task_queue=settings.task_queue)
+            assert ("refund",) * 12 == Judged.model_validate(found).verdicts
+
+    updates = list(buffer.retrieve_updates())
+    counted = [update.attributes for update in updates if update.metric.name == "perdure_model_calls"]
+    tried = stub.models.count("stub-next")
+    assert 0 < tried < 12
+    assert tried == sum((each["deployment"], each["arm"]) == ("next", "canary") for each in counted)
+    assert 1 == sum(update.metric.name == "perdure_canary_rollbacks" for update in updates)
