@@ -82,6 +82,9 @@ class Router:
         async with self._warming:
             if self._local is not None:
                 return
+            if not self.routes.tasks:  # so there is nothing to ask a model, and no need to spend seconds on LiteLLM
+                self._local = {}
+                return
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
