@@ -45,7 +45,9 @@ async def connect(
     target = address or config.get("target_host") or "localhost:7233"
     config["target_host"] = target
     config["namespace"] = namespace or config.get("namespace") or "default"
-    identity = f"perdure-{role}@{socket.gethostname()}:{os.getpid()}"
+    identity = f"{socket.gethostname()}:{os.getpid()}"
+    if role != "worker":  # a worker's stands in nearly all events of a history, where it is clear what it is
+        identity = f"perdure-{role}@{identity}"
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(Unreachable),
         stop=stop_after_delay(patience.total_seconds()),

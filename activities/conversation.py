@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 from temporalio import activity
 
+from perdure.activities.running import running_step
 from perdure.activities.steps import StepActivities
 from perdure.connectors.contracts import EffectCall
 from perdure.errors import InvalidInput, NotFound
-from perdure.lineage import Lineage, StepRef
-from perdure.memory.conversation import ConversationRef, NewMessage, Packed, RecordsRef
+from perdure.memory.conversation import ConversationRef, NewMessage, Packed, RecordsRef, asked_and_answered
 from perdure.routing.contracts import GenerateCall, OutputRef
 from perdure.workflows.conversation_model import (
     ConverseCall,
-    ForRun,
     KeepCall,
     Kept,
     LookCall,
@@ -25,6 +24,7 @@ from perdure.workflows.conversation_model import (
     Summarised,
     Turn,
     TurnRecord,
+    task_of,
 )
 
 if TYPE_CHECKING:
@@ -53,21 +53,21 @@ class ConversationActivities:
         """Store what is new, pack the context, call one deployment once, store the answer."""
         from perdure.memory.messages import Window
 
-        rooms, step = self._rooms, _step(call)
-        window, ref = Window(), call.conversation
+        rooms, step = self._rooms, running_step(call)
+        window, ref = Window(), call.conversation or call.ref
         if ref is not None:
             ref = await rooms.messages.append(step.lineage, ref, call.new, of=call.of)
             window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
         context, packed, shown = await self._pack(window, call.records, call.tokens)
         asked = GenerateCall(
             step=step,
-            task=call.task,
+            task=call.task or task_of(step.name),
             inputs={**call.inputs, **context},
             output=OutputRef(name=call.output, json_schema=call.json_schema),
             tenant=call.tenant,
             agent=call.agent,
         )
-        answer = await self._steps.generate(asked)
+        answer = await self._steps.answer(asked)
         if ref is not None:
             said = NewMessage(role="assistant", content=answer.value)
             ref = await rooms.messages.append(step.lineage, ref, [said], of=call.of, made_from=shown)
@@ -75,7 +75,7 @@ class ConversationActivities:
             value=answer.value,
             confidence=None if answer.confidence is None else round(answer.confidence, 4),
             ask_below=answer.ask_below,
-            head=ref.head if ref else "",
+            head=ref.head if ref and call.conversation else "",
             packed=packed,
             full=call.summary in rooms.router.routes.tasks and _full(window, packed, call.tokens),
             record=TurnRecord.of(answer.record),
@@ -86,7 +86,7 @@ class ConversationActivities:
         """Sum up all but the newest messages that fill a quarter of the context, together with the summary before."""
         from perdure.memory.messages import Summary, summary_id
 
-        rooms, step, ref = self._rooms, _step(call), call.conversation
+        rooms, step, ref = self._rooms, running_step(call), call.conversation
         window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
         older = _older(window, call.tokens)
         if not older:
@@ -99,7 +99,7 @@ class ConversationActivities:
             asked = GenerateCall(
                 step=step, task=call.task, inputs=context, output=_SUMMARY, tenant=call.tenant, agent=call.agent
             )
-            answer = await self._steps.generate(asked)
+            answer = await self._steps.answer(asked)
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
             record = TurnRecord.of(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)
@@ -109,24 +109,24 @@ class ConversationActivities:
     @activity.defn(name="perdure.look")
     async def look(self, call: LookCall) -> Kept:
         """Read something and store it as the next message."""
-        rooms, step = self._rooms, _step(call)
+        rooms, step = self._rooms, running_step(call)
         if not rooms.ledger.action(call.action).reads:
             raise InvalidInput(f"{call.action} does more than read: do it with act()")
         connector = call.action.partition(".")[0]
         if connector in rooms.queued:
             raise InvalidInput(
                 f"{call.action}: connector {connector!r} has a task queue of its own, and look() does not wait there. "
-                "Do it with act() and tell the conversation with tool()."
+                "Do it with act()."
             )
         done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
-        said = NewMessage(role="tool", name=call.action, content={"asked": call.args, "answered": done.value})
+        said = NewMessage(role="tool", name=call.action, content=asked_and_answered(call.args, done.value))
         ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said], of=call.of)
         return Kept(head=ref.head)
 
     @activity.defn(name="perdure.keep")
     async def keep(self, call: KeepCall) -> Kept:
         """Store what is new."""
-        lineage = _step(call).lineage
+        lineage = running_step(call).lineage
         ref: ConversationRef = await self._rooms.messages.append(lineage, call.conversation, call.new, of=call.of)
         return Kept(head=ref.head)
 
@@ -162,22 +162,6 @@ class ConversationActivities:
                     continue
                 found.setdefault(name, labelled(record))
         return list(found.values()), list(dict.fromkeys(gone))
-
-
-def _step(call: ForRun) -> StepRef:
-    """Return the step that runs, from what CALL and Temporal say."""
-    info = activity.info()
-    run = info.workflow_run_id or ""
-    return StepRef(
-        lineage=Lineage(
-            namespace=info.namespace,
-            workflow_id=info.workflow_id or "",
-            first_execution_run_id=call.first_run or run,
-        ),
-        name=info.activity_id,
-        run_id=run,
-        workflow_type=call.plan or info.workflow_type or "",
-    )
 
 
 def _full(window: Window, packed: Packed, tokens: int) -> bool:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.activities import metering
-from perdure.connectors.contracts import EffectCall, EffectResult, Settled, UndoCall, Undone
+from perdure.activities.running import running_step
+from perdure.connectors.contracts import EffectResult, Settled, UndoCall, Undone
 from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
 from perdure.routing.contracts import GenerateCall, Generation, JudgeCall, Labelled, RaiseCall, Raised
+from perdure.workflows.answer_model import Answer, AnswerCall
+from perdure.workflows.effect_model import ActCall, Acted
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
@@ -57,8 +60,13 @@ class StepActivities:
         return self._rooms
 
     @activity.defn(name="perdure.generate")
-    async def generate(self, call: GenerateCall) -> Generation:
+    async def generate(self, call: AnswerCall) -> Generation | Answer:
         """Call one deployment once."""
+        generation = await self.answer(call.whole(running_step(call)))
+        return generation if call.step else Answer.of(generation)
+
+    async def answer(self, call: GenerateCall) -> Generation:
+        """Call one deployment once, and count the call."""
         from perdure.routing.answers import resolve_output
 
         output = resolve_output(call.output)
@@ -93,9 +101,20 @@ class StepActivities:
         return await self.rooms.memory.remember(call)
 
     @activity.defn(name="perdure.act")
-    async def act(self, call: EffectCall) -> EffectResult:
-        """Perform an action through the ledger."""
-        return await self.rooms.ledger.perform(call)
+    async def act(self, call: ActCall) -> EffectResult | Acted:
+        """Perform an action through the ledger. In a conversation its answer is stored and not returned."""
+        step = running_step(call)
+        effect, ref = call.whole(step), call.ref
+        if ref is None:
+            done = await self.rooms.ledger.perform(effect)
+            return done if call.step else Acted.of(done.receipt).model_copy(update={"value": done.value})
+        from perdure.activities.telling import tell
+
+        # Before anything happens: an effect could not be told in a conversation that is not there.
+        await self.rooms.messages.check(step.lineage, ref)
+        ref = await self.rooms.messages.append(step.lineage, ref, call.new, of=call.of)
+        done = await self.rooms.ledger.perform(effect)
+        return await tell(self.rooms.messages, step.lineage, ref, effect, done)
 
     @activity.defn(name="perdure.undo")
     async def undo(self, call: UndoCall) -> Undone:

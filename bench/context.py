@@ -1,11 +1,11 @@
 """What a model call costs the history as a conversation gets longer.
 
 An agent asks a model, looks something up, and asks again: one call of each a turn. The same agent runs hand-written on
-bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is either a `look`, which only reads,
-or an `act`. Bytes and events are those of the whole history, start and end included, divided by the number of model calls;
-the tool is in them.
+bare Temporal with its messages inline, and governed with a `Conversation`, whose tool is a `look`, which only reads, or an
+effect: by the conversation's `act`, or by `act` and `tool`. Bytes and events are those of the whole history, start and end
+included, divided by the number of model calls; the tool is in them. With `--where` it says what takes the bytes.
 
-    python -m bench.context [--turns 6 24 100] [--json]
+    python -m bench.context [--turns 6 24 100] [--where VARIANT] [--json]
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import json
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+from google.protobuf.message import Message
 from pydantic import BaseModel
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -32,7 +34,7 @@ from temporalio.worker import Worker
 with workflow.unsafe.imports_passed_through():
     from perdure.connectors.contracts import Absent, Action, AnyAction, Attempt, Executed, Probe
     from perdure.lineage import Frozen
-    from perdure.workflows import Context, Conversation, act, generate
+    from perdure.workflows import Conversation, act, generate
 
 BAR = 1600
 """How many bytes of history a model call and its tool may take."""
@@ -100,18 +102,19 @@ class Inline:
 
 
 class Orders:
-    """The connector: one look-up, whatever is asked."""
+    """The connector: one look-up and one effect, which answer the same whatever is asked."""
 
     name = "orders"
     find = Action("orders.find", Choice, Found, risk="low", reads=True)
-    actions: Mapping[str, AnyAction] = {"orders.find": cast(AnyAction, find)}
+    mark = Action("orders.mark", Choice, Found, risk="low")
+    actions: Mapping[str, AnyAction] = {each.name: cast(AnyAction, each) for each in (find, mark)}
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
-        """Look it up."""
-        return Executed(Found(text=FOUND))
+        """Do it."""
+        return Executed(Found(text=FOUND), remote_ref="" if action.reads else f"mark_{attempt.key[-8:]}")
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
-        """Find nothing: a look-up leaves nothing."""
+        """Find nothing: no answer is ever lost."""
         return Absent()
 
     async def close(self) -> None:
@@ -135,7 +138,7 @@ class Looks:
 
 @workflow.defn(name="bench.act")
 class Acts:
-    """The agent with a conversation; its tool is an effect like any other, and its answer is needed in the workflow."""
+    """The agent with a conversation; its tool is an effect, whose answer only the model needs."""
 
     @workflow.run
     async def run(self, turns: int) -> int:
@@ -143,13 +146,28 @@ class Acts:
         talk = Conversation("desk")
         talk.user(QUESTION)
         for _ in range(turns):
-            choice = await generate("next", Choice, conversation=talk, context=Context())
-            found = await act(Orders.find, choice.value)
-            talk.tool("orders.find", found.value)
+            choice = await generate("next", Choice, conversation=talk)
+            await talk.act(Orders.mark, choice.value)
         return turns
 
 
-VARIANTS = {"inline": Inline, "look": Looks, "act": Acts}
+@workflow.defn(name="bench.tell")
+class Tells:
+    """The agent with a conversation; its tool is an effect, whose answer the workflow needs as well."""
+
+    @workflow.run
+    async def run(self, turns: int) -> int:
+        """Take TURNS turns."""
+        talk = Conversation("desk")
+        talk.user(QUESTION)
+        for _ in range(turns):
+            choice = await generate("next", Choice, conversation=talk)
+            found = await act(Orders.mark, choice.value)
+            talk.tool("orders.mark", found.value)
+        return turns
+
+
+VARIANTS = {"inline": Inline, "look": Looks, "act": Acts, "tell": Tells}
 
 ROUTES = """
 [tasks.next]
@@ -169,10 +187,11 @@ output_usd_per_mtok = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model call and its tool took of the history."""
+    """What a model call and its tool took of the history, and which field took how many bytes."""
 
     bytes: float
     events: float
+    where: Mapping[str, float]
 
 
 async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
@@ -198,7 +217,7 @@ async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
         governed = await Client.connect(server.address, plugins=[plugin], runtime=runtime)
         async with (
             Worker(bare, task_queue="inline", workflows=[Inline], activities=[model, tool]),
-            Worker(governed, task_queue="governed", workflows=[Looks, Acts]),
+            Worker(governed, task_queue="governed", workflows=[Looks, Acts, Tells]),
         ):
             return {
                 name: {number: await measure(bare if name == "inline" else governed, name, number) for number in turns}
@@ -220,7 +239,32 @@ async def measure(client: Client, variant: str, turns: int) -> Cost:
     await handle.result()
     # Without the plugin's data converter on the way, so that what is counted is what the server keeps.
     events = [event async for event in handle.fetch_history_events()]
-    return Cost(bytes=round(sum(event.ByteSize() for event in events) / turns), events=round(len(events) / turns, 1))
+    sizes: Counter[str] = Counter()
+    for event in events:
+        name = (event.WhichOneof("attributes") or "").removesuffix("_event_attributes")
+        sizes[name] += event.ByteSize()
+        spread(event, name, sizes)
+    return Cost(
+        bytes=round(sum(event.ByteSize() for event in events) / turns),
+        events=round(len(events) / turns, 1),
+        where={name: size / turns for name, size in sizes.items()},
+    )
+
+
+def spread(message: Message, name: str, sizes: Counter[str]) -> None:
+    """Add to SIZES how many bytes each field of MESSAGE takes, and the fields in it: NAME is what that is called."""
+    for field, value in message.ListFields():
+        without = type(message)()
+        without.CopyFrom(message)
+        without.ClearField(field.name)
+        path = name if field.name.endswith("_event_attributes") else f"{name}.{field.name}"
+        if path != name:
+            sizes[path] += message.ByteSize() - without.ByteSize()
+        if isinstance(value, Message):
+            spread(value, path, sizes)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for each in value:
+                spread(each, path, sizes)
 
 
 def summary(found: dict[str, dict[int, Cost]]) -> dict[str, object]:
@@ -244,15 +288,24 @@ def table(found: dict[str, dict[int, Cost]]) -> str:
     return "\n".join(lines)
 
 
+def breakdown(cost: Cost, least: float = 4) -> str:
+    """Return for people which fields took at least LEAST bytes of what COST, in the order of their names."""
+    rows = [(name, size) for name, size in sorted(cost.where.items()) if size >= least]
+    return "\n".join(f"{size:8.1f}  {'  ' * name.count('.')}{name.rpartition('.')[2]}" for name, size in rows)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="What does a model call cost the history as a conversation gets longer?")
     parser.add_argument("--turns", type=int, nargs="+", default=[6, 24, 100])
+    parser.add_argument("--where", choices=VARIANTS, help="say which fields of the history take the bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(compare(options.turns, Path(folder)))
     print(json.dumps(summary(found)) if options.json else table(found))
+    if options.where:
+        print(breakdown(found[options.where][max(options.turns)]))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.lineage import Frozen
     from perdure.workflows import act
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parent.parent
 STEPS = 10
 VARIANTS = ("bare", "governed", "effect")
 

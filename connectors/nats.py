@@ -100,10 +100,12 @@ async def publisher(
     name: str = "PERDURE",
     prefix: str = "perdure.events",
     duplicates: timedelta = timedelta(minutes=10),
+    wait: timedelta = timedelta(seconds=2),
 ) -> AsyncIterator[Publisher]:
     """Connect to the NATS server at URL and yield what publishes STREAM there; the JetStream stream NAME is made if needed.
 
-    Raises `Unreachable`, and `InvalidSettings` if the extra is not installed.
+    A server that does not answer is asked ten times more, with WAIT in between. Raises `Unreachable`, and
+    `InvalidSettings` if the extra is not installed.
     """
     try:
         import nats
@@ -117,7 +119,9 @@ async def publisher(
         log.warning("NATS connection", error=str(error) or type(error).__name__)
 
     try:
-        client: Client = await nats.connect(url, error_cb=gone, max_reconnect_attempts=10, connect_timeout=5)
+        client: Client = await nats.connect(
+            url, error_cb=gone, max_reconnect_attempts=10, reconnect_time_wait=wait.total_seconds(), connect_timeout=5
+        )
     except (OSError, NoServersError, Error) as error:
         raise Unreachable(f"no NATS server answers at {_shown(url)}: {error or type(error).__name__}") from None
     try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, cast
 
+import rfc8785
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
-from perdure.lineage import Frozen
+from perdure.lineage import Frozen, Lineage, digest
 from perdure.memory.contracts import Recall, Scope
 
 Role = Literal["user", "assistant", "tool", "state"]
@@ -40,10 +44,16 @@ class NewMessage(Compact):
     """Of a tool: which one. Else who said it, if that matters."""
 
 
+def asked_and_answered(asked: JsonValue, answered: JsonValue) -> JsonValue:
+    """Return the content of the message in which a tool says what it was ASKED and what it ANSWERED."""
+    return {"asked": asked, "answered": answered}
+
+
 class ConversationRef(Compact):
     """A whole conversation in two digests, however long it is."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(default="", max_length=200)
+    """Empty: it is not needed, for the newest message stands for the conversation."""
     head: str = ""
     """The newest message, whose digest covers all before it; empty: there is none."""
     summary: str = ""
@@ -87,3 +97,44 @@ class Packed(Compact):
     """The memory records that went in, as `ID@VERSION`."""
     records_left_out: tuple[str, ...] = ()
     """Those for which there was no room, or which are not there any more."""
+
+
+def root_of(lineage: Lineage, name: str, begun: int = 0) -> str:
+    """Return what the first message of the conversation NAME comes after, when it was BEGUN anew so often.
+
+    Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
+    """
+    named: list[JsonValue] = [lineage.workflow_id, lineage.first_execution_run_id, name]
+    return short_digest([*named, begun] if begun else named)
+
+
+def message_id(before: str, role: str, name: str, content: JsonValue) -> str:
+    """Return the digest of a message after BEFORE: it covers all that was said up to there.
+
+    A tool's answer goes in by its own digest, so that a run that has only the receipt of an answer knows the id too.
+    """
+    if role == "tool" and isinstance(content, dict) and content.keys() == {"asked", "answered"}:
+        return answer_id(before, name, content["asked"], digest(content["answered"]))
+    return short_digest([before, role, name, rfc8785.dumps(cast(Any, content)).decode()])
+
+
+def answer_id(before: str, name: str, asked: JsonValue, answer_digest: str) -> str:
+    """Return the id of the message after BEFORE in which the tool NAME answers ASKED with what has ANSWER_DIGEST."""
+    return short_digest([before, "tool", name, asked, answer_digest])
+
+
+def head_after(before: str, said: Sequence[NewMessage]) -> str:
+    """Return the id of the last of the messages SAID after BEFORE."""
+    for message in said:
+        before = message_id(before, message.role, message.name, message.content)
+    return before
+
+
+def short_digest(value: list[JsonValue]) -> str:
+    """Return the digest of VALUE's canonical JSON in 192 bits of base64.
+
+    Several of these stand in the history with every call, and whoever wants two messages with the same one has to try
+    2**96.
+    """
+    whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
+    return base64.urlsafe_b64encode(whole[:24]).decode()

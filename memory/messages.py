@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import rfc8785
 import sqlalchemy as sa
@@ -19,7 +17,7 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
 from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import ConversationRef, NewMessage, Role
+from perdure.memory.conversation import ConversationRef, NewMessage, Role, message_id, root_of, short_digest
 from perdure.memory.conversation_tables import MessageRow, SummaryRow
 from perdure.memory.records import lock
 from perdure.memory.sources import begin, note_sources, refuse_ended, refuse_erased
@@ -101,7 +99,7 @@ class Messages:
         def work(connection: sa.Connection) -> str:
             refuse_erased(connection, made_from)
             last = self._last(connection, lineage, ref)
-            root = last.conversation if last else root_of(lineage, ref)
+            root = last.conversation if last else _root(lineage, ref)
             begin(connection, root, lineage, ref.name)
             had_to_do(connection, lineage, of, root)
             rows = []
@@ -127,11 +125,28 @@ class Messages:
             try:
                 return self._window(connection, ref, tokens)
             except NotFound:
-                refuse_ended(connection, root_of(lineage, ref) if lineage else "", ref.name)
+                refuse_ended(connection, _root(lineage, ref) if lineage else "", ref.name)
                 raise
 
         async with self._database.read() as connection:
             return await connection.run_sync(work)
+
+    async def check(self, lineage: Lineage, ref: ConversationRef) -> None:
+        """Raise `NotFound` if the newest message of REF is not there or not as it was stored, `Erased` if it was erased."""
+
+        def work(connection: sa.Connection) -> None:
+            root = _root(lineage, ref)
+            if not ref.head:
+                refuse_ended(connection, root, ref.name, at_all=False)
+                return
+            try:
+                self._read(connection, ref)
+            except NotFound:
+                refuse_ended(connection, root, ref.name)
+                raise
+
+        async with self._database.read() as connection:
+            await connection.run_sync(work)
 
     async def summary(self, id: str) -> Summary | None:
         """Return the summary called ID, if somebody made it."""
@@ -163,7 +178,7 @@ class Messages:
 
     def _last(self, connection: sa.Connection, lineage: Lineage, ref: ConversationRef) -> MessageRow | None:
         """Return the last message of REF; from here on nobody erases it. Raises `Erased` if somebody did."""
-        mine = root_of(lineage, ref)
+        mine = _root(lineage, ref)
         try:
             root = self._read(connection, ref).conversation if ref.head else mine
             lock(connection, root, "conversation")
@@ -179,8 +194,8 @@ class Messages:
     def _after(
         self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
     ) -> MessageRow:
-        root = last.conversation if last else root_of(lineage, ref)
-        id = _digest([last.id if last else root, message.role, message.name, content])
+        root = last.conversation if last else _root(lineage, ref)
+        id = message_id(last.id if last else root, message.role, message.name, message.content)
         return MessageRow(
             id=id,
             before=last.id if last else "",
@@ -247,16 +262,16 @@ class Messages:
         return self._checked(page[row.before], ref)
 
     def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
-        if row.id != _digest([row.before or row.conversation, row.role, row.name, row.content]):
+        if not _fits(row):
             raise NotFound(
-                f"message {row.position} of conversation {ref.name!r} was changed in {shown(self._database.url)}: it does "
+                f"message {row.position} of {_named(ref)} was changed in {shown(self._database.url)}: it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
     def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of conversation {ref.name!r} is not in {shown(self._database.url)}. It was erased, or the run "
+            f"{what} {id} of {_named(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
             "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
@@ -272,16 +287,11 @@ def newest(messages: Sequence[Message], tokens: int) -> int:
 
 def summary_id(last: Message, before: str, task: str) -> str:
     """Return the id of the summary by TASK that stands for everything up to LAST and takes over the one called BEFORE."""
-    return _digest([last.id, before, task])
+    return short_digest([last.id, before, task])
 
 
-def root_of(lineage: Lineage, ref: ConversationRef) -> str:
-    """Return what the first message of the conversation REF of the run LINEAGE comes after.
-
-    Without the namespace, which is another one in a Replayer. The first run's id is unique everywhere.
-    """
-    named: list[JsonValue] = [lineage.workflow_id, lineage.first_execution_run_id, ref.name]
-    return _digest([*named, ref.begun] if ref.begun else named)
+def _root(lineage: Lineage, ref: ConversationRef) -> str:
+    return root_of(lineage, ref.name, ref.begun)
 
 
 def canonical(value: JsonValue, ref: ConversationRef) -> str:
@@ -290,7 +300,7 @@ def canonical(value: JsonValue, ref: ConversationRef) -> str:
         return rfc8785.dumps(value).decode()
     except (ValueError, UnicodeEncodeError) as error:
         raise InvalidInput(
-            f"a message of conversation {ref.name!r} cannot be written as canonical JSON ({type(error).__name__}): numbers "
+            f"a message of {_named(ref)} cannot be written as canonical JSON ({type(error).__name__}): numbers "
             "must be finite and integers below 2**53; write larger ones as text."
         ) from None
 
@@ -299,11 +309,19 @@ def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
     return {"role": role, **({"name": name} if name else {}), "content": content}
 
 
-def _digest(value: list[JsonValue] | list[str]) -> str:
-    # 192 bits in base64: several of these stand in the history with every call, and whoever wants two messages with the
-    # same digest has to try 2**96.
-    whole = hashlib.sha256(rfc8785.dumps(cast("list[Any]", value))).digest()
-    return base64.urlsafe_b64encode(whole[:24]).decode()
+def _fits(row: MessageRow) -> bool:
+    """Say whether ROW is what was stored under its id."""
+    before = row.before or row.conversation
+    if row.id == short_digest([before, row.role, row.name, row.content]):
+        return True
+    try:
+        return row.role == "tool" and row.id == message_id(before, row.role, row.name, json.loads(row.content))
+    except ValueError:
+        return False
+
+
+def _named(ref: ConversationRef) -> str:
+    return f"conversation {ref.name!r}" if ref.name else "the conversation"
 
 
 def _message(row: MessageRow) -> Message:

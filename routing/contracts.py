@@ -195,10 +195,17 @@ class Raised(Frozen):
 
 
 class JudgeCall(Frozen):
-    """The argument of the activity `perdure.judge`: BY says whether the answer of call CALL_ID was right, once for STEP."""
+    """The argument of the activity `perdure.judge`: BY says whether an answer was right, once for STEP.
+
+    Its call is CALL_ID or, where the history does not have that, the last one of this run that fits the rest.
+    """
 
     step: StepRef
-    call_id: str
+    call_id: str = ""
+    task: str = ""
+    deployment: str = ""
+    prompt_digest: str = ""
+    answer_digest: str = ""
     correct: bool
     by: str = ""
     source: Literal["step", "approval"] = "step"

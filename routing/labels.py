@@ -59,11 +59,12 @@ class Line(Frozen):
 
 def judge(connection: sa.Connection, call: JudgeCall) -> Labelled:
     """Write down what CALL says of an answer, once for its step. Raises `InvalidInput` if there is no such answer."""
-    found = _answer(connection, call.call_id)
+    call_id = call.call_id or _call_of(connection, call)
+    found = _answer(connection, call_id)
     # A run that was reset takes the step anew, perhaps about another answer, and says then what holds.
-    said = f"{call.step}/{call.step.run_id}/{call.call_id}"
+    said = f"{call.step}/{call.step.run_id}/{call_id}"
     _write(connection, {**found, "id": said, "correct": call.correct, "by": call.by, "source": call.source})
-    return Labelled(call_id=call.call_id, task=str(found["task"]), correct=call.correct)
+    return Labelled(call_id=call_id, task=str(found["task"]), correct=call.correct)
 
 
 def last_word(connection: sa.Connection, call_id: str) -> bool:
@@ -127,6 +128,24 @@ async def counts(database: Database) -> dict[str, dict[str, int]]:
         for task, tier, count in await connection.execute(query):
             found.setdefault(task, {})[tier] = count
     return found
+
+
+def _call_of(connection: sa.Connection, call: JudgeCall) -> str:
+    """Return the id of the call that CALL describes, the last one of its run that does."""
+    lineage = call.step.lineage
+    query = sa.select(_CALLS.c.call_id).where(
+        _CALLS.c.namespace == lineage.namespace,
+        _CALLS.c.workflow_id == lineage.workflow_id,
+        _CALLS.c.first_execution_run_id == lineage.first_execution_run_id,
+        _CALLS.c.task == call.task,
+        _CALLS.c.deployment == call.deployment,
+        _CALLS.c.prompt_digest == call.prompt_digest,
+        _CALLS.c.answer_digest == call.answer_digest,
+    )
+    found = connection.execute(query.order_by(_CALLS.c.sent_at.desc()).limit(1)).scalar()
+    if found is None:
+        raise InvalidInput(f"run {lineage.workflow_id!r} has no such answer to {call.task!r} recorded in this database.")
+    return str(found)
 
 
 def _answer(connection: sa.Connection, call_id: str) -> dict[str, object]:

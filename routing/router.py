@@ -96,6 +96,9 @@ class Router:
         async with self._warming:
             if self._local is not None:
                 return
+            if not self.routes.tasks:  # so there is nothing to ask a model, and no need to spend seconds on LiteLLM
+                self._local = {}
+                return
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
@@ -320,7 +323,8 @@ class Router:
         """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
 
         def say(connection: sa.Connection) -> tuple[Labelled, tuple[str, str]]:
-            return judge(connection, call), override(connection, call.call_id, correct=last_word(connection, call.call_id))
+            said = judge(connection, call)
+            return said, override(connection, said.call_id, correct=last_word(connection, said.call_id))
 
         labelled, (canary, why) = await self._together.do(say, exclusive=True)
         self._arms.note(canary, why)

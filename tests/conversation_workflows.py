@@ -7,13 +7,14 @@ from datetime import timedelta
 from pydantic import BaseModel
 from temporalio import workflow
 
+from perdure.connectors.contracts import Receipt
 from perdure.connectors.null import Entry, null
 from perdure.errors import Erased
 from perdure.lineage import Frozen
 from perdure.memory.conversation import Packed
 from perdure.workflows import Context, Conversation, customer, generate, recall, remember, renew
 
-__all__ = ["Answer", "Chats", "GoesOn", "Knows", "Looks", "Renews", "Talk", "Visit", "Writes"]
+__all__ = ["Acts", "Answer", "Chats", "GoesOn", "Knows", "Looks", "Renews", "Talk", "Visit", "Writes"]
 
 
 class Answer(BaseModel):
@@ -132,6 +133,23 @@ class GoesOn:
     async def go_on(self) -> None:
         """Let it go on."""
         self._told = True
+
+
+@workflow.defn
+class Acts:
+    """Does something for the model after each answer, and returns the receipts."""
+
+    @workflow.run
+    async def run(self, turns: int) -> list[Receipt]:
+        conversation = Conversation("desk")
+        receipts = []
+        for turn in range(turns):
+            conversation.user(f"write {turn}")
+            await generate("reply", Answer, conversation=conversation)
+            receipts.append(await conversation.act(null.write, Entry(text="long " * 100)))
+        conversation.user("done?")
+        await generate("reply", Answer, conversation=conversation)
+        return receipts
 
 
 @workflow.defn

@@ -117,9 +117,28 @@ class JudgesWhatIsGone:
 
     @workflow.run
     async def run(self, call_id: str) -> str:
-        record = ModelRecord(call_id=call_id, task="triage", tier="small", deployment="one", model="openai/one")
+        record = ModelRecord(
+            task="triage", tier="small", deployment="one", model="openai/one", prompt_digest=call_id, provider_calls=1
+        )
         decision = await approval("Is that right?", of="editor", judges=Generation(value={}, record=record))
         return decision.by
+
+
+@workflow.defn
+class ActsAndTells:
+    """Acts in a conversation and outside, and asks a model in it and outside."""
+
+    @workflow.run
+    async def run(self, _: int) -> list[str]:
+        conversation = Conversation("desk")
+        conversation.user("the cup came in two halves")
+        request = {"subject": "my cup", "message": "the cup came in two halves"}
+        first = await conversation.act(null.write, Entry(text="the cup"))
+        triage = await generate("triage", Triage, inputs={"request": request}, conversation=conversation)
+        second = await conversation.act(null.write, Entry(text="the cup"), name="once more")
+        alone = await generate("triage", Triage, inputs={"request": request})
+        done = await act(null.write, Entry(text="the saucer"))
+        return [triage.value.verdict, alone.value.verdict, first.key, second.key, done.receipt.key]
 
 
 @workflow.defn

@@ -12,7 +12,8 @@ from perdure.governance.contracts import ApprovalRequest, Decision
 from perdure.memory.contracts import RecallReceipt, Remembered
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
-from perdure.workflows.conversation_model import TurnRecord
+from perdure.workflows.conversation_model import TurnRecord, named_by, task_of
+from perdure.workflows.effect_model import Acted
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -51,9 +52,9 @@ def argued(activity: str, values: list[JsonValue]) -> Argued:
     call = values[0]
     step = _dict(call.get("step"))
     found = Argued(
-        inputs={name: value for name, value in call.items() if name != "step"},
+        inputs={name: value for name, value in call.items() if name not in ("step", "namespace")},
         name=str(step.get("name", "")),
-        namespace=str(_dict(step.get("lineage")).get("namespace", "")),
+        namespace=str(call.get("namespace") or _dict(step.get("lineage")).get("namespace", "")),
     )
     if activity == "perdure.ask":
         found.request = _as(ApprovalRequest, call.get("request"))
@@ -84,7 +85,7 @@ def answered(step: Step) -> Answered:
             record = result.get("record")
             turn = _as(TurnRecord, record)
             return Answered(
-                model=turn.whole(str(_dict(step.inputs).get("task")), result.get("value"))
+                model=turn.whole(str(_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
                 if turn
                 else _as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
@@ -94,7 +95,10 @@ def answered(step: Step) -> Answered:
         case "remember":
             return Answered(remembered=_as(Remembered, result))
         case "act":
-            return Answered(receipt=_as(Receipt, result.get("receipt")))
+            short = _as(Acted, step.result)
+            return Answered(
+                receipt=short.receipt(str(_dict(step.inputs).get("action") or named_by(step.name))) if short else None
+            )
         case "undo":
             return Answered(receipt=_as(Receipt, result.get("receipt")), outcome=str(result.get("outcome", "")))
         case "decision":

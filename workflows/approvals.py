@@ -219,13 +219,13 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
 
 async def _judged(answer: Answered, decision: Decision | None) -> None:
     # Whoever wants changes may want them of the rest; and what a person has answered is no model's.
-    if decision is None or decision.verdict == "request changes" or not answer.record.call_id:
+    if decision is None or decision.verdict == "request changes" or not answer.record.prompt_digest:
         return
     try:
         await judge(answer, correct=decision.verdict == "approve", by=decision.by, source="approval")
     except InvalidInput as error:
         # What was decided holds, whether it can be learned from or not.
-        workflow.logger.warning("a decision is no label: %s", error.message, extra={"call": answer.record.call_id})
+        workflow.logger.warning("a decision is no label: %s", error.message, extra={"prompt": answer.record.prompt_digest})
 
 
 def _granted(waiting: OpenApproval) -> Decision:

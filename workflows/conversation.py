@@ -12,10 +12,20 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from perdure.connectors.contracts import Action
+from perdure.connectors.contracts import PARKED_WITHIN, Action, Receipt
 from perdure.errors import InvalidInput, ModelError, PerdureError
 from perdure.memory.contracts import Recall, Scope
-from perdure.memory.conversation import RESERVED, ConversationRef, NewMessage, Packed, RecordsRef, Role
+from perdure.memory.conversation import (
+    RESERVED,
+    ConversationRef,
+    NewMessage,
+    Packed,
+    RecordsRef,
+    Role,
+    answer_id,
+    head_after,
+    root_of,
+)
 from perdure.routing.contracts import Generation, OutputRef
 from perdure.workflows.budgets import paid
 from perdure.workflows.conversation_model import (
@@ -25,13 +35,14 @@ from perdure.workflows.conversation_model import (
     KeepCall,
     Kept,
     LookCall,
-    Says,
+    Place,
     SummariseCall,
     Summarised,
     Turn,
+    task_of,
 )
 from perdure.workflows.run import OpenConversation, Run, current_run
-from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, raise_translated
+from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, perform_action, raise_translated
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -65,6 +76,8 @@ class Conversation:
     """
 
     def __init__(self, name: str = "main", *, of: Scope | None = None) -> None:
+        if not name:
+            raise InvalidInput("a conversation has a name; leave it out for the one called `main`")
         self._open = current_run().conversations.setdefault(name, OpenConversation(ConversationRef(name=name)))
         if of is not None:
             self._open.of.setdefault(of, False)
@@ -121,18 +134,17 @@ class Conversation:
         if not isinstance(args, action.input):
             raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
         if not action.reads:
-            raise InvalidInput(f"{action.name} does more than read: use act(), then tell the conversation with tool()")
+            raise InvalidInput(f"{action.name} does more than read: use act()")
         run = current_run()
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:
-            new, of = tuple(self._open.new), self._open.unsaid
+            place = self._place()
             call = LookCall(
-                first_run=_later(run),
-                plan=run.plan,
+                **run.told(recorded=False),
                 conversation=self.ref,
-                new=new,
-                of=of,
+                new=place["new"],
+                of=place["of"],
                 action=action.name,
                 args=args.model_dump(mode="json"),
             )
@@ -148,38 +160,82 @@ class Conversation:
                 )
             except ActivityError as error:
                 raise_translated(error)
-            self._stored(kept.head, call, call.conversation.begun)
+            self._stored(kept.head, place)
         run.did(said)
+
+    async def act(
+        self,
+        action: Action[In, Out],
+        args: In,
+        *,
+        item: str = "",
+        name: str | None = None,
+        summary: str | None = None,
+        parked_within: timedelta = PARKED_WITHIN,
+        must: bool = False,
+        settle: bool = True,
+    ) -> Receipt:
+        """Do what `act` does, and let the answer be the next message. The history holds its digest, in the receipt.
+
+        For what the model goes on from. What the workflow goes on from as well is an `act`, whose answer is told with
+        `tool`. Turns wait until it is done. One that fails says nothing: tell the model by `tool`, if it should know.
+        """
+        async with self._open.turn:
+            ref, place = self.ref, self._place()
+            acted = await perform_action(
+                action,
+                args,
+                item=item,
+                name=name,
+                summary=summary,
+                parked_within=parked_within,
+                must=must,
+                settle=settle,
+                place=place,
+            )
+            receipt = acted.receipt(action.name)
+            head = acted.head or answer_id(
+                _head_after(ref, place["new"]), action.name, args.model_dump(mode="json"), receipt.response_digest
+            )
+            self._stored(head, place)
+        return receipt
 
     async def keep(self, *, name: str | None = None) -> None:
         """Store what is new now, instead of with the next turn; nothing to store is no step."""
         async with self._open.turn:
-            new, of = tuple(self._open.new), self._open.unsaid
-            if not new:
+            place = self._place()
+            if not place["new"]:
                 return
             run = current_run()
             step = run.step(name or f"keep:{self.name}")
-            call = KeepCall(first_run=_later(run), plan=run.plan, conversation=self.ref, new=new, of=of)
+            call = KeepCall(**run.told(), conversation=self.ref, new=place["new"], of=place["of"])
             kept = await execute(
                 "perdure.keep",
                 call,
                 Kept,
                 id=step.name,
-                summary=f"Store {len(new)} messages of {self.name}",
+                summary=f"Store {len(call.new)} messages of {self.name}",
                 timeout=timedelta(seconds=60),
                 retries=_RETRIES,
             )
-            self._stored(kept.head, call, call.conversation.begun)
+            self._stored(kept.head, place)
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
 
-    def _stored(self, head: str, call: Says, begun: int) -> None:
+    def _stored(self, head: str, said: Place) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
-        del self._open.new[: len(call.new)]
-        if self._open.ref.begun == begun:  # else it was begun anew meanwhile
+        del self._open.new[: len(said["new"])]
+        if self._open.ref.begun == said["begun"]:  # else it was begun anew meanwhile
             self._open.ref = self._open.ref.model_copy(update={"head": head})
-            self._open.of |= dict.fromkeys(call.of, True)
+            self._open.of |= dict.fromkeys(said["of"], True)
+
+    def _place(self) -> Place:
+        return ConverseCall.at(self._open.ref, tuple(self._open.new), self._open.unsaid)
+
+
+def _head_after(ref: ConversationRef, said: Sequence[NewMessage]) -> str:
+    return head_after(ref.head or root_of(current_run().lineage, ref.name, ref.begun), said)
 
 
 async def converse(
@@ -204,17 +260,15 @@ async def converse(
     async with talk.turn:
         if talk.full:
             await _summarise(run, talk, context, tenant, agent)
-        new, of = tuple(talk.new), talk.unsaid if conversation else ()
+        ref = talk.ref
+        place = conversation._place() if conversation else ConverseCall.at(None)  # noqa: SLF001  same module
         call = ConverseCall(
-            first_run=_later(run),
-            plan=run.plan,
-            task=task,
+            **run.told(),
+            task="" if task_of(name) == task else task,
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
-            conversation=talk.ref if conversation else None,
-            new=new,
-            of=of,
+            **place,
             tokens=context.tokens,
             records=tuple(RecordsRef.of(each) for each in context.records),
             summary=context.summary,
@@ -229,8 +283,9 @@ async def converse(
             )
 
         turn = await paid(ask)
-        if conversation is not None and call.conversation is not None:
-            conversation._stored(turn.head, call, call.conversation.begun)  # noqa: SLF001  same module
+        if conversation is not None:
+            said = [*place["new"], NewMessage(role="assistant", content=turn.value)]
+            conversation._stored(turn.head or _head_after(ref, said), place)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.whole(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
@@ -242,8 +297,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        first_run=_later(run),
-        plan=run.plan,
+        **run.told(),
         conversation=talk.ref,
         task=context.summary,
         tokens=context.tokens,
@@ -270,8 +324,3 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
     if summed.record is not None:
         run.spend(summed.record.used[2])
-
-
-def _later(run: Run) -> str:
-    first = run.lineage.first_execution_run_id
-    return "" if first == run.run_id else first

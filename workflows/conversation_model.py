@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import TypedDict
 
 from pydantic import JsonValue
 
@@ -15,6 +16,20 @@ TOKENS = 4000
 SUMMARY = "summarise"
 # Both are on the wire by being left out, so they never change.
 
+_MAIN = "main"
+DIGEST = "sha256:"
+
+
+class Place(TypedDict):
+    """The fields of `InConversation`."""
+
+    talk: str
+    after: str
+    summed: str
+    begun: int
+    new: tuple[NewMessage, ...]
+    of: tuple[Scope, ...]
+
 
 class ForRun(Compact):
     """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
@@ -22,6 +37,8 @@ class ForRun(Compact):
     first_run: str = ""
     """The first run's id, if this is a later one."""
     plan: str = ""
+    namespace: str = ""
+    """Said once a run, for whoever reads the history, which does not say it otherwise."""
 
 
 class Says(ForRun):
@@ -32,14 +49,51 @@ class Says(ForRun):
     """Whose conversation it is, as far as no step has said so yet."""
 
 
-class ConverseCall(Says):
+class InConversation(Says):
+    """Where a call goes on in a conversation, in as few bytes as will do."""
+
+    talk: str = ""
+    """Its name. Empty: `main`, of which something is stored."""
+    after: str = ""
+    """Its newest message that is stored."""
+    summed: str = ""
+    """The summary that stands for the oldest messages."""
+    begun: int = 0
+    """How often it was begun anew."""
+
+    @staticmethod
+    def at(ref: ConversationRef | None, new: tuple[NewMessage, ...] = (), of: tuple[Scope, ...] = ()) -> Place:
+        """Return the fields for a call that goes on from REF, which is OF somebody, and says what is NEW."""
+        if ref is None:
+            return {"talk": "", "after": "", "summed": "", "begun": 0, "new": new, "of": of}
+        known = bool(ref.head) and ref.name == _MAIN
+        return {
+            "talk": "" if known else ref.name,
+            "after": ref.head,
+            "summed": ref.summary,
+            "begun": ref.begun,
+            "new": new,
+            "of": of,
+        }
+
+    @property
+    def ref(self) -> ConversationRef | None:
+        """The conversation. None: it is in none."""
+        if not (self.talk or self.after):
+            return None
+        return ConversationRef(name=self.talk or _MAIN, head=self.after, summary=self.summed, begun=self.begun)
+
+
+class ConverseCall(InConversation):
     """The argument of the activity `perdure.converse`."""
 
-    task: str
+    task: str = ""
+    """Empty: its step is called `generate:TASK`."""
     output: str
     json_schema: dict[str, JsonValue] | None = None
     inputs: dict[str, JsonValue] = {}
     conversation: ConversationRef | None = None
+    """How calls before this said it; they are answered with the new head. Remove after 2027-06."""
     tokens: int = TOKENS
     records: tuple[RecordsRef, ...] = ()
     summary: str = SUMMARY
@@ -66,6 +120,9 @@ class TurnRecord(Compact):
     version: str = ""
     """Of the instructions."""
     arm: str = ""
+    canary: str = ""
+    escalation: str = ""
+    """The version of the learned escalation."""
     earlier: tuple[Attempt, ...] = ()
     cached: bool = False
     saved: int = 0
@@ -80,7 +137,7 @@ class TurnRecord(Compact):
             deployment=record.deployment,
             model=record.model,
             used=(usage.prompt_tokens, usage.completion_tokens, usage.cost_nano_usd),
-            prompt=base64.b64encode(bytes.fromhex(record.prompt_digest.removeprefix("sha256:"))).rstrip(b"=").decode(),
+            prompt=shortened(record.prompt_digest.removeprefix(DIGEST)),
             ms=record.milliseconds,
             attempt=record.attempt,
             provider_calls=record.provider_calls,
@@ -89,6 +146,8 @@ class TurnRecord(Compact):
             switched=record.switched,
             version=record.prompt_version,
             arm=record.arm,
+            canary=record.canary,
+            escalation=record.escalation,
             earlier=record.earlier,
             cached=record.cached,
             saved=record.saved_nano_usd,
@@ -106,13 +165,15 @@ class TurnRecord(Compact):
             attempt=self.attempt,
             provider_calls=self.provider_calls,
             repaired=self.repaired,
-            prompt_digest="sha256:" + base64.b64decode(self.prompt + "=").hex(),
+            prompt_digest=DIGEST + at_length(self.prompt) if self.prompt else "",
             answer_digest=digest(value),
             milliseconds=self.ms,
             repairs=self.repairs,
             switched=self.switched,
             prompt_version=self.version,
             arm=self.arm,
+            canary=self.canary,
+            escalation=self.escalation,
             earlier=self.earlier,
             cached=self.cached,
             saved_nano_usd=self.saved,
@@ -126,6 +187,7 @@ class Turn(Compact):
     confidence: float | None = None
     ask_below: float | None = None
     head: str = ""
+    """The newest message afterwards. Empty: it follows from what was said."""
     packed: Packed
     full: bool = False
     """Whether the oldest messages should be summarised before the next turn."""
@@ -167,3 +229,23 @@ class Summarised(Compact):
     summary: str
     messages: int = 0
     record: TurnRecord | None = None
+
+
+def named_by(step: str) -> str:
+    """Return what the step called STEP was called at first: the second of a name is `NAME#2`."""
+    return step.partition("#")[0]
+
+
+def task_of(step: str) -> str:
+    """Return the task that the step called STEP is for, if it is called as such steps are by themselves."""
+    return named_by(step).removeprefix("generate:")
+
+
+def shortened(digits: str) -> str:
+    """Return what stands in the hex DIGITS in base64: a third shorter."""
+    return base64.b64encode(bytes.fromhex(digits)).rstrip(b"=").decode()
+
+
+def at_length(text: str) -> str:
+    """Return the hex digits of what `shortened` gave."""
+    return base64.b64decode(text + "==").hex()

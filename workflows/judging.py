@@ -38,13 +38,23 @@ async def judge(
     The answer itself is not kept, only which call it came from. Raises `InvalidInput` for an answer that a person gave.
     """
     record = answer.record
-    if not record.call_id:
+    if not record.prompt_digest:
         raise InvalidInput(f"the answer to {record.task!r} came from a {record.deployment}: there is no model to judge")
     step = current_run().step(name or f"judge {record.task}")
     told = f"The answer to {record.task} was {'right' if correct else 'wrong'}{f', says {by}' if by else ''}"
     return await execute(
         "perdure.judge",
-        JudgeCall(step=step, call_id=record.call_id, correct=correct, by=by, source=source),
+        JudgeCall(
+            step=step,
+            call_id=record.call_id,
+            task=record.task,
+            deployment=record.deployment,
+            prompt_digest=record.prompt_digest,
+            answer_digest=record.answer_digest,
+            correct=correct,
+            by=by,
+            source=source,
+        ),
         Labelled,
         id=step.name,
         summary=summary or told,

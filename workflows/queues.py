@@ -13,7 +13,8 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from perdure.connectors.contracts import EffectCall, UndoCall
+from perdure.connectors.contracts import UndoCall
+from perdure.workflows.effect_model import ActCall
 
 EFFECTS = ("perdure.act", "perdure.undo", "perdure.settle")
 """The activities that a connector's queue serves."""
@@ -37,8 +38,9 @@ class ConnectorQueues(Interceptor):
         class Outbound(WorkflowOutboundInterceptor):
             def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[object]:
                 call = input.args[0] if input.args else None
-                if input.activity in EFFECTS and isinstance(call, EffectCall | UndoCall):
-                    connector = call.action.partition(".")[0]
+                if input.activity in EFFECTS and isinstance(call, ActCall | UndoCall):
+                    # An action that its call does not name has its step named after it.
+                    connector = (call.action or input.activity_id or "").partition(".")[0]
                     input.task_queue = queues.get(connector, input.task_queue)
                 return super().start_activity(input)
 

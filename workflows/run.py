@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 from temporalio import workflow
@@ -30,6 +31,14 @@ class CarriedConversation(Compact):
     new: tuple[NewMessage, ...] = ()
     full: bool = False
     of: tuple[Scope, ...] = ()
+
+
+class Told(TypedDict):
+    """What a run tells its activities about itself."""
+
+    first_run: str
+    plan: str
+    namespace: str
 
 
 class Carried(Frozen):
@@ -98,6 +107,7 @@ class Run:
     conversations: dict[str, OpenConversation] = field(default_factory=dict)
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
+    _namespace_told: bool = False
 
     def step(self, wanted: str) -> StepRef:
         """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
@@ -115,6 +125,13 @@ class Run:
     def named(self, name: str) -> StepRef:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
+
+    def told(self, *, recorded: bool = True) -> Told:
+        """Return what an activity cannot find out about the run by itself; of local ones no argument is RECORDED."""
+        first = self.lineage.first_execution_run_id
+        namespace = self.lineage.namespace if recorded and not self._namespace_told else ""
+        self._namespace_told |= recorded
+        return {"first_run": "" if first == self.run_id else first, "plan": self.plan, "namespace": namespace}
 
     @property
     def state(self) -> str:

@@ -25,6 +25,9 @@ from perdure.connectors.contracts import (
 from perdure.errors import EffectError, InvalidAnswer, InvalidInput, ModelError, PerdureError, by_name
 from perdure.memory.contracts import Kind, Origin, Recall, RecallCall, RememberCall, Remembered, Scope
 from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef
+from perdure.workflows.answer_model import Answer, AnswerCall
+from perdure.workflows.conversation_model import Place
+from perdure.workflows.effect_model import ActCall, Acted
 from perdure.workflows.ending import ended
 from perdure.workflows.parked import persist
 from perdure.workflows.run import current_run, upsert
@@ -155,9 +158,11 @@ async def generate_json(
 
     async def ask() -> Generation:
         call = asked()
-        return await execute(
-            "perdure.generate", call, Generation, id=call.step.name, summary=told, timeout=timeout, retries=MODEL_RETRIES
+        short = AnswerCall.of(call, run.told())
+        answer = await execute(
+            "perdure.generate", short, Answer, id=call.step.name, summary=told, timeout=timeout, retries=MODEL_RETRIES
         )
+        return answer.whole(task)
 
     if lane == "batch":
         from perdure.workflows.batches import batched
@@ -302,18 +307,47 @@ async def act(
     is answered after the request in flight has ended and, unless SETTLE is false, it is found out what became of it: nobody
     else would ask. A saga does that by itself.
     """
+    acted = await perform_action(
+        action,
+        args,
+        item=item,
+        name=name,
+        summary=summary,
+        parked_within=parked_within,
+        must=must,
+        settle=settle,
+        place=ActCall.at(None),
+    )
+    effect = acted.whole(action.name)
+    return Done[Out](value=action.output.model_validate(effect.value), receipt=effect.receipt)
+
+
+async def perform_action(
+    action: Action[In, Out],
+    args: In,
+    *,
+    item: str,
+    name: str | None,
+    summary: str | None,
+    parked_within: timedelta,
+    must: bool,
+    settle: bool,
+    place: Place,
+) -> Acted:
+    """Do what `act` does, at a PLACE in a conversation: there the answer is stored, and not returned."""
     if not isinstance(args, action.input):
         raise InvalidInput(f"{action.name} takes {action.input.__name__}, not {type(args).__name__}")
     step = current_run().step(name or action.name)
     described = action.describe(args) if action.describe else action.name
     call = EffectCall(step=step, action=action.name, args=args.model_dump(mode="json"), item=item, must=must)
     try:
-        effect = await perform(
+        return await _perform(
             call,
             risk="" if action.reads else action.risk,
             summary=summary or described,
             timeout=action.target.deadline + timedelta(seconds=30),
             parked_within=parked_within,
+            place=place,
         )
     except asyncio.CancelledError:
         # Histories before this hold no such step. Remove the question after 2027-06.
@@ -322,26 +356,33 @@ async def act(
             await ended([settling])
             await settling
         raise
-    return Done[Out](value=action.output.model_validate(effect.value), receipt=effect.receipt)
 
 
 async def perform(
     call: EffectCall, *, risk: str, summary: str, timeout: timedelta, parked_within: timedelta = PARKED_WITHIN
 ) -> EffectResult:
-    """Have a worker perform CALL, note RISK, and wait for a person where one is needed.
+    """Have a worker perform CALL, note RISK, and wait for a person where one is needed."""
+    acted = await _perform(
+        call, risk=risk, summary=summary, timeout=timeout, parked_within=parked_within, place=ActCall.at(None)
+    )
+    return acted.whole(call.action)
 
-    `act` and the plan interpreter share this.
-    """
+
+async def _perform(
+    call: EffectCall, *, risk: str, summary: str, timeout: timedelta, parked_within: timedelta, place: Place
+) -> Acted:
+    run = current_run()
+    short = ActCall.short(call, run.named(call.step.name), run.told(), place)
     upsert(current_run().note_risk(risk))
     return await persist(
-        lambda: _attempt(call, summary=summary, timeout=timeout),
+        lambda: _attempt(short, call.step.name, summary=summary, timeout=timeout),
         step=call.step.name,
         action=call.action,
         within=parked_within,
     )
 
 
-async def _attempt(call: EffectCall, *, summary: str, timeout: timedelta) -> EffectResult:
+async def _attempt(call: ActCall, step: str, *, summary: str, timeout: timedelta) -> Acted:
     task = asyncio.current_task()
     cancelled_before = task.cancelling() if task else 0
 
@@ -349,11 +390,11 @@ async def _attempt(call: EffectCall, *, summary: str, timeout: timedelta) -> Eff
         return task is not None and task.cancelling() > cancelled_before
 
     try:
-        effect = await execute(
+        acted = await execute(
             "perdure.act",
             call,
-            EffectResult,
-            id=call.step.name,
+            Acted,
+            id=step,
             summary=summary,
             timeout=timeout,
             retries=_EFFECT_RETRIES,
@@ -368,7 +409,7 @@ async def _attempt(call: EffectCall, *, summary: str, timeout: timedelta) -> Eff
     # The activity ended well although a cancellation came in between: the wait above has swallowed it.
     if cancelled():
         raise asyncio.CancelledError(workflow.cancellation_reason())
-    return effect
+    return acted
 
 
 async def _settle(call: EffectCall) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nats
@@ -133,6 +133,6 @@ async def test_following(database: Database, nats_url: str) -> None:
 async def test_nobody_there(sqlite_database: Database) -> None:
     """A server that does not answer is said to be unreachable, without the password in its address."""
     with pytest.raises(Unreachable, match=r"nats://127\.0\.0\.1:9") as unreachable:
-        async with publisher(Stream(sqlite_database), "nats://me:hidden@127.0.0.1:9"):
+        async with publisher(Stream(sqlite_database), "nats://me:hidden@127.0.0.1:9", wait=timedelta(milliseconds=5)):
             pass
     assert "hidden" not in unreachable.value.message

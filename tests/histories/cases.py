@@ -45,6 +45,7 @@ from perdure.workflows.batches import ADD
 TOYS = [
     toys.Asks,
     toys.AsksTwoAtOnce,
+    toys.ActsAndTells,
     toys.Converses,
     toys.Keeps,
     toys.Remembers,
@@ -240,6 +241,12 @@ async def _converses(scene: Scene) -> Handle:
     return scene.desk.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
 
 
+async def _acts_and_tells(scene: Scene) -> Handle:
+    handle = await scene.start(toys.ActsAndTells.run, 0)
+    await handle.result()
+    return handle
+
+
 async def _converses_on(scene: Scene) -> Handle:
     handle = await scene.start(toys.Converses.run, 0)
     await handle.result()
@@ -420,6 +427,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "act-cancelled": _act_cancelled,
     "continued": _continued,
     "continuation": _continuation,
+    "acts-and-tells": _acts_and_tells,
     "converses": _converses,
     "converses-on": _converses_on,
     "converses-by-plan": _converses_by_plan,

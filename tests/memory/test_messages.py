@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from sqlmodel import col
 
 from perdure.errors import InvalidInput, NotFound
-from perdure.lineage import Lineage
-from perdure.memory.conversation import ConversationRef, NewMessage
+from perdure.lineage import Lineage, digest
+from perdure.memory.conversation import ConversationRef, NewMessage, answer_id, asked_and_answered, head_after, root_of
 from perdure.memory.conversation_tables import MessageRow
 from perdure.memory.messages import Messages, Summary, Window, summary_id
 from perdure.storage import Database
@@ -61,6 +61,32 @@ async def test_saying_it_again_is_nothing(messages: Messages, database: Database
     assert once == again
     async with database.read() as connection:
         assert 2 == (await connection.execute(sa.select(sa.func.count()).select_from(MessageRow))).scalar_one()
+
+
+async def test_an_answer_is_known_by_its_digest(messages: Messages) -> None:
+    """Whoever has what a tool was asked and the digest of its answer has the reference to the message."""
+    first = await stored(messages, user("hello"))
+    answer: JsonValue = {"total": 4990, "lines": [1.5, "x"]}
+    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({"order": "R-1"}, answer))
+
+    ref = await stored(messages, [said], first)
+
+    assert ref.head == answer_id(first.head, "shop.find", {"order": "R-1"}, digest(answer))
+    assert ["hello", said.content] == [each.content for each in (await messages.window(ref, 10_000)).messages]
+    assert ref.head == head_after(root_of(RUN, "desk"), [*user("hello"), said])
+
+
+async def test_a_changed_answer_is_found(messages: Messages, database: Database) -> None:
+    """An answer that was changed in the database is not shown."""
+    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({}, {"total": 1}))
+    ref = await stored(messages, [said])
+    async with database.write() as connection:
+        await connection.execute(sa.update(MessageRow).values(content='{"answered":{"total":2},"asked":{}}'))
+
+    with pytest.raises(NotFound, match="message 1 of conversation 'desk' was changed in"):
+        await messages.window(ref, 10_000)
+    with pytest.raises(NotFound, match="message 1 of conversation 'desk' was changed in"):
+        await messages.check(RUN, ref)
 
 
 async def test_two_runs_share_nothing(messages: Messages) -> None:

@@ -20,6 +20,14 @@ def test_litellm_waits_for_the_warm_up() -> None:
     )
 
 
+def test_without_a_task_litellm_is_never_needed() -> None:
+    """A worker that has nothing to ask a model about spends no seconds on LiteLLM."""
+    assert not {"litellm", "openai"} & _loaded(
+        "import asyncio; from perdure.routing import Router, load_routes; "
+        "asyncio.run(Router(None, load_routes(), None).warm_up())"
+    )
+
+
 def _loaded(statement: str) -> set[str]:
     code = f"{statement}; import sys; print(*[name for name in {sorted(HEAVY)!r} if name in sys.modules])"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())

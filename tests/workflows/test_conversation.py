@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conversation_workflows import Chats, GoesOn, Knows, Looks, Renews, Talk, Visit, Writes
+from conversation_workflows import Acts, Chats, GoesOn, Knows, Looks, Renews, Talk, Visit, Writes
 from kit import activity_names
+from pydantic import JsonValue
 from sqlmodel import col
 from stub_provider import Answers, Fails, Stub, stub_provider
 from temporalio.api.common.v1 import WorkflowExecution
@@ -22,7 +23,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from workflow_kit import Governed, Handle, OpenWorker
 
-from perdure.lineage import Lineage, StepRef
+from perdure.lineage import Lineage, StepRef, digest
 from perdure.memory import customer
 from perdure.memory.conversation_tables import MessageRow
 from perdure.memory.tables import MemoryRow
@@ -59,7 +60,7 @@ api_base = "{url}"
 input_usd_per_mtok = 0
 output_usd_per_mtok = 0
 """
-WORKFLOWS = (Chats, Renews, Looks, Writes, Knows, GoesOn)
+WORKFLOWS = (Chats, Renews, Looks, Writes, Acts, Knows, GoesOn)
 
 
 @pytest.fixture
@@ -144,6 +145,23 @@ async def test_what_a_look_finds_is_said_by_reference(desk: Open, stub: Stub) ->
         assert {"role": "tool", "name": "null.read"}.items() <= shown(stub)["conversation"][-1].items()
         assert {"turn": 1} == shown(stub)["state"]
         assert ["perdure.converse"] * 2 == activity_names(await handle.fetch_history())
+
+
+async def test_what_an_act_did_is_said_by_reference(desk: Open, stub: Stub, database_url: str) -> None:
+    """The model sees what was asked and answered; the history has the arguments and the receipt, and not the answer."""
+    async with desk(database_url=database_url) as opened:
+        handle = await opened.start(Acts.run, 2)
+        receipts = await handle.result()
+
+        asked: dict[str, JsonValue] = {"text": "long " * 100}
+        answers: list[JsonValue] = [{"number": number, **asked} for number in (1, 2)]
+        said = [{"asked": asked, "answered": answer} for answer in answers]
+        assert said == [each for each in told(stub) if isinstance(each, dict) and "asked" in each]
+        assert [digest(answer) for answer in answers] == [each.response_digest for each in receipts]
+        assert sorted(opened.null.effects) == sorted(each.key for each in receipts)
+        done = [e.activity_task_completed_event_attributes.result for e in (await handle.fetch_history()).events]
+        assert not [each for each in done if b"long" in each.SerializeToString()]
+        assert await opened.replays(handle, WORKFLOWS)
 
 
 async def test_a_look_only_looks(desk: Open) -> None:

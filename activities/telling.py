@@ -1,0 +1,41 @@
+"""How the answer of an effect becomes a message, and the history needs no more than its receipt."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import rfc8785
+from pydantic import JsonValue
+
+from perdure.connectors.contracts import EffectCall, EffectResult
+from perdure.connectors.wire import canonical
+from perdure.errors import Erased
+from perdure.lineage import Lineage, digest
+from perdure.memory.conversation import ConversationRef, NewMessage, asked_and_answered
+from perdure.memory.messages import Messages
+from perdure.workflows.effect_model import Acted
+
+
+async def tell(messages: Messages, lineage: Lineage, ref: ConversationRef, effect: EffectCall, done: EffectResult) -> Acted:
+    """Store what EFFECT was asked and what was DONE after the messages of REF, and return what the run needs to know.
+
+    If the conversation was erased meanwhile nothing is stored: it has happened, so the run gets the receipt all the same,
+    and its next turn says what became of the conversation.
+    """
+    asked, answered = _storable(cast(JsonValue, effect.args)), _storable(done.value)
+    said = NewMessage(role="tool", name=effect.action, content=asked_and_answered(asked, answered))
+    try:
+        ref = await messages.append(lineage, ref, [said])
+    except Erased:
+        return Acted.of(done.receipt)
+    as_it_is = asked == effect.args and done.receipt.response_digest == digest(answered)
+    return Acted.of(done.receipt).model_copy(update={"head": "" if as_it_is else ref.head})
+
+
+def _storable(value: JsonValue) -> JsonValue:
+    """Return VALUE, or its text if it has numbers that no message can hold: it has happened, so it must be told somehow."""
+    try:
+        rfc8785.dumps(cast(Any, value))
+    except ValueError:
+        return canonical(value).decode()
+    return value

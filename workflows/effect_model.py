@@ -1,0 +1,120 @@
+"""What a run and its activities say to each other about effects: what neither of them can find out by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from pydantic import JsonValue, model_validator
+
+from perdure.connectors.contracts import Confirmation, EffectCall, EffectResult, Receipt
+from perdure.lineage import StepRef
+from perdure.memory.conversation import Compact
+from perdure.workflows.conversation_model import DIGEST, InConversation, Place, at_length, named_by, shortened
+from perdure.workflows.run import Told
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEY = "pe-"
+
+
+class ActCall(InConversation):
+    """The argument of the activity `perdure.act`. In a conversation, the answer becomes its next message."""
+
+    step: StepRef | None = None
+    """The step whose effect it is, if it is not the one that runs: then the answer is at length."""
+    action: str = ""
+    """Empty: its step is called so."""
+    args: dict[str, JsonValue]
+    item: str = ""
+    generation: int = 0
+    must: bool = False
+    instead_of: str = ""
+
+    @classmethod
+    def short(cls, call: EffectCall, running: StepRef, told: Told, place: Place) -> ActCall:
+        """Return CALL in short, for the step that is RUNNING at PLACE, in a run that has TOLD this of itself."""
+        own = call.step == running
+        return cls(
+            **told,
+            **place,
+            step=None if own else call.step,
+            action="" if own and call.action == named_by(running.name) else call.action,
+            args=call.args,
+            item=call.item,
+            generation=call.generation,
+            must=call.must,
+            instead_of=call.instead_of,
+        )
+
+    def whole(self, running: StepRef) -> EffectCall:
+        """Return the call at length, for the step that is RUNNING."""
+        return EffectCall(
+            step=self.step or running,
+            action=self.action or named_by(running.name),
+            args=self.args,
+            item=self.item,
+            generation=self.generation,
+            must=self.must,
+            instead_of=self.instead_of,
+        )
+
+
+class ShortReceipt(Compact):
+    """A `Receipt` without what the call says already."""
+
+    key: str = ""
+    """What comes after `pe-`, in base64: a third shorter than in hex."""
+    ref: str = ""
+    digest: str = ""
+    """The answer's SHA-256 in base64."""
+    at: int | None = None
+    """When it was confirmed, in microseconds since 1970."""
+    by: Confirmation = "response"
+    sent: int = 1
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Self:
+        """Return RECEIPT in short."""
+        at = receipt.confirmed_at
+        return cls(
+            key=shortened(receipt.key.removeprefix(_KEY)),
+            ref=receipt.remote_ref,
+            digest=shortened(receipt.response_digest.removeprefix(DIGEST)),
+            at=None if at is None else (at - _EPOCH) // timedelta(microseconds=1),
+            by=receipt.confirmed_by,
+            sent=receipt.sent,
+        )
+
+    def receipt(self, action: str) -> Receipt:
+        """Return the receipt of ACTION at length."""
+        return Receipt(
+            key=_KEY + at_length(self.key) if self.key else "",
+            action=action,
+            remote_ref=self.ref,
+            response_digest=DIGEST + at_length(self.digest) if self.digest else "",
+            confirmed_at=None if self.at is None else _EPOCH + timedelta(microseconds=self.at),
+            confirmed_by=self.by,
+            sent=self.sent,
+        )
+
+
+class Acted(ShortReceipt):
+    """The result of the activity `perdure.act`: the receipt, and what the target answered."""
+
+    value: JsonValue = None
+    """Left out too if it is a message now."""
+    head: str = ""
+    """The newest message afterwards. Empty: it follows from the arguments and the receipt."""
+
+    def whole(self, action: str) -> EffectResult:
+        """Return what ACTION gave, at length."""
+        return EffectResult(value=self.value, receipt=self.receipt(action))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: object) -> object:
+        # What calls that name their step are answered. Remove after 2027-06.
+        if isinstance(given, dict) and "receipt" in given:
+            done = EffectResult.model_validate(given)
+            return {**cls.of(done.receipt).model_dump(mode="json"), "value": done.value}
+        return given
