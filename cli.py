@@ -26,6 +26,7 @@ from perdure.commands import (
     memory,
     messages,
     replay,
+    routes,
     run,
     show,
     worker,
@@ -83,6 +84,7 @@ app.command()(cost.cost)
 app.command()(cost.models)
 app.add_typer(cost.budgets, name="budgets")
 app.add_typer(canary.app, name="canary")
+app.add_typer(routes.app, name="routes")
 app.command()(messages.signal)
 app.command()(messages.query)
 app.command()(messages.cancel)

@@ -14,7 +14,7 @@ from perdure.connectors.contracts import EffectResult, Settled, UndoCall, Undone
 from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
 from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
-from perdure.routing.contracts import GenerateCall, Generation, RaiseCall, Raised
+from perdure.routing.contracts import GenerateCall, Generation, JudgeCall, Labelled, RaiseCall, Raised
 from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.effect_model import ActCall, Acted
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
@@ -84,6 +84,11 @@ class StepActivities:
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget as a person has granted."""
         return await self.rooms.router.raise_budget(call)
+
+    @activity.defn(name="perdure.judge")
+    async def judge(self, call: JudgeCall) -> Labelled:
+        """Write down whether an answer was right."""
+        return await self.rooms.router.judge(call)
 
     @activity.defn(name="perdure.recall")
     async def recall(self, call: RecallCall) -> Recall:
@@ -165,6 +170,7 @@ class StepActivities:
         return [
             self.generate,
             self.raise_budget,
+            self.judge,
             self.recall,
             self.remember,
             self.act,

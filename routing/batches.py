@@ -30,7 +30,7 @@ from perdure.routing.contracts import (
 )
 from perdure.routing.exchange import Exchange
 from perdure.routing.ladder import Choice
-from perdure.routing.prompts import Messages
+from perdure.routing.prompts import Messages, size
 from perdure.routing.provider import ProviderFailed, Reply, structure
 from perdure.routing.router import Router
 from perdure.routing.together import Together
@@ -98,7 +98,7 @@ class Batches:
         Calls that a budget denies, or that cannot be asked any more, stay out. Raises `ModelUnavailable` or `ModelRefused`.
         """
         self._deployment(batch)
-        items = [self._item(call, batch, now()) for call in batch.calls]
+        items = [await self._item(call, batch, now()) for call in batch.calls]
         sent = [item for item in items if isinstance(item, _Item) and await self._reserve(item)]
         if not sent:
             return Submitted(at_provider="")
@@ -127,7 +127,7 @@ class Batches:
                 _unanswered(call, f"models.toml has no deployment {batch.deployment!r} any more") for call in batch.calls
             ]
         sent = await sent_at(self._database, [_call_id(call.step, batch.batch) for call in batch.calls])
-        items = [self._item(call, batch, sent.get(_call_id(call.step, batch.batch), now())) for call in batch.calls]
+        items = [await self._item(call, batch, sent.get(_call_id(call.step, batch.batch), now())) for call in batch.calls]
         replies = {}
         # Without an id nobody knows whether the provider has taken the batch.
         status, seen = ("not sent", False) if not batch.at_provider else ("", True)
@@ -167,7 +167,7 @@ class Batches:
             update={"generation": generation.model_copy(update={"record": record})}
         )
 
-    def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _Item | str:
+    async def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _Item | str:
         """Return what CALL of BATCH asks, at the prices AT that time, or why it cannot be asked: its task may be gone."""
         try:
             asked = self._router.question(call, resolve_output(call.output))
@@ -175,7 +175,11 @@ class Batches:
             return error.message
         full = self._deployment(batch).priced(at)
         choice = Choice(full.batched(), "", "", 0)
-        exchange = Exchange(call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage())
+        length = size(asked.messages)
+        learned = await self._router.learned(call)
+        exchange = Exchange(
+            call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage(), prompt_bytes=length, learned=learned
+        )
         most = exchange.most_cost(asked.messages)
         record = ModelCall(
             call,
@@ -184,6 +188,8 @@ class Batches:
             prompt_digest=digest([[each["role"], each["content"]] for each in asked.messages]),
             lane="batch",
             prompt_version=asked.task.prompt_version,
+            prompt_bytes=length,
+            escalation=learned.version,
             reserved_nano_usd=most,
             purses=purses(self._router.routes, call) if most else (),
             within=full.batch_within,

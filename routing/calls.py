@@ -54,6 +54,7 @@ class Settled:
     answer_digest: str = ""
     repairs: str = ""
     saved_nano_usd: int = 0
+    confidence: float | None = None
 
 
 @dataclass
@@ -67,6 +68,8 @@ class ModelCall:
     switched: str = ""
     lane: str = ""
     prompt_version: str = ""
+    prompt_bytes: int = 0
+    escalation: str = ""
     reserved_nano_usd: int = 0
     spare_nano_usd: int = 0
     """What the budgets have to have left besides."""
@@ -215,6 +218,8 @@ class ModelCall:
             "canary": self.canary,
             "trial": self.part is not None and (self.part.tries or self.part.counts),
             "prompt_version": self.prompt_version,
+            "prompt_bytes": self.prompt_bytes,
+            "escalation": self.escalation,
             "reserved_nano_usd": self.reserved_nano_usd,
             "prompt_tokens": 0,
             "completion_tokens": 0,
@@ -237,6 +242,7 @@ def _cached(kept: Kept) -> Settled:
         model_version=kept.model_version,
         answer_digest=kept.answer_digest,
         saved_nano_usd=kept.usage.cost_nano_usd,
+        confidence=kept.confidence,
     )
 
 
@@ -254,6 +260,7 @@ def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
         "estimated": settled.estimated,
         "answer_digest": settled.answer_digest,
         "repairs": settled.repairs,
+        "confidence": settled.confidence,
         "settled_at": now(),
         "milliseconds": milliseconds,
     }

@@ -298,6 +298,8 @@ class Task(Table):
     """The larger tiers that are asked, one after the other, when no answer fits or the model is too unsure."""
     escalate_below: Fraction | None = None
     """Below this stated confidence an answer counts only in the last tier of the cascade."""
+    escalate: Literal["learned"] | None = None
+    """`learned`: what `perdure routes learn` has found decides in place of `escalate_below`, where it beats the tier."""
     slow_after: Seconds | None = None
     """Seconds after which an answer is not waited for while another deployment of the tier was not asked yet."""
     temperature: Annotated[float, BeforeValidator(as_float), Field(ge=0, le=2)] = 0.0
@@ -326,6 +328,8 @@ class Task(Table):
             raise ValueError(f"`cascade` names larger tiers than {self.tier!r}, the smaller first")
         if self.escalate_below is not None and not self.cascade:
             raise ValueError("`escalate_below` needs a `cascade`: the tiers to go to")
+        if self.escalate is not None and not self.cascade:
+            raise ValueError("`escalate` needs a `cascade`: the tiers to go to")
         if self.cache is not None and self.temperature:
             raise ValueError("`cache` keeps answers that would be given again; with a `temperature` they would not")
         return self

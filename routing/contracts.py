@@ -85,6 +85,8 @@ class ModelRecord(Frozen):
     """`canary` or `control` where there is a canary; else empty."""
     canary: str = ""
     """Which, as NAME@VERSION."""
+    escalation: str = ""
+    """The version of the learned escalation that has judged the answer; `static`: none was in force; empty: no matter."""
     answer_digest: str = ""
     milliseconds: int = 0
     switched: str = ""
@@ -192,6 +194,31 @@ class Raised(Frozen):
     budget: str
     subject: str = ""
     limit_nano_usd: int
+
+
+class JudgeCall(Frozen):
+    """The argument of the activity `perdure.judge`: BY says whether an answer was right, once for STEP.
+
+    Its call is CALL_ID or, where the history does not have that, the last one of this run that fits the rest.
+    """
+
+    step: StepRef
+    call_id: str = ""
+    task: str = ""
+    deployment: str = ""
+    prompt_digest: str = ""
+    answer_digest: str = ""
+    correct: bool
+    by: str = ""
+    source: Literal["step", "approval"] = "step"
+
+
+class Labelled(Frozen):
+    """What is known of an answer from now on."""
+
+    call_id: str
+    task: str
+    correct: bool
 
 
 class Generation(Frozen):

@@ -12,6 +12,7 @@ from perdure.routing.cache import Kept
 from perdure.routing.calls import ModelCall, Outcome, Settled
 from perdure.routing.config import Deployment, Task
 from perdure.routing.contracts import Attempt, GenerateCall, Generation, ModelRecord, Usage
+from perdure.routing.escalation import InForce
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.prompts import Messages, most_tokens, size
@@ -42,6 +43,10 @@ class Exchange:
     earlier: tuple[Attempt, ...]
     before: Usage
     """What the earlier attempts took."""
+    prompt_bytes: int = 0
+    """How long the question is."""
+    learned: InForce = InForce()  # noqa: RUF009  # frozen
+    """What was learned about the task, if it wants to know."""
     part: Part | None = None
     """The part that it has in a canary, if there is one."""
     spare: int = 0
@@ -82,8 +87,9 @@ class Exchange:
             answer = self.form.read(reply.text)
         except Misfit as misfit:
             outcome, error = ("refused" if reply.finish in _WITHHELD else "invalid"), misfit.problems
-        if answer is not None and self._too_unsure(reply, answer):
-            outcome, error = "unsure", f"confidence below {self.task.escalate_below}"
+        confidence = _confidence(reply, answer) if answer is not None else None
+        if answer is not None and (doubt := self._doubt(confidence)):
+            outcome, error = "unsure", doubt
         return (
             Settled(
                 outcome,
@@ -94,6 +100,7 @@ class Exchange:
                 estimated=estimated,
                 answer_digest=answer.digest if answer else "",
                 repairs=answer.repairs if answer else "",
+                confidence=confidence,
             ),
             answer,
         )
@@ -159,12 +166,20 @@ class Exchange:
             return ModelUnavailable(f"{said}. It is tried again.", retry_after=failure.retry_after, facts=facts)
         return ModelUnavailable(f"{said}.{_next(after)}", retry_after=AT_ONCE, facts=facts)
 
-    def _too_unsure(self, reply: Reply, answer: Answer) -> bool:
-        confidence = _confidence(reply, answer)
-        if self.task.escalate_below is None or confidence is None or confidence >= self.task.escalate_below:
-            return False
+    def _doubt(self, confidence: float | None) -> str:
+        """Return why an answer of CONFIDENCE does not count while there is a larger tier to ask; empty: it counts."""
+        below = self.task.escalate_below
+        learned = self.learned.escalation
+        if learned is not None and learned.judges(self.deployment):
+            doubt = self.learned.told if learned.escalates(confidence, self.prompt_bytes) else ""
+        else:
+            doubt = (
+                f"confidence below {below}" if below is not None and confidence is not None and confidence < below else ""
+            )
         unsure = Attempt(attempt=self.attempt, deployment=self.deployment.name, outcome="unsure", canary=self.tries)
-        return self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is not None
+        if not doubt or self.ladder.choose((*self.earlier, unsure), self.attempt + 1) is None:
+            return ""
+        return doubt
 
     def _generation(self, call: ModelCall, settled: Settled, answer: Answer, reply: Reply) -> Generation:
         return Generation(
@@ -213,6 +228,7 @@ class Exchange:
             prompt_digest=call.prompt_digest,
             prompt_version=call.prompt_version,
             arm=call.arm,
+            escalation=call.escalation,
             canary=call.canary,
             answer_digest=answer_digest,
             milliseconds=sum(each.milliseconds for each in self.earlier) + call.milliseconds,

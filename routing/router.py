@@ -23,14 +23,25 @@ from perdure.routing.cache import Asked, Flights, Kept, Question
 from perdure.routing.calls import ModelCall, Settled, before, earlier_attempts, give_up, overdue
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
-from perdure.routing.contracts import Attempt, GenerateCall, Generation, RaiseCall, Raised, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Generation,
+    JudgeCall,
+    Labelled,
+    RaiseCall,
+    Raised,
+    Usage,
+)
+from perdure.routing.escalation import InForce, in_force
 from perdure.routing.exchange import Exchange
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.gguf import Gguf
 from perdure.routing.inputs import check_inputs, refuse_secrets
+from perdure.routing.labels import judge, last_word
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, fits, render
+from perdure.routing.prompts import Messages, ask_again, fits, render, size
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together
@@ -58,6 +69,7 @@ class _SoFar:
     attempt: int
     earlier: tuple[Attempt, ...]
     before: Usage
+    learned: InForce
 
 
 class Router:
@@ -142,7 +154,7 @@ class Router:
             if answered is not None:
                 return answered
             earlier, spent = await earlier_attempts(self._database, call.step, attempt)
-        so_far = _SoFar(attempt, earlier, spent)
+        so_far = _SoFar(attempt, earlier, spent, await self.learned(call))
         passed_over = ""
         while True:
             exchange, messages = self._exchange(asked, call, so_far, passed_over)
@@ -167,7 +179,17 @@ class Router:
         attempt, earlier, before = so_far.attempt, so_far.earlier, so_far.before
         part = self._arms.part(asked.task, call, attempt, earlier)
         exchange = Exchange(
-            call, asked.task, asked.form, asked.ladder, choice.priced(now()), attempt, earlier, before, part=part
+            call,
+            asked.task,
+            asked.form,
+            asked.ladder,
+            choice.priced(now()),
+            attempt,
+            earlier,
+            before,
+            prompt_bytes=size(asked.messages),
+            learned=so_far.learned,
+            part=part,
         )
         if part is None or not part.tries:
             return exchange, asked.messages
@@ -178,6 +200,12 @@ class Router:
             return replace(exchange, choice=passed, part=replace(part, tries=False)), asked.messages
         spare = exchange.most_cost(asked.messages)
         return replace(exchange, task=trial.task, choice=trial.choice.priced(now()), spare=spare), trial.messages
+
+    async def learned(self, call: GenerateCall) -> InForce:
+        """Return what was learned about the task of CALL, if the task wants to know; its run uses one version of it."""
+        if self.routes.task(call.task).escalate is None:
+            return InForce()
+        return await in_force(self._database, call)
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -226,6 +254,8 @@ class Router:
             prompt_digest=asked if messages is question else digest([[m["role"], m["content"]] for m in messages]),
             switched=choice.switched,
             prompt_version=exchange.task.prompt_version,
+            prompt_bytes=exchange.prompt_bytes,
+            escalation=exchange.learned.version,
             reserved_nano_usd=most,
             purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
             spare_nano_usd=exchange.spare,
@@ -340,6 +370,17 @@ class Router:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
         limit = known(self.routes, call.budget).limit
         return await self._together.do(lambda connection: lift(connection, call, limit), exclusive=True)
+
+    async def judge(self, call: JudgeCall) -> Labelled:
+        """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
+
+        def say(connection: sa.Connection) -> tuple[Labelled, tuple[str, str]]:
+            said = judge(connection, call)
+            return said, override(connection, said.call_id, correct=last_word(connection, said.call_id))
+
+        labelled, (canary, why) = await self._together.do(say, exclusive=True)
+        self._arms.note(canary, why)
+        return labelled
 
     def _note(self, deployment: str, failure: ProviderFailure) -> None:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""

@@ -105,6 +105,12 @@ class ModelCallRow(SQLModel, table=True):
     """The budgets that hold money back for it, as JSON: name, subject and since of each."""
     answer: str | None = Field(default=None, sa_type=sa.Text)
     """What it has brought, as JSON, for an hour and for a later attempt of its step only: see repeats.py."""
+    confidence: float | None = None
+    """How sure the model said it was, 0 to 1."""
+    prompt_bytes: int = _number()
+    """How long the question was."""
+    escalation: str = _text()
+    """The version of the learned escalation that judged the answer; `static`: none was in force."""
 
 
 class BudgetRow(SQLModel, table=True):
@@ -174,6 +180,50 @@ class ModelVersionRow(SQLModel, table=True):
     model: str = Field(primary_key=True)
     version: str
     seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LabelRow(SQLModel, table=True):
+    """Somebody said whether an answer was right. The last word about an answer counts; no prompt or answer is in it."""
+
+    __tablename__ = "model_label"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+    __table_args__ = (sa.Index("ix_model_label_task", "task", "at"),)
+
+    id: str = Field(primary_key=True)
+    """The step that said it, or what stands for it: said twice it is one label."""
+    answer: str
+    """The call whose answer it was, or the task, model and question of one that was not made here."""
+    task: str
+    question: str
+    """The digest of the prompt. Answers to the same question have the same."""
+    tier: str
+    deployment: str
+    model: str
+    confidence: float | None = None
+    prompt_bytes: int
+    cost_nano_usd: int = Field(sa_type=sa.BigInteger)
+    correct: bool
+    by: str
+    """Nobody has verified the name yet."""
+    source: str
+    """step, approval, command or import."""
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class EscalationRow(SQLModel, table=True):
+    """What was learned about a task, and whether it holds. The newest version of a task decides; no row is ever changed."""
+
+    __tablename__ = "model_escalation"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    task: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    adopted: bool
+    """False: it did not beat the tier on the answers kept aside, so the tier alone decides."""
+    parameters: str = Field(sa_type=sa.Text)
+    """What was learned, as JSON."""
+    evidence: str = Field(sa_type=sa.Text)
+    """The comparison that it was adopted or refused by, as JSON."""
+    by: str
+    at: datetime = Field(sa_type=UtcDateTime)
 
 
 class CanaryRow(SQLModel, table=True):

@@ -12,6 +12,7 @@ from perdure.connectors.null import Entry, null
 from perdure.errors import InvalidInput
 from perdure.examples.returns_desk.models import Triage
 from perdure.lineage import Frozen
+from perdure.routing import Generation, ModelRecord
 from perdure.workflows import (
     Context,
     Conversation,
@@ -24,6 +25,7 @@ from perdure.workflows import (
     forget,
     generate,
     get_memory,
+    judge,
     list_memories,
     memory_history,
     pin,
@@ -95,6 +97,31 @@ class Converses:
         if lap == 0:
             await renew(1, events=1)
         return triage.value.verdict
+
+
+@workflow.defn
+class SaysWhatWasRight:
+    """Asks a model, says that its answer was wrong, and lets a person say it as well."""
+
+    @workflow.run
+    async def run(self, message: str) -> str:
+        triage = await generate("triage", Triage, inputs={"request": {"subject": message, "message": message}})
+        await judge(triage, correct=False, by="the books")
+        decision = await approval("Is that right?", of="editor", about=triage.value, judges=triage)
+        return decision.by
+
+
+@workflow.defn
+class JudgesWhatIsGone:
+    """Asks a person about a model's answer whose call is not recorded here."""
+
+    @workflow.run
+    async def run(self, call_id: str) -> str:
+        record = ModelRecord(
+            task="triage", tier="small", deployment="one", model="openai/one", prompt_digest=call_id, provider_calls=1
+        )
+        decision = await approval("Is that right?", of="editor", judges=Generation(value={}, record=record))
+        return decision.by
 
 
 @workflow.defn

@@ -1,12 +1,13 @@
 """What a workflow is written with, and the workflows that come with perdure.
 
-from perdure.workflows import Context, Conversation, Saga, act, approval, generate, recall, remember
+from perdure.workflows import Context, Conversation, Saga, act, approval, generate, judge, recall, remember
 """
 
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Scope, customer
 from perdure.workflows.approvals import approval
 from perdure.workflows.conversation import Context, Conversation
+from perdure.workflows.judging import judge
 from perdure.workflows.memories import (
     consolidate,
     feedback,
@@ -40,6 +41,7 @@ __all__ = [
     "forget",
     "generate",
     "get_memory",
+    "judge",
     "list_memories",
     "memory_history",
     "pin",

@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
-from perdure.errors import ApprovalExpired, ChangesRequested, Rejected
+from perdure.errors import ApprovalExpired, ChangesRequested, InvalidInput, Rejected
 from perdure.governance.contracts import (
     APPROVALS,
     DECIDE,
@@ -27,6 +27,7 @@ from perdure.governance.contracts import (
 )
 from perdure.lineage import StepRef
 from perdure.workflows import attributes
+from perdure.workflows.judging import Answered, judge
 from perdure.workflows.run import OpenApproval, Run, current_run
 from perdure.workflows.steps import Value, as_json, execute
 
@@ -40,12 +41,14 @@ async def approval(
     within: timedelta = timedelta(days=2),
     about: Value = None,
     risk: Literal["low", "medium", "high"] = "medium",
+    judges: Answered | None = None,
     name: str | None = None,
 ) -> Decision:
     """Ask OF the QUESTION and wait for a decision, at most WITHIN; return it if it approves.
 
     The decision binds to a digest over the question, ABOUT, the deadline and this run. Raises `Rejected`,
-    `ChangesRequested` or `ApprovalExpired` otherwise; each says who, why and when.
+    `ChangesRequested` or `ApprovalExpired` otherwise; each says who, why and when. With JUDGES the decision is about that
+    model's answer as well: to approve says that it was right, to reject that it was wrong.
     """
     run = current_run()
     step = run.step(name or "approval")
@@ -76,6 +79,8 @@ async def approval(
         await _close(run, step, waiting, "withdrawn")
         raise
     await _close(run, step, waiting, ended)
+    if judges is not None:
+        await _judged(judges, waiting.decision)
     return _granted(waiting)
 
 
@@ -210,6 +215,17 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
         timeout=timedelta(seconds=60),
         retries=_RETRIES,
     )
+
+
+async def _judged(answer: Answered, decision: Decision | None) -> None:
+    # Whoever wants changes may want them of the rest; and what a person has answered is no model's.
+    if decision is None or decision.verdict == "request changes" or not answer.record.prompt_digest:
+        return
+    try:
+        await judge(answer, correct=decision.verdict == "approve", by=decision.by, source="approval")
+    except InvalidInput as error:
+        # What was decided holds, whether it can be learned from or not.
+        workflow.logger.warning("a decision is no label: %s", error.message, extra={"prompt": answer.record.prompt_digest})
 
 
 def _granted(waiting: OpenApproval) -> Decision:

@@ -121,6 +121,8 @@ class TurnRecord(Compact):
     """Of the instructions."""
     arm: str = ""
     canary: str = ""
+    escalation: str = ""
+    """The version of the learned escalation."""
     earlier: tuple[Attempt, ...] = ()
     cached: bool = False
     saved: int = 0
@@ -145,6 +147,7 @@ class TurnRecord(Compact):
             version=record.prompt_version,
             arm=record.arm,
             canary=record.canary,
+            escalation=record.escalation,
             earlier=record.earlier,
             cached=record.cached,
             saved=record.saved_nano_usd,
@@ -170,6 +173,7 @@ class TurnRecord(Compact):
             prompt_version=self.version,
             arm=self.arm,
             canary=self.canary,
+            escalation=self.escalation,
             earlier=self.earlier,
             cached=self.cached,
             saved_nano_usd=self.saved,

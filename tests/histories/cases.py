@@ -49,6 +49,7 @@ TOYS = [
     toys.Converses,
     toys.Keeps,
     toys.Remembers,
+    toys.SaysWhatWasRight,
     ReservesPlainly,
     toys.Unwinds,
     toys.WritesTwice,
@@ -168,6 +169,13 @@ async def _approved_by_signal(scene: Scene) -> Handle:
 async def _expired(scene: Scene) -> Handle:
     handle = await scene.start(toys.Asks.run, 0)
     await _failure(handle)
+    return handle
+
+
+async def _judged(scene: Scene) -> Handle:
+    handle = await scene.start(toys.SaysWhatWasRight.run, "my cup came broken")
+    await decide(handle, await open_request(handle), "approve")
+    await handle.result()
     return handle
 
 
@@ -411,6 +419,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "approved": _approved,
     "approved-by-signal": _approved_by_signal,
     "expired": _expired,
+    "judged": _judged,
     "two-approvals": _two_approvals,
     "withdrawn": _withdrawn,
     "saga-fails": _saga_fails,

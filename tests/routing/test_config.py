@@ -118,6 +118,14 @@ def test_task_without_examples_skips_local(write: Write) -> None:
         ('[tasks.t]\ntier = "small"\nexamples = 3\n' + LOCAL, r"line 3: \[tasks.t\] examples: write the path"),
         ('[tasks.t]\ntier = "small"\ninstructions_file = "no.md"\n' + HOSTED, r"line 3: .*no.md cannot be read"),
         (
+            '[tasks.t]\ntier = "small"\nescalate = "learned"\n' + HOSTED,
+            r"line 1: \[tasks.t\]: `escalate` needs a `cascade`",
+        ),
+        (
+            '[tasks.t]\ntier = "small"\nescalate = "always"\n' + HOSTED,
+            r"line 3: \[tasks.t\] escalate: Input should be 'learned'",
+        ),
+        (
             HOSTED.replace("input_usd_per_mtok = 0.15\n", ""),
             r"line 2: \[deployments.hosted\] input_usd_per_mtok: is missing; a price",
         ),

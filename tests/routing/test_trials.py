@@ -16,6 +16,8 @@ from perdure.errors import InvalidInput, ModelError, NotFound
 from perdure.routing import GenerateCall, Generation, Router
 from perdure.routing.batches import Batches
 from perdure.routing.canary_report import Report, report, standings
+from perdure.routing.contracts import JudgeCall
+from perdure.routing.labels import label
 from perdure.routing.spending import costs
 from perdure.routing.trials import decide
 from perdure.storage import Database
@@ -329,6 +331,22 @@ async def test_overridden(routed: Routed, stub: Stub, database: Database) -> Non
     after = await report(database, "newer")
     assert after.sides[0].counted.overridden > 0 and "rolled back" == after.standing.state
     assert after.standing.why.startswith("judged answers that were right: ")
+
+
+async def test_labels_are_overrides(routed: Routed, stub: Stub, database: Database) -> None:
+    """What steps and people say of an answer counts in its arm, by the last word; a late attempt changes nothing."""
+    stub.will(GOOD)
+    router = routed(deployments=["first", "next"], more=NEWER, database=database)
+    done = await step(router, of_run(TRIES))
+    said = JudgeCall(step=of_run(TRIES).step, call_id=done.record.call_id, correct=False)
+
+    await router.judge(said)
+    wrong = _judged(await report(database, "newer"))
+    await label(database, done.record.call_id, correct=True, by="ada")
+    await router.judge(said)
+
+    assert (1, 1, 0) == wrong
+    assert (1, 0, 0) == _judged(await report(database, "newer"))
 
 
 def _judged(found: Report) -> tuple[int, int, int]:

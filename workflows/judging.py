@@ -1,0 +1,63 @@
+"""How a run says whether a model's answer was right: labels, which learned escalation learns from."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal, Protocol
+
+from temporalio.common import RetryPolicy
+
+from perdure.errors import InvalidInput
+from perdure.routing.contracts import JudgeCall, Labelled, ModelRecord
+from perdure.workflows.run import current_run
+from perdure.workflows.steps import execute
+
+_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
+
+
+class Answered(Protocol):
+    """What `generate` returns."""
+
+    @property
+    def record(self) -> ModelRecord:
+        """How the answer came."""
+        ...
+
+
+async def judge(
+    answer: Answered,
+    *,
+    correct: bool,
+    by: str = "",
+    source: Literal["step", "approval"] = "step",
+    name: str | None = None,
+    summary: str | None = None,
+) -> Labelled:
+    """Write down that ANSWER was CORRECT or not, as BY says. Said again later, in another step, the last word counts.
+
+    The answer itself is not kept, only which call it came from. Raises `InvalidInput` for an answer that a person gave.
+    """
+    record = answer.record
+    if not record.prompt_digest:
+        raise InvalidInput(f"the answer to {record.task!r} came from a {record.deployment}: there is no model to judge")
+    step = current_run().step(name or f"judge {record.task}")
+    told = f"The answer to {record.task} was {'right' if correct else 'wrong'}{f', says {by}' if by else ''}"
+    return await execute(
+        "perdure.judge",
+        JudgeCall(
+            step=step,
+            call_id=record.call_id,
+            task=record.task,
+            deployment=record.deployment,
+            prompt_digest=record.prompt_digest,
+            answer_digest=record.answer_digest,
+            correct=correct,
+            by=by,
+            source=source,
+        ),
+        Labelled,
+        id=step.name,
+        summary=summary or told,
+        timeout=timedelta(seconds=60),
+        retries=_RETRIES,
+    )
