@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from enum import IntEnum, unique
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -34,6 +35,20 @@ T = TypeVar("T")
 
 HEAD = "0021"
 """The newest migration. A test holds it to what migrations/ says; here it saves importing Alembic on every start."""
+
+
+@unique
+class AdvisoryLock(IntEnum):
+    """What is locked on PostgreSQL that is no row. One key for two things would have one wait for the other for ever."""
+
+    MIGRATIONS = 7370647572
+    EVENT_STREAM = 7370647573
+    MODEL_CALLS = 7370647574
+    INDEX = 7370647575
+    """Held by the worker that feeds the index, for as long as it runs."""
+    TARGET_TABLE = 7370647576
+    """In the database that an SQL connector writes to, which may be this one."""
+
 
 PATIENCE = 5
 """Seconds that cleaning the files waits for others who read or write."""
@@ -159,7 +174,7 @@ class Database:
         turn = _migrating.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with turn, self.write() as connection:
             if not self.sqlite:
-                await connection.execute(sa.text("SELECT pg_advisory_xact_lock(7370647572)"))
+                await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.MIGRATIONS:d})"))
             await connection.run_sync(_upgrade)
 
     async def revision(self) -> str | None:

@@ -248,10 +248,12 @@ def _engine(url: str) -> AsyncEngine:
 async def _create_table(engine: AsyncEngine) -> None:
     import sqlalchemy as sa
 
+    from perdure.storage import AdvisoryLock
+
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             # Without this, two workers that come at once can collide in the catalogue.
-            await connection.execute(sa.text("SELECT pg_advisory_xact_lock(7370647573)"))
+            await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.TARGET_TABLE:d})"))
         await connection.execute(sa.text(DDL))
 
 

@@ -19,10 +19,9 @@ from sqlmodel import col
 from perdure.connectors.tables import EffectEventRow, EffectRow
 from perdure.connectors.watch_tables import CursorRow, StreamRow
 from perdure.connectors.watched import NewEvent, StreamEvent
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, now
 
 _LEDGER = "the stream, of the ledger"
-_LOCK = 7370647573
 _BATCH = 500
 _TOGETHER = 100
 
@@ -100,7 +99,7 @@ def add(connection: sa.Connection, events: Iterable[NewEvent]) -> int:
 def _one_at_a_time(connection: sa.Connection) -> None:
     # A number is given before its row can be seen. Without this a reader could pass one that is not committed yet.
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.EVENT_STREAM:d})"))
 
 
 def _behind(connection: sa.Connection) -> bool:

@@ -17,10 +17,8 @@ from sqlmodel import col
 
 from perdure.errors import IndexOwned, Unreachable
 from perdure.memory.tables import IndexRow
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, now
 
-LOCK = 7370647573
-"""Our advisory lock on PostgreSQL; migrations have the one before."""
 ONE = col(IndexRow.id) == 1
 
 
@@ -177,7 +175,9 @@ class _OnServer:
     async def take(self, *, shared: bool) -> bool:
         await self._connection.execute(sa.text("SELECT pg_advisory_unlock_all()"))
         kind = "_shared" if shared else ""
-        return bool((await self._connection.execute(sa.text(f"SELECT pg_try_advisory_lock{kind}({LOCK})"))).scalar())
+        return bool(
+            (await self._connection.execute(sa.text(f"SELECT pg_try_advisory_lock{kind}({AdvisoryLock.INDEX:d})"))).scalar()
+        )
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
-from perdure.storage import Database
+from perdure.storage import AdvisoryLock, Database
 
 T = TypeVar("T")
 
-_LOCK = sa.text("SELECT pg_advisory_xact_lock(7370647573)")
+_LOCK = sa.text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.MODEL_CALLS:d})")
 
 
 @dataclass(frozen=True)
