@@ -30,6 +30,7 @@ from perdure.memory.tables import (
 PAGE = 500
 # Of routing, which memory does not know.
 _ANSWERS = sa.table("model_answer", sa.column("value", sa.Text))
+_CALLS = sa.table("model_call", sa.column("answer", sa.Text))
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,13 @@ def _empty_cache(connection: sa.Connection) -> list[str]:
     """Drop the answers of models that are kept for a time, and return them: any may have been given with what is erased.
 
     All of them, for nothing says from what they were made; whoever wants one asks again. A question that is on its way
-    finds its place gone and is not kept.
+    finds its place gone and is not kept. So it is with those that are kept an hour for a later attempt of their step.
     """
     kept = connection.execute(sa.select(_ANSWERS.c.value).where(_ANSWERS.c.value.is_not(None))).scalars().all()
     connection.execute(sa.delete(_ANSWERS))
-    return list(kept)
+    own = connection.execute(sa.select(_CALLS.c.answer).where(_CALLS.c.answer.is_not(None))).scalars().all()
+    connection.execute(sa.update(_CALLS).where(_CALLS.c.answer.is_not(None)).values(answer=None))
+    return [*kept, *own]
 
 
 def _bury(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_id: str) -> None:

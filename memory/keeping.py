@@ -46,7 +46,8 @@ from perdure.storage import Database
 
 TABLES = (
     *("memory_record", "memory_source", "memory_derived", "memory_access", "memory_outbox", "memory_key"),
-    *("message", "message_summary", "message_source", "conversation", "run_scope", "model_answer"),
+    *("message", "message_summary", "message_source", "conversation", "run_scope"),
+    *("model_answer", "model_call"),
 )
 """What an erasure takes rows from."""
 _WHICH = {"workflow_id", "first_execution_run_id", "namespace", "name"}

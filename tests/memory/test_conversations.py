@@ -17,7 +17,7 @@ from perdure.memory.conversation import ConversationRef, NewMessage
 from perdure.memory.messages import Messages, Summary, summary_id
 from perdure.memory.tables import ReceiptRow
 from perdure.memory.verbs import ConversationsCall, EraseConversationsCall, ForgetCall, HoldCall
-from perdure.routing.tables import AnswerRow
+from perdure.routing.tables import AnswerRow, ModelCallRow
 from perdure.storage import Database, now
 
 DESK = ConversationRef(name="desk")
@@ -224,7 +224,7 @@ async def test_a_run_can_be_erased(
 async def test_kept_answers_of_models_go(
     memory: Memory, messages: Messages, database: Database, everything: Callable[..., ForgetCall]
 ) -> None:
-    """An erasure empties the cache of answers: nothing says from what they were made."""
+    """An erasure drops all answers that are kept, for others or for their step: nothing says from what they were made."""
     await messages.append(run("a"), DESK, says("hello"), of=[ADA])
     kept = AnswerRow(
         key="k",
@@ -241,8 +241,14 @@ async def test_kept_answers_of_models_go(
         expires_at=now(),
         held_until=now(),
     )
+    of = {"namespace": "default", "workflow_id": "w", "first_execution_run_id": "r", "run_id": "r", "step": "triage"}
+    whom = {"task": "t", "tier": "small", "deployment": "d", "model": "m", "model_version": "", "error": ""}
+    made = {"attempt": 1, "ordinal": 1, "outcome": "answered", "prompt_digest": "", "answer_digest": "", "sent_at": now()}
+    call = ModelCallRow.model_validate({"call_id": "c", **of, **whom, **made, "answer": '{"value": "your wombat"}'})
     async with database.write() as connection:
         await connection.execute(sa.insert(AnswerRow).values(kept.model_dump()))
+        await connection.execute(sa.insert(ModelCallRow).values(call.model_dump()))
     await memory.forget(everything())
     async with database.read() as connection:
         assert [] == (await connection.execute(sa.text("SELECT * FROM model_answer"))).all()
+        assert [None] == (await connection.execute(sa.text("SELECT answer FROM model_call"))).scalars().all()
