@@ -24,8 +24,9 @@ help:
 demo: setup
 	@$(BIN)/perdure demo
 
+# Two at a time, a file at a time: tests of one file may share servers.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-targets: setup .targets/.ready
 	$(BIN)/pytest -m targets

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from compose_file import Service, seconds, services
+from qdrant_stand_in import qdrant_stand_in
 from temporalio.client import Client
 from toy_workflows import Asks
 from workflow_kit import Handle
@@ -76,8 +77,10 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
     made = services(TEMPORAL_ADDRESS=temporal_address, TEMPORAL_NAMESPACE=namespace, PERDURE_MODULES='["toy_workflows"]')
     made["temporal-namespace"]["environment"]["TEMPORAL_ADDRESS"] = temporal_address
     async with AsyncExitStack() as stack:
+        # No Qdrant server comes as a package, and workers of one database share one.
+        index = (await stack.enter_async_context(qdrant_stand_in())).url
         for job in ("temporal-namespace", "temporal-namespace", "perdure-setup", "perdure-setup"):  # again is nothing
-            assert 0 == await _ended(made[job], _here(made[job], database, tmp_path / job))
+            assert 0 == await _ended(made[job], _here(made[job], database, index, tmp_path / job))
         prepared = storage.Database(database)
         stack.push_async_callback(prepared.close)
         revision = await prepared.revision()
@@ -87,7 +90,7 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
         missing = await missing_search_attributes(client)
         workers = {}
         for number in range(made["worker"]["deploy"]["replicas"]):
-            environment = _here(made["worker"], database, tmp_path / f"worker-{number}")
+            environment = _here(made["worker"], database, index, tmp_path / f"worker-{number}")
             assert not await _healthy(made["worker"], environment)
             worker = await tied.start(_command(made["worker"]["command"]), env=environment)
             stack.push_async_callback(tied.stop, worker, patience=5)
@@ -112,7 +115,7 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
         assert (storage.HEAD, []) == (revision, missing)
 
 
-def _here(service: Service, database: str, home: Path) -> dict[str, str]:
+def _here(service: Service, database: str, index: str, home: Path) -> dict[str, str]:
     """Return the environment of SERVICE, with the places of this machine, for a process in the folder of the tests."""
     declared: dict[str, str] = service["environment"]
     home.mkdir(exist_ok=True)
@@ -121,7 +124,7 @@ def _here(service: Service, database: str, home: Path) -> dict[str, str]:
         port = free.getsockname()[1]
     places = {
         "PERDURE_DATABASE_URL": database,
-        "PERDURE_INDEX_URL": "",  # no Qdrant server comes as a package: each worker has an index of its own
+        "PERDURE_INDEX_URL": index,
         "PERDURE_HOME": str(home),
         "PERDURE_METRICS_ADDRESS": f"127.0.0.1:{port}",
     }

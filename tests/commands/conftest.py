@@ -43,6 +43,7 @@ def perdure(
     """Run `perdure` with arguments, as JSON with `-o json` among them, and return how it ended."""
     for name, value in environment(temporal_address, home).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("COLUMNS", raising=False)  # what runs the tests may set it
     monkeypatch.syspath_prepend(str(TESTS))
 
     def run(*arguments: str) -> Ended:

@@ -157,7 +157,7 @@ def test_sweep_is_run_and_scheduled(desk: Perdure, run: str) -> None:
     scheduled = desk("effects", "sweep", "--schedule", "1h")
     stopped = desk("effects", "sweep", "--unschedule")
 
-    assert ({}, 1) == (swept.json["counts"], swept.json["open"]["parked"]), swept.out
+    assert ({}, True) == (swept.json["counts"], swept.json["open"]["parked"] > 0), swept.out
     assert (Exit.OK, True) == (scheduled.code, "every 1h" in scheduled.err), scheduled.err
     assert (Exit.OK, True) == (stopped.code, "no more perdure.sweep" in stopped.err), stopped.err
     assert "parked" == effects(desk, "--run", run)[0]["state"]

@@ -346,8 +346,10 @@ class AnyCourse(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        self.effects = effects = self._all()
-        events = self._events()
+        effects, events = self._all(), self._events()
+        while (later := self._all()) != effects:  # a worker that stood still goes on while these are read
+            effects, events = later, self._events()
+        self.effects = effects
         self._nothing_is_done_twice({effect.key for effect in effects if effect.beside})
         for effect in effects:
             self._says_no_more_than_is_true(effect)
