@@ -174,13 +174,13 @@ class PerdurePlugin(SimplePlugin):
         from perdure.memory.opening import open_memory
         from perdure.routing.batches import Batches
         from perdure.routing.config import SHIPPED
-        from perdure.routing.load import load_routes
+        from perdure.routing.load import load_routes, own_files
         from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
         from perdure.storage import open_database
 
         settings = self.settings
-        routes = load_routes([*_own_routes(settings), *self._routes, SHIPPED])
+        routes = load_routes([*own_files(settings.models), *self._routes, SHIPPED])
         async with AsyncExitStack() as stack:
             for connector in self._connectors:
                 stack.push_async_callback(connector.close)
@@ -266,13 +266,6 @@ class _Start(temporalio.client.OutboundInterceptor):
                 [*given, *(pair for pair in ours if pair.key.name not in named)]
             )
         return await super().start_workflow(input)
-
-
-def _own_routes(settings: Settings) -> list[Path]:
-    if settings.models is not None:
-        return [settings.models]
-    here = Path("models.toml")
-    return [here] if here.is_file() else []
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

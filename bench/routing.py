@@ -247,7 +247,7 @@ class _NoEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Nothing local is asked for."""
-        raise NotImplementedError
+        raise AssertionError("a local deployment was asked")
 
 
 def start_up() -> dict[str, object]:

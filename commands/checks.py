@@ -146,10 +146,9 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
 
 def _models(settings: Settings) -> Check:
     from perdure.routing.config import SHIPPED
-    from perdure.routing.load import load_routes
+    from perdure.routing.load import load_routes, own_files
 
-    beside = Path("models.toml")
-    path = settings.models or (beside if beside.is_file() else SHIPPED)
+    path = next(iter(own_files(settings.models)), SHIPPED)
     try:
         routes = load_routes((path, SHIPPED))
     except PerdureError as error:

@@ -309,10 +309,9 @@ async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
 
 def _routes(settings: Settings) -> Routes:
     from perdure.routing.config import SHIPPED
-    from perdure.routing.load import load_routes
+    from perdure.routing.load import load_routes, own_files
 
-    beside = Path("models.toml")
-    return load_routes((settings.models or (beside if beside.is_file() else SHIPPED), SHIPPED))
+    return load_routes([*own_files(settings.models), SHIPPED])
 
 
 def _all_is_here(settings: Settings) -> bool:

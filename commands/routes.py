@@ -92,6 +92,8 @@ def list_routes(options: Options) -> None:
         elif options.format is Format.jsonl:
             for row in rows:
                 emit_line(row)
+        elif not rows:
+            say("no task is known here: set PERDURE_MODELS to the models.toml that has them, or go to its folder")
         else:
             _table(("TASK", "GOES TO", "ESCALATION", "JUDGED"), [_route(row) for row in rows], right=("JUDGED",))
 
@@ -222,10 +224,9 @@ def learn(options: Options, task: TaskArgument, quality: TargetOption = 0.95, *,
 
 def _routes() -> Routes:
     from perdure.routing.config import SHIPPED
-    from perdure.routing.load import load_routes
+    from perdure.routing.load import load_routes, own_files
 
-    beside = Path("models.toml")
-    return load_routes((client_settings().models or (beside if beside.is_file() else SHIPPED), SHIPPED))
+    return load_routes([*own_files(client_settings().models), SHIPPED])
 
 
 async def _study(database: Database, routes: Routes, task: Task, quality: float) -> Study:

@@ -20,6 +20,14 @@ from perdure.routing.examples import read_examples
 from perdure.routing.inputs import holds_secret
 
 
+def own_files(models: Path | None) -> list[Path]:
+    """Return the routing file that is somebody's own: MODELS of the settings, else models.toml of the working directory."""
+    if models is not None:
+        return [models]
+    here = Path("models.toml")
+    return [here] if here.is_file() else []
+
+
 def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     """Return the routes of the files at PATHS, merged. Raises `InvalidSettings` naming file, line, table and key.
 

@@ -106,3 +106,14 @@ def test_label_of_a_call(routes: Perdure) -> None:
     assert Exit.USAGE == routes("label").code
     assert Exit.USAGE == routes("label", "nope", "--wrong", "--from", "x.jsonl").code
     assert "x.jsonl cannot be read" in routes("label", "--from", "x.jsonl").err
+
+
+def test_no_task_is_known(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no models.toml has a task, `routes list` says where it looks for one."""
+    monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PERDURE_MODELS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    ended = perdure("routes", "list")
+
+    assert (0, "", True) == (ended.code, ended.out, "set PERDURE_MODELS" in ended.err)
