@@ -7,7 +7,12 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
-from perdure.errors import InvalidSettings, NotAllowed, PerdureError, Unreachable
+from perdure.errors import (
+    InvalidSettings,
+    NotAllowed,
+    PerdureError,
+    Unreachable,
+)
 from perdure.workflows import attributes
 
 

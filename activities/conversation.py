@@ -13,7 +13,13 @@ from perdure.activities.running import running_step
 from perdure.activities.steps import StepActivities
 from perdure.connectors.contracts import EffectCall
 from perdure.errors import InvalidInput, NotFound
-from perdure.memory.conversation import ConversationRef, NewMessage, Packed, RecordsRef, asked_and_answered
+from perdure.memory.conversation import (
+    ConversationRef,
+    NewMessage,
+    Packed,
+    RecordsRef,
+    asked_and_answered,
+)
 from perdure.routing.contracts import GenerateCall, OutputRef
 from perdure.workflows.conversation_model import (
     ConverseCall,

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.activities.alive import alive
-from perdure.connectors.watched import (
+from perdure.connectors.drift.contracts import CheckContractCall, ContractState
+from perdure.connectors.reconciliation.contracts import (
     FINDING_KINDS,
-    CheckContractCall,
     CloseCall,
-    ContractState,
     Proposal,
     ProposeCall,
     ReconcileCall,

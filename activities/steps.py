@@ -10,11 +10,33 @@ from temporalio import activity
 
 from perdure.activities import metering
 from perdure.activities.running import running_step
-from perdure.connectors.contracts import EffectResult, Settled, UndoCall, Undone
+from perdure.connectors.contracts import (
+    EffectResult,
+    Settled,
+    UndoCall,
+    Undone,
+)
 from perdure.errors import InvalidInput, ModelError
-from perdure.governance.contracts import AskCall, Asked, RecordCall, Recorded
-from perdure.memory.contracts import Recall, RecallCall, RememberCall, Remembered
-from perdure.routing.contracts import GenerateCall, Generation, JudgeCall, Labelled, RaiseCall, Raised
+from perdure.governance.contracts import (
+    AskCall,
+    Asked,
+    RecordCall,
+    Recorded,
+)
+from perdure.memory.contracts import (
+    Recall,
+    RecallCall,
+    RememberCall,
+    Remembered,
+)
+from perdure.routing.contracts import (
+    GenerateCall,
+    Generation,
+    JudgeCall,
+    Labelled,
+    RaiseCall,
+    Raised,
+)
 from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.effect_model import ActCall, Acted
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked

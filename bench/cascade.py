@@ -42,7 +42,12 @@ from perdure.lineage import digest
 from perdure.memory.embed import MiniLm
 from perdure.routing import Deployment, Routes, Task
 from perdure.routing.labels import Label
-from perdure.routing.learning import Case, Floats, learn, scores_of
+from perdure.routing.learning import (
+    Case,
+    Floats,
+    learn,
+    scores_of,
+)
 from perdure.routing.study import study
 
 HERE = Path(__file__).parent / "data" / "routellm"

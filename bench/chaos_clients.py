@@ -17,7 +17,12 @@ from bench.chaos_plan import HTTP, Operation, Pace
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from perdure.connectors import Connector, EffectCall, UndoCall, effect_key
+from perdure.connectors import (
+    Connector,
+    EffectCall,
+    UndoCall,
+    effect_key,
+)
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing import Faults
 from perdure.errors import EffectParked, EffectRejected, PerdureError

@@ -15,7 +15,17 @@ from typing import Final, cast
 from bench.chaos_plan import BY_BYTES, HTTP, ON_THE_WAY, Operation, Pace, through
 from pydantic import BaseModel
 
-from perdure.connectors import Action, AnyAction, Attempt, Connector, Executed, HttpAction, HttpConnector, Probe, Target
+from perdure.connectors import (
+    Action,
+    AnyAction,
+    Attempt,
+    Connector,
+    Executed,
+    HttpAction,
+    HttpConnector,
+    Probe,
+    Target,
+)
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.smtp import Mail, SmtpConnector
 from perdure.connectors.sql import SqlAction, SqlConnector

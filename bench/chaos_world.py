@@ -27,7 +27,12 @@ from urllib.parse import parse_qs, urlsplit
 from bench.chaos_connectors import TABLE, Strikes
 from bench.chaos_plan import HTTP, Operation, Pace, through
 
-from perdure.connectors.testing import Fault, Faults, HttpFaultProxy, TcpFaultProxy
+from perdure.connectors.testing import (
+    Fault,
+    Faults,
+    HttpFaultProxy,
+    TcpFaultProxy,
+)
 from perdure.connectors.testing.http_proxy import Asked
 
 _BRINK = {"postgres": b"COMMIT", "smtp": b"\r\n.\r\n"}

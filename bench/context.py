@@ -32,7 +32,14 @@ from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, Telemetr
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
-    from perdure.connectors.contracts import Absent, Action, AnyAction, Attempt, Executed, Probe
+    from perdure.connectors.contracts import (
+        Absent,
+        Action,
+        AnyAction,
+        Attempt,
+        Executed,
+        Probe,
+    )
     from perdure.lineage import Frozen
     from perdure.workflows import Conversation, act, generate
 

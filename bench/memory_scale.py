@@ -35,7 +35,13 @@ from typing import Any
 import numpy as np
 
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall, Scope
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    RecallCall,
+    RememberCall,
+    Scope,
+)
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.embed import Vector
 from perdure.memory.index import Where, microseconds

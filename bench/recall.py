@@ -29,7 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall, Scope
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    RecallCall,
+    RememberCall,
+    Scope,
+)
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.embed import Embedder
 from perdure.memory.index import Index, Where, microseconds

@@ -28,7 +28,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from perdure.lineage import Lineage, StepRef
-from perdure.routing import GenerateCall, OutputRef, Router, load_routes
+from perdure.routing import (
+    GenerateCall,
+    OutputRef,
+    Router,
+    load_routes,
+)
 from perdure.routing.answers import Form
 from perdure.routing.prompts import render
 from perdure.routing.provider import load

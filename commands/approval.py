@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    one_line,
+    out,
+    plain,
+    say,
+)
 from perdure.commands.session import Session, perform
 from perdure.commands.show import RunArgument
 

@@ -9,7 +9,15 @@ import typer
 
 from perdure.commands.approval import AsOption
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, dollars, emit, emit_line, out, plain, say
+from perdure.commands.output import (
+    at,
+    dollars,
+    emit,
+    emit_line,
+    out,
+    plain,
+    say,
+)
 from perdure.commands.session import client_settings
 from perdure.errors import NotAllowed
 

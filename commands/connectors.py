@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, emit, emit_line, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    say,
+)
 from perdure.commands.session import Session, client_settings, perform
 from perdure.commands.spans import span
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from perdure.connectors.watched import FindingState, How
+    from perdure.connectors.reconciliation.contracts import FindingState, How
 
 app = typer.Typer(
     help="See what agents can act through, and whether ledger, targets and contracts agree.",

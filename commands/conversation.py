@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from perdure.commands.memory import AgentOption, SessionOption, TenantOption, UserOption, some_scope
+from perdure.commands.memory import (
+    AgentOption,
+    SessionOption,
+    TenantOption,
+    UserOption,
+    some_scope,
+)
 from perdure.commands.options import Options, takes_options
 from perdure.errors import InvalidInput
 

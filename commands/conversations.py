@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from perdure.commands.memories import answered, cli_step, print_forgotten, records, table
+from perdure.commands.memories import (
+    answered,
+    cli_step,
+    print_forgotten,
+    records,
+    table,
+)
 from perdure.commands.options import Format, Options
-from perdure.commands.output import at, emit, emit_line, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    say,
+)
 from perdure.commands.run_start import user
 from perdure.commands.session import client_settings, named
 from perdure.errors import NotFound

@@ -13,8 +13,19 @@ from perdure.commands.list_runs import quoted
 from perdure.commands.run_start import user
 from perdure.commands.session import Session, named
 from perdure.commands.show import read
-from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable
-from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall, Verdict
+from perdure.errors import (
+    InvalidInput,
+    NotFound,
+    PerdureError,
+    Unreachable,
+)
+from perdure.governance.contracts import (
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+    Verdict,
+)
 from perdure.lineage import Frozen
 from perdure.lineage import digest as digest_of
 

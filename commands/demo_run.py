@@ -17,8 +17,22 @@ from rich.table import Table
 from rich.text import Text
 
 from perdure.commands.options import Format, Options
-from perdure.commands.output import dollars, emit, err, one_line, out, plain
-from perdure.examples.returns_desk.demo import REVIEWER, Decide, Demo, Progress, Report, by_the_labels
+from perdure.commands.output import (
+    dollars,
+    emit,
+    err,
+    one_line,
+    out,
+    plain,
+)
+from perdure.examples.returns_desk.demo import (
+    REVIEWER,
+    Decide,
+    Demo,
+    Progress,
+    Report,
+    by_the_labels,
+)
 from perdure.examples.returns_desk.stage import Stage
 from perdure.governance.approvals import Listed
 from perdure.governance.contracts import DecisionCall

@@ -9,7 +9,12 @@ import typer
 
 from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import emit, emit_line, out, plain
+from perdure.commands.output import (
+    emit,
+    emit_line,
+    out,
+    plain,
+)
 
 
 @takes_options

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, emit, emit_line, one_line, plain, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    one_line,
+    plain,
+    say,
+)
 from perdure.commands.session import client_settings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from perdure.connectors.watched import StreamEvent
+    from perdure.connectors.events.contracts import StreamEvent
 
 
 @takes_options
@@ -39,7 +46,7 @@ def events(
     """
 
     async def work() -> None:
-        from perdure.connectors.stream import Stream
+        from perdure.connectors.events import Stream
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -69,8 +76,7 @@ def publish(
     """Publish the stream of events to NATS JetStream, from where it was, until Ctrl-C."""
 
     async def work() -> None:
-        from perdure.connectors.nats import publisher
-        from perdure.connectors.stream import Stream
+        from perdure.connectors.events import Stream, publisher
         from perdure.storage import open_database
 
         async with (

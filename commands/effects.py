@@ -11,7 +11,15 @@ import typer
 from perdure.commands.approval import AsOption
 from perdure.commands.connectors import EveryOption, StopOption
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    one_line,
+    out,
+    plain,
+    say,
+)
 from perdure.commands.session import Session, client_settings, perform
 
 if TYPE_CHECKING:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import at, dollars, emit, emit_line, out, plain, say, took
+from perdure.commands.output import (
+    at,
+    dollars,
+    emit,
+    emit_line,
+    out,
+    plain,
+    say,
+    took,
+)
 from perdure.commands.session import Session, perform
 from perdure.errors import InvalidInput
 

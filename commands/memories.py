@@ -12,14 +12,29 @@ import typer
 
 from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options
-from perdure.commands.output import at, dollars, emit, emit_line, one_line, out, plain, say
+from perdure.commands.output import (
+    at,
+    dollars,
+    emit,
+    emit_line,
+    one_line,
+    out,
+    plain,
+    say,
+)
 from perdure.commands.run_start import user
 from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import client_settings, connected
 from perdure.commands.watching import run_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, RecallCall, RecallHit, Scope
+from perdure.memory.contracts import (
+    Kind,
+    MemoryRecord,
+    RecallCall,
+    RecallHit,
+    Scope,
+)
 from perdure.memory.verbs import (
     ForgetCall,
     Forgotten,

@@ -9,7 +9,13 @@ import typer
 
 from perdure.commands.inputs import read_json
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import as_text, emit, emit_line, plain, say
+from perdure.commands.output import (
+    as_text,
+    emit,
+    emit_line,
+    plain,
+    say,
+)
 from perdure.commands.session import Session, perform
 from perdure.commands.show import RunArgument
 from perdure.errors import InvalidInput, NotFound, Unreachable

@@ -13,9 +13,20 @@ from perdure.commands.inputs import read_json
 from perdure.commands.options import Options
 from perdure.commands.run_start import user
 from perdure.commands.session import Session, client_settings, connected
-from perdure.connectors.contracts import RESOLVED, Asker, Effect, EffectEvent, Resolution, effect_key, undo_key
-from perdure.connectors.watched import REPAIRING, repair_id
-from perdure.errors import InvalidInput, NotAllowed, NotFound, Unreachable
+from perdure.connectors.contracts import (
+    Effect,
+    EffectEvent,
+    effect_key,
+    undo_key,
+)
+from perdure.connectors.ledger.contracts import RESOLVED, Asker, Resolution
+from perdure.connectors.reconciliation.contracts import REPAIRING, repair_id
+from perdure.errors import (
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    Unreachable,
+)
 from perdure.lineage import Frozen
 
 if TYPE_CHECKING:
@@ -119,7 +130,7 @@ async def resolve_effect(options: Options, said: Said) -> Resolved:
 
 async def _waiting(ledger: Ledger, effect: Effect) -> list[str]:
     """Return the ids of the runs that may wait for EFFECT: who asked for it, and who repairs it."""
-    from perdure.connectors.findings import Findings
+    from perdure.connectors.reconciliation import Findings
 
     lineage = effect.step.lineage
     asking = {each.workflow_id for each in await ledger.askers(effect.key)}

@@ -16,7 +16,14 @@ from perdure.commands import follow
 from perdure.commands.exits import Exit
 from perdure.commands.inputs import is_plan, read_json, read_plan
 from perdure.commands.options import Format, Options
-from perdure.commands.output import as_text, emit, emit_line, err, one_line, say
+from perdure.commands.output import (
+    as_text,
+    emit,
+    emit_line,
+    err,
+    one_line,
+    say,
+)
 from perdure.commands.views import view
 from perdure.errors import InvalidInput
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import emit, emit_line, out, plain
+from perdure.commands.output import (
+    emit,
+    emit_line,
+    out,
+    plain,
+)
 from perdure.commands.session import Session, perform
 
 if TYPE_CHECKING:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from perdure.commands.output import at, dollars, one_line, plain, took
+from perdure.commands.output import (
+    at,
+    dollars,
+    one_line,
+    plain,
+    took,
+)
 from perdure.governance.contracts import DECIDE
 
 if TYPE_CHECKING:

@@ -6,7 +6,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from perdure.commands.output import dollars, emit_line, err, plain, say, took
+from perdure.commands.output import (
+    dollars,
+    emit_line,
+    err,
+    plain,
+    say,
+    took,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

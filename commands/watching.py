@@ -13,14 +13,20 @@ import typer
 from perdure.commands.exits import Exit
 from perdure.commands.follow import last_poll, nobody
 from perdure.commands.options import Format, Options
-from perdure.commands.output import at, emit, emit_line, one_line, out, plain, say
+from perdure.commands.output import (
+    at,
+    emit,
+    emit_line,
+    one_line,
+    out,
+    plain,
+    say,
+)
 from perdure.commands.run_start import user
 from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import Session
-from perdure.connectors.watched import (
-    CheckContractCall,
-    Checked,
-    ContractState,
+from perdure.connectors.drift.contracts import CheckContractCall, Checked, ContractState
+from perdure.connectors.reconciliation.contracts import (
     Finding,
     How,
     ReconcileCall,
@@ -32,7 +38,13 @@ from perdure.connectors.watched import (
     Swept,
     repair_id,
 )
-from perdure.errors import InvalidInput, NotFound, PerdureError, Unreachable, by_name
+from perdure.errors import (
+    InvalidInput,
+    NotFound,
+    PerdureError,
+    Unreachable,
+    by_name,
+)
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
 
 if TYPE_CHECKING:

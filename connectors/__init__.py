@@ -8,12 +8,9 @@ from perdure.connectors.contracts import (
     Absent,
     Action,
     AnyAction,
-    Asker,
     Attempt,
     CannotTell,
     Connector,
-    Contract,
-    Contracted,
     Done,
     Effect,
     EffectCall,
@@ -23,12 +20,9 @@ from perdure.connectors.contracts import (
     Executed,
     Found,
     Listed,
-    Operation,
-    Pinned,
     Probe,
     Receipt,
     Reconcilable,
-    Resolution,
     Target,
     Undo,
     UndoCall,
@@ -38,11 +32,18 @@ from perdure.connectors.contracts import (
     undo_by,
     undo_key,
 )
+from perdure.connectors.drift.contracts import (
+    Contract,
+    Contracted,
+    Operation,
+    Pinned,
+)
 from perdure.connectors.http import HttpAction, HttpConnector, Listing
+from perdure.connectors.ledger.contracts import Asker, Resolution
 
 if TYPE_CHECKING:
+    from perdure.connectors.events import Stream
     from perdure.connectors.ledger import Ledger
-    from perdure.connectors.stream import Stream
 
 __all__ = [
     "Absent",
@@ -92,7 +93,7 @@ def __getattr__(name: str) -> object:
 
         return Ledger
     if name == "Stream":
-        from perdure.connectors.stream import Stream
+        from perdure.connectors.events import Stream
 
         return Stream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

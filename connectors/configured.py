@@ -7,7 +7,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
-from perdure.connectors.contracts import Action, AnyAction, In, Out
+from perdure.connectors.contracts import (
+    Action,
+    AnyAction,
+    In,
+    Out,
+)
 from perdure.errors import InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:

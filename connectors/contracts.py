@@ -26,13 +26,7 @@ Reversibility = Literal["compensatable", "pivot", "retriable", "irreversible"]
 Mechanism = Literal["header", "natural-key", "none"]
 EffectState = Literal["proposed", "claimed", "in flight", "succeeded", "failed", "unknown", "parked", "compensated"]
 Confirmation = Literal["response", "probe", "person", "none"]
-Verdict = Literal["happened", "did not happen", "send again", "new generation"]
 
-RESOLVED = "perdure.resolved"
-"""The signal that tells a run that a person has resolved an effect it waits for: `{"key": KEY}`, or just the key."""
-
-PARKED = "perdure.parked"
-"""The query that lists what a run waits for a person to resolve."""
 
 PARKED_WITHIN = timedelta(days=14)
 """How long a run waits for a person to resolve a parked effect, unless it says otherwise."""
@@ -216,52 +210,6 @@ class Reconcilable(Protocol):
         ...
 
 
-class Operation(Frozen):
-    """One thing that a target offers, and how it has to be spoken to."""
-
-    request: dict[str, JsonValue] | None = None
-    """JSON Schema of what is sent; None where the target does not say."""
-    response: dict[str, JsonValue] | None = None
-    """JSON Schema of what comes back; None where the target does not say."""
-    description: str = ""
-    """Words that a model may act on, as those of an MCP tool. Leave out what only people read."""
-    annotations: dict[str, JsonValue] = Field(default_factory=dict)
-    """Claims about it, as those of an MCP tool: whether it only reads, whether it destroys."""
-    actions: tuple[str, ...] = ()
-    """The actions that rely on it."""
-
-
-ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
-
-
-class Contract(Frozen):
-    """What a target says about how it wants to be spoken to: operations by name."""
-
-    source: ContractSource
-    operations: dict[str, Operation]
-
-
-@runtime_checkable
-class Contracted(Protocol):
-    """What a connector offers besides, so that a change of its target is seen before it does harm."""
-
-    async def contract(self) -> Contract | None:
-        """Ask the target for the contract that the actions rely on. None: it has none to ask for.
-
-        Raises `TargetUnavailable`.
-        """
-        ...
-
-
-@runtime_checkable
-class Pinned(Protocol):
-    """What a connector offers besides that was made from a description which somebody keeps and has looked at."""
-
-    def pinned(self) -> Contract | None:
-        """Return the contract in that description: it is relied on from the start, whatever the target says by then."""
-        ...
-
-
 def effect_key(step: StepRef, *, item: str = "", generation: int = 0) -> str:
     """Return the key of an effect: the same over retry, reset, crash and continue-as-new.
 
@@ -433,41 +381,3 @@ class EffectEvent(Frozen):
     """The person who said so, where one did."""
     verified: bool | None = None
     """Whether somebody checked that BY really said it. A name typed into the CLI is not verified."""
-
-
-class Asker(Frozen):
-    """A step of another run that asked for an effect by its business key, and relies on it."""
-
-    effect: str
-    key: str
-    """The key that its own effect would have had."""
-    workflow_id: str
-    run_id: str
-    step: str
-    at: datetime
-
-
-class Resolution(Frozen):
-    """What a person says about a parked effect, having looked at the target."""
-
-    effect: str
-    verdict: Verdict
-    by: str = Field(min_length=1, max_length=200)
-    comment: str = Field(min_length=1, max_length=4000)
-    """Why: what was seen at the target."""
-    verified: bool = False
-    remote_ref: str = ""
-    """How the target calls it, if it happened."""
-    answer: dict[str, JsonValue] | None = None
-    """What the target would have answered, if it happened. None: what was asked for, with REMOTE_REF as its `id`."""
-
-
-class ParkedEffect(Frozen):
-    """An effect that a run waits for a person to resolve."""
-
-    key: str
-    step: str
-    action: str
-    why: str
-    since: datetime
-    until: datetime

@@ -15,15 +15,15 @@ from perdure.connectors.contracts import (
     AnyAction,
     Attempt,
     CannotTell,
-    Contract,
     Executed,
     Found,
     In,
     Out,
     Probe,
 )
-from perdure.connectors.http import HttpConnector, _retry_after
-from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.drift.contracts import Contract
+from perdure.connectors.http import HttpAction, HttpConnector, Request
+from perdure.connectors.http.connector import _retry_after
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 

@@ -25,15 +25,21 @@ from perdure.connectors.contracts import (
     AnyAction,
     Attempt,
     CannotTell,
-    Contract,
     Executed,
     Probe,
     Risk,
     Target,
 )
+from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.json_models import JsonModel, fits, model_of
 from perdure.connectors.schemas import from_mcp
-from perdure.errors import EffectError, EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
+from perdure.errors import (
+    EffectError,
+    EffectRejected,
+    EffectUnknown,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.lineage import Frozen, digest
 
 if TYPE_CHECKING:

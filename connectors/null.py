@@ -8,7 +8,17 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from perdure.connectors.contracts import Absent, Action, AnyAction, Attempt, Executed, Found, Probe, Target, undo_by
+from perdure.connectors.contracts import (
+    Absent,
+    Action,
+    AnyAction,
+    Attempt,
+    Executed,
+    Found,
+    Probe,
+    Target,
+    undo_by,
+)
 from perdure.lineage import Frozen
 
 

@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from perdure.connectors.contracts import Contract, Operation
+from perdure.connectors.drift.contracts import Contract, Operation
 
 Schema = dict[str, JsonValue]
 

@@ -11,8 +11,21 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 from pydantic import BaseModel, Field, field_validator
 
 from perdure.connectors.configured import Configured
-from perdure.connectors.contracts import Action, AnyAction, Attempt, CannotTell, Executed, Probe, Target
-from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
+from perdure.connectors.contracts import (
+    Action,
+    AnyAction,
+    Attempt,
+    CannotTell,
+    Executed,
+    Probe,
+    Target,
+)
+from perdure.errors import (
+    EffectRejected,
+    EffectUnknown,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.lineage import Frozen
 
 if TYPE_CHECKING:

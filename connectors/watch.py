@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perdure.connectors.contracts import Connector
-from perdure.connectors.drift import Drift
-from perdure.connectors.guard import Guard
-from perdure.connectors.reconcile import Reconciler
-from perdure.connectors.repair import Repairs
-from perdure.connectors.stream import Stream
-from perdure.connectors.sweep import Sweeper
+from perdure.connectors.drift import Drift, Guard
+from perdure.connectors.events import Stream
+from perdure.connectors.reconciliation import Reconciler, Repairs, Sweeper
 from perdure.storage import Database
 
 

@@ -14,8 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field, JsonValue
 
 from perdure.connectors.contracts import AnyAction, Target
-from perdure.connectors.http import HttpConnector
-from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.http import HttpAction, HttpConnector, Request
 from perdure.errors import InvalidInput, InvalidSettings
 from perdure.lineage import Frozen
 

@@ -7,7 +7,12 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from perdure.lineage import Frozen, Lineage, StepRef, digest
+from perdure.lineage import (
+    Frozen,
+    Lineage,
+    StepRef,
+    digest,
+)
 
 Verdict = Literal["approve", "reject", "request changes"]
 Via = Literal["update", "signal"]

@@ -17,8 +17,20 @@ from perdure.lineage import Lineage, StepRef, digest
 from perdure.memory import conversations, erasing
 from perdure.memory.contracts import Scope
 from perdure.memory.reading import scope_of
-from perdure.memory.records import aware, queue, scope_key, version_id_of
-from perdure.memory.tables import AccessRow, DerivedRow, MemoryRow, ReceiptRow, SourceRow, TombstoneRow
+from perdure.memory.records import (
+    aware,
+    queue,
+    scope_key,
+    version_id_of,
+)
+from perdure.memory.tables import (
+    AccessRow,
+    DerivedRow,
+    MemoryRow,
+    ReceiptRow,
+    SourceRow,
+    TombstoneRow,
+)
 from perdure.storage import Database, UtcDateTime
 
 FORMAT = "perdure memory"

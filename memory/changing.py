@@ -12,7 +12,14 @@ from perdure.lineage import digest
 from perdure.memory.contracts import RememberCall
 from perdure.memory.forgetting import retire
 from perdure.memory.reading import named
-from perdure.memory.records import Written, checked, lock, scope_key, step_names, write
+from perdure.memory.records import (
+    Written,
+    checked,
+    lock,
+    scope_key,
+    step_names,
+    write,
+)
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import ConsolidateCall, UpdateCall
 

@@ -12,7 +12,13 @@ from sqlmodel import col
 from perdure.errors import OnHold
 from perdure.memory.belonging import within
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation_tables import ConversationRow, MadeFromRow, MessageRow, RunScopeRow, SummaryRow
+from perdure.memory.conversation_tables import (
+    ConversationRow,
+    MadeFromRow,
+    MessageRow,
+    RunScopeRow,
+    SummaryRow,
+)
 from perdure.memory.records import lock
 from perdure.memory.verbs import ConversationsCall, Conversed, ForgetCall
 

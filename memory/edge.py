@@ -18,8 +18,20 @@ import structlog
 
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Found, Index, Near, Point, Where, generation
-from perdure.memory.lexical import LEXICON, NO_WORDS, Words, load_words
+from perdure.memory.index import (
+    Found,
+    Index,
+    Near,
+    Point,
+    Where,
+    generation,
+)
+from perdure.memory.lexical import (
+    LEXICON,
+    NO_WORDS,
+    Words,
+    load_words,
+)
 from perdure.memory.shard_process import ShardProcess
 
 BATCH = 64

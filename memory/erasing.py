@@ -16,7 +16,14 @@ from perdure.errors import OnHold
 from perdure.lineage import StepRef, digest
 from perdure.memory import conversations
 from perdure.memory.contracts import Scope
-from perdure.memory.records import NAMES, lock, memory_key, queue, scope_key, step_key
+from perdure.memory.records import (
+    NAMES,
+    lock,
+    memory_key,
+    queue,
+    scope_key,
+    step_key,
+)
 from perdure.memory.tables import (
     AccessRow,
     DerivedRow,

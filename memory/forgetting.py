@@ -12,7 +12,13 @@ from sqlmodel import col
 from perdure.memory.contracts import Scope
 from perdure.memory.records import lock, queue, scope_key
 from perdure.memory.tables import MemoryRow
-from perdure.memory.verbs import Due, ForgetCall, Forgotten, HoldCall, PinCall
+from perdure.memory.verbs import (
+    Due,
+    ForgetCall,
+    Forgotten,
+    HoldCall,
+    PinCall,
+)
 
 SUPERSEDED = "/superseded"
 SHOWN = 100

@@ -12,12 +12,24 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import archive, conversations, erasing, forgetting, usage
+from perdure.memory import (
+    archive,
+    conversations,
+    erasing,
+    forgetting,
+    usage,
+)
 from perdure.memory.changing import consolidate, update
 from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
 from perdure.memory.feeding import Feed
-from perdure.memory.reading import Moment, listed, records_of, sayable, scope_of
+from perdure.memory.reading import (
+    Moment,
+    listed,
+    records_of,
+    sayable,
+    scope_of,
+)
 from perdure.memory.records import Written, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.memory.verbs import (

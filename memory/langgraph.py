@@ -28,7 +28,13 @@ from langgraph.store.base import (
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.memory.contracts import MemoryRecord, Origin, RecallCall, RememberCall, Scope
+from perdure.memory.contracts import (
+    MemoryRecord,
+    Origin,
+    RecallCall,
+    RememberCall,
+    Scope,
+)
 from perdure.memory.store import Memory
 from perdure.memory.verbs import ForgetCall, ListCall
 

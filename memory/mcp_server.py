@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from perdure.errors import InvalidInput, PerdureError
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Origin, RecallCall, RememberCall, Scope
+from perdure.memory.contracts import (
+    Origin,
+    RecallCall,
+    RememberCall,
+    Scope,
+)
 from perdure.memory.verbs import ForgetCall
 
 if TYPE_CHECKING:

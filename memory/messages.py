@@ -17,10 +17,22 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
 from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import ConversationRef, NewMessage, Role, message_id, root_of, short_digest
+from perdure.memory.conversation import (
+    ConversationRef,
+    NewMessage,
+    Role,
+    message_id,
+    root_of,
+    short_digest,
+)
 from perdure.memory.conversation_tables import MessageRow, SummaryRow
 from perdure.memory.records import lock
-from perdure.memory.sources import begin, note_sources, refuse_ended, refuse_erased
+from perdure.memory.sources import (
+    begin,
+    note_sources,
+    refuse_ended,
+    refuse_erased,
+)
 from perdure.storage import Database, now, shown
 
 PAGE = 32

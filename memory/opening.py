@@ -13,7 +13,13 @@ import structlog
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.claiming import Claim, claimed
-from perdure.memory.embed import MINILM, Embedder, LoadEmbedder, MiniLm, load_embedder
+from perdure.memory.embed import (
+    MINILM,
+    Embedder,
+    LoadEmbedder,
+    MiniLm,
+    load_embedder,
+)
 from perdure.memory.index import Index, generation
 from perdure.memory.store import Memory
 from perdure.settings import Settings

@@ -14,7 +14,12 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Provenance, Scope
+from perdure.memory.contracts import (
+    Kind,
+    MemoryRecord,
+    Provenance,
+    Scope,
+)
 from perdure.memory.index import FOR_EVER, microseconds
 from perdure.memory.tables import DerivedRow, MemoryRow, SourceRow
 from perdure.memory.verbs import ListCall

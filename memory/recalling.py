@@ -15,9 +15,21 @@ from perdure.memory import lexical
 from perdure.memory.building import Generation
 from perdure.memory.contracts import RecallCall, RecallHit
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Found, Index, Near, Where, microseconds
+from perdure.memory.index import (
+    Found,
+    Index,
+    Near,
+    Where,
+    microseconds,
+)
 from perdure.memory.lexical import Words
-from perdure.memory.ranking import Candidate, Preference, Ranked, Ranking, rank
+from perdure.memory.ranking import (
+    Candidate,
+    Preference,
+    Ranked,
+    Ranking,
+    rank,
+)
 from perdure.memory.reading import Moment, as_record, visible
 from perdure.memory.records import scope_key
 from perdure.memory.tables import MemoryRow

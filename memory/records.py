@@ -14,8 +14,20 @@ from perdure.errors import InvalidInput
 from perdure.lineage import StepRef, digest
 from perdure.memory.belonging import had_to_do, scope_key
 from perdure.memory.contracts import RememberCall, Remembered
-from perdure.memory.reading import as_record, interval, sayable, visible
-from perdure.memory.tables import DerivedRow, MemoryRow, OutboxRow, ReceiptRow, SourceRow, TombstoneRow
+from perdure.memory.reading import (
+    as_record,
+    interval,
+    sayable,
+    visible,
+)
+from perdure.memory.tables import (
+    DerivedRow,
+    MemoryRow,
+    OutboxRow,
+    ReceiptRow,
+    SourceRow,
+    TombstoneRow,
+)
 
 __all__ = [
     "NAMES",

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Found, Index, Near, Point, Where, generation
+from perdure.memory.index import (
+    Found,
+    Index,
+    Near,
+    Point,
+    Where,
+    generation,
+)
 from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 
 if TYPE_CHECKING:

@@ -30,7 +30,13 @@ from perdure.memory.forgetting import Retention
 from perdure.memory.index import Index
 from perdure.memory.keeping import Keeping
 from perdure.memory.ranking import Ranking
-from perdure.memory.reading import Moment, named, records_of, sayable, visible
+from perdure.memory.reading import (
+    Moment,
+    named,
+    records_of,
+    sayable,
+    visible,
+)
 from perdure.memory.recalling import nearest
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database

@@ -9,9 +9,19 @@ from itertools import zip_longest
 from typing import NoReturn, TypeAlias
 
 from perdure.errors import NotFound, Unreachable
-from perdure.memory.contracts import Recall, RecallCall, RecallHit, RecallReceipt
+from perdure.memory.contracts import (
+    Recall,
+    RecallCall,
+    RecallHit,
+    RecallReceipt,
+)
 from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Found, Index, Point, Where
+from perdure.memory.index import (
+    Found,
+    Index,
+    Point,
+    Where,
+)
 from perdure.memory.lexical import NO_WORDS, Words
 from perdure.memory.store import Memory
 from perdure.memory.verbs import Found as FoundThere

@@ -17,8 +17,18 @@ from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import RecallCall, RecallHit
 from perdure.memory.reading import visible
 from perdure.memory.records import NAMES, scope_key
-from perdure.memory.tables import AccessRow, MemoryRow, OutboxRow, SourceRow
-from perdure.memory.verbs import FeedbackCall, MemoryStats, RecordUse, StatsCall
+from perdure.memory.tables import (
+    AccessRow,
+    MemoryRow,
+    OutboxRow,
+    SourceRow,
+)
+from perdure.memory.verbs import (
+    FeedbackCall,
+    MemoryStats,
+    RecordUse,
+    StatsCall,
+)
 
 _Text: TypeAlias = sa.ColumnElement[str] | Mapped[str]
 MOST = 10

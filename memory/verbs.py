@@ -8,7 +8,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, RecallCall, RecallReceipt, Scope, Terse, Why
+from perdure.memory.contracts import (
+    Kind,
+    MemoryRecord,
+    Origin,
+    RecallCall,
+    RecallReceipt,
+    Scope,
+    Terse,
+    Why,
+)
 
 How = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""

@@ -19,7 +19,13 @@ from perdure.routing.contracts import (
 
 if TYPE_CHECKING:
     from perdure.routing.answers import resolve_output
-    from perdure.routing.config import SHIPPED, Budget, Deployment, Routes, Task
+    from perdure.routing.config import (
+        SHIPPED,
+        Budget,
+        Deployment,
+        Routes,
+        Task,
+    )
     from perdure.routing.embeddings import ModelEmbedder
     from perdure.routing.load import load_routes
     from perdure.routing.local import Embedder

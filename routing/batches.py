@@ -11,12 +11,24 @@ from typing import cast
 import sqlalchemy as sa
 from pydantic import JsonValue
 
-from perdure.errors import ModelRefused, ModelUnavailable, NoRoute, PerdureError
+from perdure.errors import (
+    ModelRefused,
+    ModelUnavailable,
+    NoRoute,
+    PerdureError,
+)
 from perdure.lineage import StepRef, digest
 from perdure.routing.answers import resolve_output
 from perdure.routing.batch_api import BatchApi
 from perdure.routing.budgets import purses
-from perdure.routing.calls import ModelCall, Outcome, Settled, sent_at, settle_late, state_of
+from perdure.routing.calls import (
+    ModelCall,
+    Outcome,
+    Settled,
+    sent_at,
+    settle_late,
+    state_of,
+)
 from perdure.routing.config import Deployment
 from perdure.routing.contracts import (
     BatchAnswer,

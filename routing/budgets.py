@@ -14,7 +14,12 @@ import sqlalchemy as sa
 from perdure.errors import BudgetReserved, BudgetSpent, InvalidInput
 from perdure.lineage import Lineage, StepRef
 from perdure.routing.config import Budget, Routes
-from perdure.routing.contracts import Attempt, GenerateCall, RaiseCall, Raised
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    RaiseCall,
+    Raised,
+)
 from perdure.routing.tables import BudgetRaiseRow, BudgetRow
 from perdure.routing.together import Together
 from perdure.storage import Database, now

@@ -13,10 +13,21 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import StepRef
-from perdure.routing.budgets import Denial, Purse, noted, reserve, settle
+from perdure.routing.budgets import (
+    Denial,
+    Purse,
+    noted,
+    reserve,
+    settle,
+)
 from perdure.routing.cache import Asked, Kept, Question
 from perdure.routing.config import Deployment
-from perdure.routing.contracts import Attempt, GenerateCall, Tier, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Tier,
+    Usage,
+)
 from perdure.routing.tables import ModelCallRow
 from perdure.routing.trials import Moved, Part
 from perdure.storage import Database, now

@@ -18,7 +18,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from perdure.lineage import digest
-from perdure.routing.config import Deployment, Fraction, Names, Table, Task, as_float
+from perdure.routing.config import (
+    Deployment,
+    Fraction,
+    Names,
+    Table,
+    Task,
+    as_float,
+)
 from perdure.routing.contracts import GenerateCall, Tier
 from perdure.routing.rollback import Rule
 

@@ -10,7 +10,12 @@ import sqlalchemy as sa
 
 from perdure.lineage import Frozen
 from perdure.routing.canary import Arm
-from perdure.routing.rollback import Comparison, Counts, Rule, compared
+from perdure.routing.rollback import (
+    Comparison,
+    Counts,
+    Rule,
+    compared,
+)
 from perdure.routing.tables import CanaryDecisionRow, CanaryRow, ModelCallRow
 from perdure.routing.trials import State, counts, find
 from perdure.storage import Database

@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from perdure.errors import AskAgain, InvalidAnswer, ModelError, ModelRefused, ModelUnavailable
+from perdure.errors import (
+    AskAgain,
+    InvalidAnswer,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+)
 from perdure.routing.answers import Answer, Form
 from perdure.routing.cache import Kept
 from perdure.routing.calls import ModelCall, Outcome, Settled
 from perdure.routing.config import Deployment, Task
-from perdure.routing.contracts import Attempt, GenerateCall, Generation, ModelRecord, Usage
+from perdure.routing.contracts import (
+    Attempt,
+    GenerateCall,
+    Generation,
+    ModelRecord,
+    Usage,
+)
 from perdure.routing.escalation import InForce
 from perdure.routing.failures import ProviderFailure
 from perdure.routing.ladder import Choice, Ladder

@@ -14,7 +14,16 @@ from pydantic import ValidationError
 
 from perdure.errors import InvalidSettings
 from perdure.routing.canary import Canary, CanaryTable
-from perdure.routing.config import SHIPPED, Budget, Deployment, Embeddings, Routes, Table, Task, may_serve
+from perdure.routing.config import (
+    SHIPPED,
+    Budget,
+    Deployment,
+    Embeddings,
+    Routes,
+    Table,
+    Task,
+    may_serve,
+)
 from perdure.routing.contracts import Tier
 from perdure.routing.examples import read_examples
 from perdure.routing.inputs import holds_secret

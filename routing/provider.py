@@ -15,7 +15,14 @@ from perdure.errors import InvalidSettings
 from perdure.routing.answers import Form
 from perdure.routing.config import Deployment
 from perdure.routing.failures import ProviderFailure, classify
-from perdure.routing.local import Choice, Completion, ExamplesProvider, LiteLlm, LocalModel, register
+from perdure.routing.local import (
+    Choice,
+    Completion,
+    ExamplesProvider,
+    LiteLlm,
+    LocalModel,
+    register,
+)
 from perdure.routing.prompts import Messages
 
 # Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.

@@ -18,9 +18,26 @@ from perdure.routing import provider, repeats
 from perdure.routing.answers import Answer, Form
 from perdure.routing.arms import Arms
 from perdure.routing.breakers import Breakers
-from perdure.routing.budgets import Denial, known, lift, purses
-from perdure.routing.cache import Asked, Flights, Kept, Question
-from perdure.routing.calls import ModelCall, Settled, before, earlier_attempts, give_up, overdue
+from perdure.routing.budgets import (
+    Denial,
+    known,
+    lift,
+    purses,
+)
+from perdure.routing.cache import (
+    Asked,
+    Flights,
+    Kept,
+    Question,
+)
+from perdure.routing.calls import (
+    ModelCall,
+    Settled,
+    before,
+    earlier_attempts,
+    give_up,
+    overdue,
+)
 from perdure.routing.checks import checks_of
 from perdure.routing.config import Routes, Task
 from perdure.routing.contracts import (
@@ -41,7 +58,13 @@ from perdure.routing.inputs import check_inputs, refuse_secrets
 from perdure.routing.labels import judge, last_word
 from perdure.routing.ladder import Choice, Ladder
 from perdure.routing.local import Embedder, LocalModel
-from perdure.routing.prompts import Messages, ask_again, fits, render, size
+from perdure.routing.prompts import (
+    Messages,
+    ask_again,
+    fits,
+    render,
+    size,
+)
 from perdure.routing.provider import ProviderFailed, Reply
 from perdure.routing.spans import ended, span_of
 from perdure.routing.together import Together

@@ -12,7 +12,17 @@ from perdure.lineage import Frozen
 from perdure.routing.config import Routes, Task
 from perdure.routing.escalation import Escalation
 from perdure.routing.labels import Label
-from perdure.routing.learning import ENOUGH_LARGE, Case, Floats, cases_of, filled, learn, mean_of, rights_of, scores_of
+from perdure.routing.learning import (
+    ENOUGH_LARGE,
+    Case,
+    Floats,
+    cases_of,
+    filled,
+    learn,
+    mean_of,
+    rights_of,
+    scores_of,
+)
 
 NEEDED = 100
 """So many questions whose answer by the tier was judged are needed,"""

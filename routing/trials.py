@@ -13,7 +13,12 @@ import sqlalchemy as sa
 from perdure.errors import InvalidInput, NotFound
 from perdure.routing.canary import Arm, Canary
 from perdure.routing.rollback import Counts, Rule, problem
-from perdure.routing.tables import CanaryArmRow, CanaryDecisionRow, CanaryRow, ModelCallRow
+from perdure.routing.tables import (
+    CanaryArmRow,
+    CanaryDecisionRow,
+    CanaryRow,
+    ModelCallRow,
+)
 from perdure.routing.together import Together
 from perdure.storage import Database, now
 

@@ -14,7 +14,15 @@ from perdure.connectors import AnyAction, Attempt, Executed
 from perdure.connectors.null import Entry, null
 from perdure.errors import TargetUnavailable
 from perdure.lineage import Frozen
-from perdure.workflows import Saga, act, approval, customer, generate, recall, remember
+from perdure.workflows import (
+    Saga,
+    act,
+    approval,
+    customer,
+    generate,
+    recall,
+    remember,
+)
 
 __all__ = ["ROUTES", "Asks", "Breaks", "Chats", "Counts", "Desk", "Knocks", "Stores", "Waits", "knock", "null", "shy"]
 

@@ -23,7 +23,15 @@ from connectors_kit import QuickInventory, QuickPayments, persist
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perdure.connectors import AnyAction, Attempt, EffectCall, Executed, HttpConnector, Probe, UndoCall
+from perdure.connectors import (
+    AnyAction,
+    Attempt,
+    EffectCall,
+    Executed,
+    HttpConnector,
+    Probe,
+    UndoCall,
+)
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database
 

@@ -32,7 +32,14 @@ from perdure.connectors import (
     undo_by,
 )
 from perdure.errors import EffectError
-from perdure.examples.returns_desk.desk_connectors import Refund, RefundDone, Release, Released, Reserve, Reserved
+from perdure.examples.returns_desk.desk_connectors import (
+    Refund,
+    RefundDone,
+    Release,
+    Released,
+    Reserve,
+    Reserved,
+)
 from perdure.lineage import Frozen, Lineage, StepRef
 
 T = TypeVar("T")

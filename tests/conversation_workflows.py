@@ -12,7 +12,15 @@ from perdure.connectors.null import Entry, null
 from perdure.errors import Erased
 from perdure.lineage import Frozen
 from perdure.memory.conversation import Packed
-from perdure.workflows import Context, Conversation, customer, generate, recall, remember, renew
+from perdure.workflows import (
+    Context,
+    Conversation,
+    customer,
+    generate,
+    recall,
+    remember,
+    renew,
+)
 
 __all__ = ["Acts", "Answer", "Chats", "GoesOn", "Knows", "Looks", "Renews", "Talk", "Visit", "Writes"]
 

@@ -25,7 +25,7 @@ from perdure.connectors import (
     effect_key,
     undo_by,
 )
-from perdure.connectors.contracts import Verdict
+from perdure.connectors.ledger.contracts import Verdict
 from perdure.errors import EffectUnknown
 from perdure.lineage import Frozen
 

@@ -58,7 +58,7 @@ def main() -> None:
     for number in numbers:
         child = os.fork()
         if child == 0:
-            from perdure.connectors import journal
+            from perdure.connectors.ledger import journal
 
             os.close(parent)
             threading.Thread(target=_end_with_parent, args=(tied,), daemon=True).start()

@@ -12,7 +12,13 @@ from typing import Final, TypeVar, cast
 import httpx
 from pydantic import BaseModel, JsonValue
 
-from perdure.connectors import AnyAction, Attempt, Executed, HttpConnector, Probe
+from perdure.connectors import (
+    AnyAction,
+    Attempt,
+    Executed,
+    HttpConnector,
+    Probe,
+)
 from perdure.connectors.contracts import Action, In, Out
 
 C = TypeVar("C", bound=HttpConnector)

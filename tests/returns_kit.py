@@ -22,7 +22,14 @@ from perdure.commands.inputs import read_plan
 from perdure.connectors.contracts import Connector
 from perdure.examples.returns_desk import desk as returns
 from perdure.examples.returns_desk.models import Outcome, ReturnRequest
-from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall, Verdict
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+    Verdict,
+)
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.workflows import PlanRun

@@ -29,7 +29,12 @@ from workflow_kit import Handle
 
 from perdure import storage
 from perdure.commands import tied
-from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, DecisionCall
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    DecisionCall,
+)
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.visibility import missing_search_attributes

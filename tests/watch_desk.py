@@ -9,7 +9,13 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from perdure.connectors import HttpAction, HttpConnector, Listing, Target, undo_by
+from perdure.connectors import (
+    HttpAction,
+    HttpConnector,
+    Listing,
+    Target,
+    undo_by,
+)
 from perdure.examples.returns_desk.desk_connectors import (
     Refund,
     RefundDone,

@@ -11,9 +11,14 @@ from connectors_kit import Bank, ShopProcess
 from pydantic import JsonValue
 from watch_desk import ListedInventory, ListedPayments
 
-from perdure.connectors import AnyAction, Contract, Listed, Operation
+from perdure.connectors import (
+    AnyAction,
+    Contract,
+    Listed,
+    Operation,
+)
 from perdure.connectors.contracts import Action
-from perdure.connectors.watched import ReconcileCall
+from perdure.connectors.reconciliation.contracts import ReconcileCall
 from perdure.errors import TargetUnavailable
 from perdure.storage import now
 

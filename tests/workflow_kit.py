@@ -14,7 +14,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer
 
-from perdure.connectors.contracts import PARKED, ParkedEffect
+from perdure.connectors.ledger.contracts import PARKED, ParkedEffect
 from perdure.connectors.null import NullConnector
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.timetravel.contracts import Failure, RunFacts, Step, Timeline
+from perdure.timetravel.contracts import (
+    Failure,
+    RunFacts,
+    Step,
+    Timeline,
+)
 
 if TYPE_CHECKING:
     from perdure.timetravel.timeline import Scribe, read_timeline

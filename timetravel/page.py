@@ -8,7 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
 
-from perdure.timetravel.contracts import RunFacts, Step, StepKind, StepState
+from perdure.timetravel.contracts import (
+    RunFacts,
+    Step,
+    StepKind,
+    StepState,
+)
 from perdure.timetravel.decoding import Decoder
 from perdure.timetravel.essentials import answered
 

@@ -22,7 +22,12 @@ from perdure.workflows.plan import PlanRun, PlanWorkflow
 from perdure.workflows.plan_model import Plan
 from perdure.workflows.renewal import renew
 from perdure.workflows.saga import Saga
-from perdure.workflows.steps import act, generate, recall, remember
+from perdure.workflows.steps import (
+    act,
+    generate,
+    recall,
+    remember,
+)
 
 __all__ = [
     "Context",

@@ -6,7 +6,12 @@ from pydantic import JsonValue
 
 from perdure.lineage import StepRef
 from perdure.memory.conversation import Compact
-from perdure.routing.contracts import GenerateCall, Generation, ModelRecord, OutputRef
+from perdure.routing.contracts import (
+    GenerateCall,
+    Generation,
+    ModelRecord,
+    OutputRef,
+)
 from perdure.workflows.conversation_model import ForRun, TurnRecord, task_of
 from perdure.workflows.run import Told
 

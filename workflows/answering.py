@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypeVar, cast, get_args
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.errors import InvalidAnswer
-from perdure.routing.contracts import Generated, Generation, ModelRecord, Tier, Usage
+from perdure.routing.contracts import (
+    Generated,
+    Generation,
+    ModelRecord,
+    Tier,
+    Usage,
+)
 from perdure.workflows.approvals import approval
 from perdure.workflows.steps import Value, as_json
 

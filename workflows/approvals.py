@@ -11,7 +11,12 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
-from perdure.errors import ApprovalExpired, ChangesRequested, InvalidInput, Rejected
+from perdure.errors import (
+    ApprovalExpired,
+    ChangesRequested,
+    InvalidInput,
+    Rejected,
+)
 from perdure.governance.contracts import (
     APPROVALS,
     DECIDE,

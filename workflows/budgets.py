@@ -9,7 +9,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 from temporalio.common import RetryPolicy
 
-from perdure.errors import ApprovalExpired, BudgetSpent, ChangesRequested, ModelError, Rejected
+from perdure.errors import (
+    ApprovalExpired,
+    BudgetSpent,
+    ChangesRequested,
+    ModelError,
+    Rejected,
+)
 from perdure.lineage import Frozen
 from perdure.routing.contracts import RaiseCall, Raised
 from perdure.workflows.approvals import approval

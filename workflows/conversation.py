@@ -42,7 +42,14 @@ from perdure.workflows.conversation_model import (
     task_of,
 )
 from perdure.workflows.run import OpenConversation, Run, current_run
-from perdure.workflows.steps import MODEL_RETRIES, Value, as_json, execute, perform_action, raise_translated
+from perdure.workflows.steps import (
+    MODEL_RETRIES,
+    Value,
+    as_json,
+    execute,
+    perform_action,
+    raise_translated,
+)
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)

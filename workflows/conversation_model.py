@@ -9,8 +9,19 @@ from pydantic import JsonValue
 
 from perdure.lineage import digest
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed, RecordsRef
-from perdure.routing.contracts import Attempt, ModelRecord, Tier, Usage
+from perdure.memory.conversation import (
+    Compact,
+    ConversationRef,
+    NewMessage,
+    Packed,
+    RecordsRef,
+)
+from perdure.routing.contracts import (
+    Attempt,
+    ModelRecord,
+    Tier,
+    Usage,
+)
 
 TOKENS = 4000
 SUMMARY = "summarise"

@@ -7,10 +7,22 @@ from typing import Self
 
 from pydantic import JsonValue, model_validator
 
-from perdure.connectors.contracts import Confirmation, EffectCall, EffectResult, Receipt
+from perdure.connectors.contracts import (
+    Confirmation,
+    EffectCall,
+    EffectResult,
+    Receipt,
+)
 from perdure.lineage import StepRef
 from perdure.memory.conversation import Compact
-from perdure.workflows.conversation_model import DIGEST, InConversation, Place, at_length, named_by, shortened
+from perdure.workflows.conversation_model import (
+    DIGEST,
+    InConversation,
+    Place,
+    at_length,
+    named_by,
+    shortened,
+)
 from perdure.workflows.run import Told
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

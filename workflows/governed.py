@@ -20,7 +20,12 @@ from temporalio.worker import (
 )
 
 from perdure.errors import InvalidInput, PartiallyCompensated
-from perdure.workflows import approvals, attributes, batches, parked
+from perdure.workflows import (
+    approvals,
+    attributes,
+    batches,
+    parked,
+)
 from perdure.workflows.run import Carried, current_run
 
 CARRIED = "perdure-carried"

@@ -9,10 +9,9 @@ from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
-from perdure.connectors.watched import (
-    CheckContractCall,
+from perdure.connectors.drift.contracts import CheckContractCall, ContractState
+from perdure.connectors.reconciliation.contracts import (
     CloseCall,
-    ContractState,
     Proposal,
     ProposeCall,
     ReconcileCall,

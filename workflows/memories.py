@@ -9,7 +9,14 @@ from typing import TypeVar
 from pydantic import BaseModel
 from temporalio import workflow
 
-from perdure.memory.contracts import Kind, MemoryRecord, Origin, Recall, Remembered, Scope
+from perdure.memory.contracts import (
+    Kind,
+    MemoryRecord,
+    Origin,
+    Recall,
+    Remembered,
+    Scope,
+)
 from perdure.memory.verbs import (
     Changed,
     ConsolidateCall,

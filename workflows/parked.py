@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 from temporalio import workflow
 
-from perdure.connectors.contracts import PARKED, RESOLVED, ParkedEffect
+from perdure.connectors.ledger.contracts import PARKED, RESOLVED, ParkedEffect
 from perdure.errors import EffectConflict, EffectParked
 from perdure.workflows import attributes
 from perdure.workflows.run import Run, current_run

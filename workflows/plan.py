@@ -13,7 +13,12 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from perdure.connectors.contracts import EffectCall, Reversibility
-from perdure.errors import ApprovalError, EffectRejected, InvalidAnswer, PlanError
+from perdure.errors import (
+    ApprovalError,
+    EffectRejected,
+    InvalidAnswer,
+    PlanError,
+)
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Recall, Scope
 from perdure.routing.contracts import OutputRef
@@ -37,7 +42,13 @@ from perdure.workflows.plan_model import (
 )
 from perdure.workflows.run import current_run
 from perdure.workflows.saga import Saga
-from perdure.workflows.steps import generate_json, perform, raise_translated, recall, remember
+from perdure.workflows.steps import (
+    generate_json,
+    perform,
+    raise_translated,
+    recall,
+    remember,
+)
 
 
 class PlanRun(Frozen):

@@ -11,12 +11,22 @@ from weakref import WeakKeyDictionary
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
-from perdure.connectors.contracts import ParkedEffect
+from perdure.connectors.ledger.contracts import ParkedEffect
 from perdure.errors import InvalidInput
-from perdure.governance.contracts import DECIDE, ApprovalRequest, Decision, DecisionCall
+from perdure.governance.contracts import (
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+)
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import Compact, ConversationRef, NewMessage, Packed
+from perdure.memory.conversation import (
+    Compact,
+    ConversationRef,
+    NewMessage,
+    Packed,
+)
 from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
 

@@ -15,8 +15,21 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
-from perdure.connectors.contracts import PARKED_WITHIN, Action, Done, Reversibility, UndoCall, Undone, effect_key
-from perdure.errors import EffectRejected, InvalidInput, PartiallyCompensated, PerdureError
+from perdure.connectors.contracts import (
+    PARKED_WITHIN,
+    Action,
+    Done,
+    Reversibility,
+    UndoCall,
+    Undone,
+    effect_key,
+)
+from perdure.errors import (
+    EffectRejected,
+    InvalidInput,
+    PartiallyCompensated,
+    PerdureError,
+)
 from perdure.governance.contracts import Decision
 from perdure.workflows.ending import ended
 from perdure.workflows.parked import persist

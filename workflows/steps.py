@@ -22,9 +22,30 @@ from perdure.connectors.contracts import (
     UndoCall,
     effect_key,
 )
-from perdure.errors import EffectError, InvalidAnswer, InvalidInput, ModelError, PerdureError, by_name
-from perdure.memory.contracts import Kind, Origin, Recall, RecallCall, RememberCall, Remembered, Scope
-from perdure.routing.contracts import GenerateCall, Generated, Generation, ModelRecord, OutputRef
+from perdure.errors import (
+    EffectError,
+    InvalidAnswer,
+    InvalidInput,
+    ModelError,
+    PerdureError,
+    by_name,
+)
+from perdure.memory.contracts import (
+    Kind,
+    Origin,
+    Recall,
+    RecallCall,
+    RememberCall,
+    Remembered,
+    Scope,
+)
+from perdure.routing.contracts import (
+    GenerateCall,
+    Generated,
+    Generation,
+    ModelRecord,
+    OutputRef,
+)
 from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.conversation_model import Place
 from perdure.workflows.effect_model import ActCall, Acted

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from perdure.connectors.testing.faults import Fault, Faults
 from perdure.connectors.testing.http_proxy import HttpFaultProxy
-from perdure.connectors.testing.matrix import Case, Matrix, Row, Tally, check
+from perdure.connectors.testing.matrix import (
+    Case,
+    Matrix,
+    Row,
+    Tally,
+    check,
+)
 from perdure.connectors.testing.tcp_proxy import TcpFaultProxy
 
 __all__ = ["Case", "Fault", "Faults", "HttpFaultProxy", "Matrix", "Row", "Tally", "TcpFaultProxy", "check"]

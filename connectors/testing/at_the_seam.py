@@ -10,7 +10,14 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from perdure.connectors.contracts import AnyAction, Attempt, Connector, Executed, Probe, Target
+from perdure.connectors.contracts import (
+    AnyAction,
+    Attempt,
+    Connector,
+    Executed,
+    Probe,
+    Target,
+)
 from perdure.connectors.testing.faults import Fault, Faults
 from perdure.errors import EffectUnknown, TargetUnavailable
 

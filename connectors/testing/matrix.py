@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, cast
 
-from perdure.connectors.contracts import Action, AnyAction, Connector, In, Out, Target
+from perdure.connectors.contracts import (
+    Action,
+    AnyAction,
+    Connector,
+    In,
+    Out,
+    Target,
+)
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing.at_the_seam import AT_THE_SEAM, Seam
 from perdure.connectors.testing.clients import Ending, Ledgered, Naive

@@ -16,7 +16,6 @@ from perdure.connectors.contracts import (
     Attempt,
     CannotTell,
     Connector,
-    Contracted,
     Executed,
     Found,
     Listed,
@@ -24,6 +23,7 @@ from perdure.connectors.contracts import (
     Reconcilable,
     Target,
 )
+from perdure.connectors.drift.contracts import Contracted
 from perdure.errors import EffectError
 from perdure.storage import now
 

@@ -18,7 +18,15 @@ from perdure.examples.returns_desk.desk_connectors import (
     payments,
 )
 from perdure.examples.returns_desk.models import Outcome, ReturnRequest, Triage
-from perdure.workflows import Saga, act, approval, customer, generate, recall, remember
+from perdure.workflows import (
+    Saga,
+    act,
+    approval,
+    customer,
+    generate,
+    recall,
+    remember,
+)
 
 __all__ = ["ROUTES", "ReturnsTriage", "inventory", "orders", "payments"]
 

@@ -6,7 +6,13 @@ from datetime import date, timedelta
 
 from pydantic import Field
 
-from perdure.connectors import HttpAction, HttpConnector, Listing, Target, undo_by
+from perdure.connectors import (
+    HttpAction,
+    HttpConnector,
+    Listing,
+    Target,
+    undo_by,
+)
 from perdure.lineage import Frozen
 
 __all__ = [

@@ -27,7 +27,12 @@ from types import FrameType
 from typing import Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
-from perdure.examples.returns_desk.shop_api import RELEASES, answered, asked_of, document
+from perdure.examples.returns_desk.shop_api import (
+    RELEASES,
+    answered,
+    asked_of,
+    document,
+)
 from perdure.examples.returns_desk.shop_books import Books, Json, Refused
 
 NOTICE = "a stand-in for a shop's API, for demos and tests: no real money moves"

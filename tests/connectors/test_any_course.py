@@ -44,11 +44,16 @@ from perdure.connectors import (
 )
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.states import ENDED, TRANSITIONS
-from perdure.connectors.sweep import Sweeper
-from perdure.connectors.tables import EffectEventRow
-from perdure.connectors.watched import SweepCall
-from perdure.errors import EffectError, EffectRejected, EffectUnknown, TargetUnavailable
+from perdure.connectors.ledger.states import ENDED, TRANSITIONS
+from perdure.connectors.ledger.tables import EffectEventRow
+from perdure.connectors.reconciliation import Sweeper
+from perdure.connectors.reconciliation.contracts import SweepCall
+from perdure.errors import (
+    EffectError,
+    EffectRejected,
+    EffectUnknown,
+    TargetUnavailable,
+)
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.storage import Database
 

@@ -1,4 +1,4 @@
-"""Tests of connectors/compatible.py: which changes break, told apart for requests and responses."""
+"""Tests of connectors/drift/_compatibility.py: which changes break, told apart for requests and responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from watch_kit import an_object
 
 from perdure.connectors import Contract, Operation
-from perdure.connectors.compatible import compare, worst
+from perdure.connectors.drift._compatibility import compare, worst
 
 TEXT: JsonValue = {"type": "string"}
 WHOLE: JsonValue = {"type": "integer"}

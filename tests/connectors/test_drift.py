@@ -1,4 +1,4 @@
-"""Tests of connectors/drift.py and guard.py: what a changed target may still be sent."""
+"""Tests of connectors/drift/drift.py and guard.py: what a changed target may still be sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from watch_kit import ListedBank, ListedInventory, ListedPayments, an_object
 
 from perdure.connectors import EffectCall
 from perdure.connectors.contracts import Action, AnyAction
-from perdure.connectors.drift import ContractMoved, Drift
-from perdure.connectors.guard import Guard
+from perdure.connectors.drift import Drift, Guard
+from perdure.connectors.drift.drift import ContractMoved
+from perdure.connectors.events import Stream
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.stream import Stream
 from perdure.connectors.watch import Watch
-from perdure.errors import ContractDrifted, EffectUnknown, NotFound, TargetUnavailable
+from perdure.errors import (
+    ContractDrifted,
+    EffectUnknown,
+    NotFound,
+    TargetUnavailable,
+)
 from perdure.examples.returns_desk.desk_connectors import Refund, RefundDone
 from perdure.storage import Database
 

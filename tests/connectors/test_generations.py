@@ -9,7 +9,13 @@ from connectors_kit import Bank, call, key_of, persist, undo
 
 from perdure.connectors import EffectCall, Resolution, effect_key
 from perdure.connectors.ledger import Ledger
-from perdure.errors import EffectConflict, EffectParked, EffectRejected, NotParked, TargetUnavailable
+from perdure.errors import (
+    EffectConflict,
+    EffectParked,
+    EffectRejected,
+    NotParked,
+    TargetUnavailable,
+)
 
 FIRST, OTHER, THIRD = call(amount=5), call(amount=6), call(amount=7)
 

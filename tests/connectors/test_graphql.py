@@ -9,8 +9,13 @@ import pytest
 from pydantic import JsonValue
 from recorded_kit import KEY, Recorded, answered, execute, probe
 
-from perdure.connectors import Absent, CannotTell, Found, Target
-from perdure.connectors.compatible import compare
+from perdure.connectors import (
+    Absent,
+    CannotTell,
+    Found,
+    Target,
+)
+from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.graphql import GraphqlAction, GraphqlConnector
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 from perdure.lineage import Frozen

@@ -22,8 +22,21 @@ from perdure.connectors import (
     Target,
 )
 from perdure.connectors.contracts import In, Out
-from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
-from perdure.examples.returns_desk.desk_connectors import LookUp, Refund, Release, Reserve, inventory, orders, payments
+from perdure.errors import (
+    EffectRejected,
+    EffectUnknown,
+    InvalidSettings,
+    TargetUnavailable,
+)
+from perdure.examples.returns_desk.desk_connectors import (
+    LookUp,
+    Refund,
+    Release,
+    Reserve,
+    inventory,
+    orders,
+    payments,
+)
 from perdure.lineage import Frozen
 
 ATTEMPT = Attempt(key="pe-1", fence=1, deadline=timedelta(seconds=0.5))

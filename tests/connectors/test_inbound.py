@@ -1,4 +1,4 @@
-"""Tests of connectors/inbound.py."""
+"""Tests of connectors/events/_inbound.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from collections.abc import Callable, Mapping
 import httpx
 import pytest
 
-from perdure.connectors.inbound import Asgi, BodySignature, StripeSignature, receiver
-from perdure.connectors.stream import Stream
+from perdure.connectors.events import (
+    Asgi,
+    BodySignature,
+    Stream,
+    StripeSignature,
+    receiver,
+)
 from perdure.errors import InvalidSettings
 from perdure.storage import Database
 

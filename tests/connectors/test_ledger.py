@@ -15,8 +15,8 @@ from connectors_kit import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, 
 
 from perdure.connectors import CannotTell, EffectCall, Target
 from perdure.connectors.contracts import Mechanism
-from perdure.connectors.ledger import Ledger
-from perdure.connectors.states import STALL, lease
+from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.ledger.states import STALL
 from perdure.errors import (
     EffectBusy,
     EffectConflict,

@@ -17,10 +17,22 @@ from perdure.connectors import EffectCall, EffectResult, Target
 from perdure.connectors.contracts import Risk
 from perdure.connectors.json_models import JsonModel
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.mcp import McpConnector, Tool, look_up_tools, main, read_tools
+from perdure.connectors.mcp import (
+    McpConnector,
+    Tool,
+    look_up_tools,
+    main,
+    read_tools,
+)
 from perdure.connectors.testing import Case, HttpFaultProxy, check
 from perdure.connectors.watch import Watch
-from perdure.errors import ContractDrifted, EffectParked, EffectRejected, InvalidSettings, TargetUnavailable
+from perdure.errors import (
+    ContractDrifted,
+    EffectParked,
+    EffectRejected,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.storage import Database
 
 SERVER = Path(__file__).parent.parent / "mcp_server.py"

@@ -1,4 +1,4 @@
-"""Tests of connectors/nats.py, against a NATS server of the tests' own."""
+"""Tests of connectors/events/nats.py, against a NATS server of the tests' own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from perdure.connectors.nats import CURSOR, publisher, read
-from perdure.connectors.stream import Stream
-from perdure.connectors.watched import NewEvent
+from perdure.connectors.events import Stream, publisher
+from perdure.connectors.events.contracts import NewEvent
+from perdure.connectors.events.nats import CURSOR, read
 from perdure.errors import Unreachable
 from perdure.storage import Database
 

@@ -10,11 +10,16 @@ from connectors_kit import persist
 from effects_kit import Till, bill, key_of, lost, said, undo
 
 from perdure.connectors import Action, EffectResult
-from perdure.connectors.askers import Askers
-from perdure.connectors.ledger import Ledger
-from perdure.connectors.sweep import Sweeper
-from perdure.connectors.watched import SweepCall
-from perdure.errors import EffectBusy, EffectConflict, EffectError, EffectParked, EffectRejected
+from perdure.connectors.ledger import Askers, Ledger
+from perdure.connectors.reconciliation import Sweeper
+from perdure.connectors.reconciliation.contracts import SweepCall
+from perdure.errors import (
+    EffectBusy,
+    EffectConflict,
+    EffectError,
+    EffectParked,
+    EffectRejected,
+)
 from perdure.lineage import Frozen, Lineage
 from perdure.storage import Database, now
 

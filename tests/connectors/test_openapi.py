@@ -13,12 +13,20 @@ from connectors_kit import Server, ShopProcess, call, key_of, persist, reply, un
 from pydantic import JsonValue, ValidationError
 
 from perdure.connectors import Attempt, Executed
-from perdure.connectors.drift import Drift, declaration, version
-from perdure.connectors.http_action import HttpAction, Request
+from perdure.connectors.drift import Drift, version
+from perdure.connectors.drift.drift import declaration
+from perdure.connectors.http import HttpAction, Request
 from perdure.connectors.json_models import JsonModel
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.openapi import OpenApiConnector, Undoing, Use, declared_in, main
-from perdure.connectors.openapi_document import parsed, read_document
+from perdure.connectors.openapi import (
+    OpenApiConnector,
+    Undoing,
+    Use,
+    declared_in,
+    main,
+    parsed,
+    read_document,
+)
 from perdure.connectors.testing import Case, HttpFaultProxy, check
 from perdure.connectors.watch import Watch
 from perdure.errors import ContractDrifted, EffectRejected, InvalidSettings

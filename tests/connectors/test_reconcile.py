@@ -1,4 +1,4 @@
-"""Tests of connectors/reconcile.py, compare.py, findings.py and repair.py."""
+"""Tests of connectors/reconciliation/reconcile.py, compare.py, findings.py and repair.py."""
 
 from __future__ import annotations
 
@@ -10,14 +10,28 @@ import pytest
 from connectors_kit import AT_ONCE, Bank, ShopProcess, call, key_of, persist, step, undo
 from watch_kit import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
 
-from perdure.connectors import Absent, CannotTell, EffectCall, UndoCall, effect_key
-from perdure.connectors.ledger import Ledger
-from perdure.connectors.reconcile import Reconciler
-from perdure.connectors.repair import Repairs
-from perdure.connectors.states import lease
-from perdure.connectors.stream import Stream
-from perdure.connectors.watched import CloseCall, Finding, ProposeCall, ReconcileCall
-from perdure.errors import EffectUnknown, InvalidInput, NotFound, TargetUnavailable
+from perdure.connectors import (
+    Absent,
+    CannotTell,
+    EffectCall,
+    UndoCall,
+    effect_key,
+)
+from perdure.connectors.events import Stream
+from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.reconciliation import Reconciler, Repairs
+from perdure.connectors.reconciliation.contracts import (
+    CloseCall,
+    Finding,
+    ProposeCall,
+    ReconcileCall,
+)
+from perdure.errors import (
+    EffectUnknown,
+    InvalidInput,
+    NotFound,
+    TargetUnavailable,
+)
 from perdure.storage import Database, now
 
 

@@ -8,9 +8,16 @@ import pytest
 from effects_kit import Till, bill, key_of, lost, said, undo
 
 from perdure.connectors import EffectCall, Target, undo_key
-from perdure.connectors.contracts import Verdict
 from perdure.connectors.ledger import Ledger
-from perdure.errors import EffectParked, EffectRejected, EffectUnknown, InvalidInput, NotFound, NotParked
+from perdure.connectors.ledger.contracts import Verdict
+from perdure.errors import (
+    EffectParked,
+    EffectRejected,
+    EffectUnknown,
+    InvalidInput,
+    NotFound,
+    NotParked,
+)
 from perdure.storage import Database, now
 
 NO_WAY = Target(mechanism="none", settle=timedelta(milliseconds=1), deadline=timedelta(milliseconds=50))

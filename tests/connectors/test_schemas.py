@@ -12,7 +12,13 @@ from pydantic import JsonValue
 from watch_kit import ListedPayments
 
 from perdure.connectors import HttpAction, HttpConnector, Listing
-from perdure.connectors.schemas import Unreadable, from_graphql, from_mcp, from_openapi, from_samples
+from perdure.connectors.schemas import (
+    Unreadable,
+    from_graphql,
+    from_mcp,
+    from_openapi,
+    from_samples,
+)
 from perdure.errors import EffectRejected
 from perdure.examples.returns_desk.desk_connectors import Refund, RefundDone
 from perdure.examples.returns_desk.shop_api import document

@@ -18,7 +18,12 @@ from perdure.connectors import EffectCall, Target
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.smtp import Mail, SmtpConnector
 from perdure.connectors.testing import Case, TcpFaultProxy, check
-from perdure.errors import EffectParked, EffectRejected, InvalidSettings, TargetUnavailable
+from perdure.errors import (
+    EffectParked,
+    EffectRejected,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.storage import Database
 
 

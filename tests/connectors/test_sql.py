@@ -13,12 +13,17 @@ from connectors_kit import call, key_of, persist
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from perdure.connectors import Attempt, EffectCall, Target
-from perdure.connectors.compare import differences
 from perdure.connectors.drift import Drift
 from perdure.connectors.ledger import Ledger
+from perdure.connectors.reconciliation._compare import differences
 from perdure.connectors.sql import DDL, SqlAction, SqlConnector
 from perdure.connectors.testing import Case, TcpFaultProxy, check
-from perdure.errors import EffectConflict, EffectRejected, InvalidSettings, TargetUnavailable
+from perdure.errors import (
+    EffectConflict,
+    EffectRejected,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.lineage import Frozen
 from perdure.storage import Database, now
 

@@ -9,7 +9,8 @@ import pytest
 from connectors_kit import step
 
 from perdure.connectors import Effect, EffectState, Target
-from perdure.connectors.states import ENDED, TRANSITIONS, lease, next_move
+from perdure.connectors.ledger import lease
+from perdure.connectors.ledger.states import ENDED, TRANSITIONS, next_move
 from perdure.storage import now
 
 NOW = now()

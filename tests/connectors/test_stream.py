@@ -1,4 +1,4 @@
-"""Tests of connectors/stream.py."""
+"""Tests of connectors/events/stream.py."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from connectors_kit import Bank, call, key_of, undo
 
+from perdure.connectors.events import Stream
+from perdure.connectors.events.contracts import NewEvent
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.stream import Stream
-from perdure.connectors.watched import NewEvent
 from perdure.storage import Database
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)

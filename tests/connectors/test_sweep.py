@@ -12,8 +12,8 @@ from effects_kit import key_of as key_of_bill
 from perdure.connectors import CannotTell
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.sweep import Sweeper
-from perdure.connectors.watched import SweepCall, Swept
+from perdure.connectors.reconciliation import Sweeper
+from perdure.connectors.reconciliation.contracts import SweepCall, Swept
 from perdure.errors import EffectError, EffectUnknown, TargetUnavailable
 from perdure.lineage import Lineage
 from perdure.storage import Database, now

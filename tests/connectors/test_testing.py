@@ -15,8 +15,24 @@ import pytest
 from connectors_kit import Bank, Paid, Pay, QuickPayments, ShopProcess
 from pydantic import BaseModel
 
-from perdure.connectors import Absent, AnyAction, Attempt, Executed, Found, Listed, Probe, Target
-from perdure.connectors.testing import Case, Fault, Faults, HttpFaultProxy, TcpFaultProxy, check
+from perdure.connectors import (
+    Absent,
+    AnyAction,
+    Attempt,
+    Executed,
+    Found,
+    Listed,
+    Probe,
+    Target,
+)
+from perdure.connectors.testing import (
+    Case,
+    Fault,
+    Faults,
+    HttpFaultProxy,
+    TcpFaultProxy,
+    check,
+)
 from perdure.connectors.testing.__main__ import main
 from perdure.errors import EffectRejected
 from perdure.examples.returns_desk.desk_connectors import Refund

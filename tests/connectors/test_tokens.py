@@ -19,9 +19,14 @@ import pytest
 import sqlalchemy as sa
 from connectors_kit import persist, step
 
-from perdure.connectors import EffectCall, HttpAction, HttpConnector, Target
+from perdure.connectors import (
+    EffectCall,
+    HttpAction,
+    HttpConnector,
+    Target,
+)
+from perdure.connectors.http.tables import AccessTokenRow
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.tables import AccessTokenRow
 from perdure.errors import EffectRejected, InvalidSettings, TargetUnavailable
 from perdure.lineage import Frozen
 from perdure.storage import Database, now

@@ -9,7 +9,13 @@ from connectors_kit import AT_ONCE, Bank, call, key_of, persist, undo
 
 from perdure.connectors import Absent, CannotTell, undo_key
 from perdure.connectors.ledger import Ledger
-from perdure.errors import EffectBusy, EffectParked, EffectRejected, EffectUnknown, TargetUnavailable
+from perdure.errors import (
+    EffectBusy,
+    EffectParked,
+    EffectRejected,
+    EffectUnknown,
+    TargetUnavailable,
+)
 
 
 async def test_undo_is_an_effect_of_its_own(any_ledger: Ledger, bank: Bank) -> None:

@@ -17,8 +17,18 @@ from pydantic import JsonValue
 from perdure.connectors import EffectCall, Target
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing import Case, HttpFaultProxy, check
-from perdure.connectors.webhook import Event, WebhookConnector, signature, verify
-from perdure.errors import EffectParked, InvalidInput, InvalidSettings, TargetUnavailable
+from perdure.connectors.webhook import (
+    Event,
+    WebhookConnector,
+    signature,
+    verify,
+)
+from perdure.errors import (
+    EffectParked,
+    InvalidInput,
+    InvalidSettings,
+    TargetUnavailable,
+)
 from perdure.storage import Database
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

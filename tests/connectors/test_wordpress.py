@@ -12,8 +12,20 @@ from pydantic import JsonValue
 from recorded_kit import KEY, Recorded, answered, execute, probe
 
 from perdure.connectors import Absent, CannotTell, Found
-from perdure.connectors.wordpress import Draft, Post, PostId, Publish, Restore, WordPressConnector
-from perdure.errors import EffectRejected, EffectUnknown, InvalidSettings, TargetUnavailable
+from perdure.connectors.wordpress import (
+    Draft,
+    Post,
+    PostId,
+    Publish,
+    Restore,
+    WordPressConnector,
+)
+from perdure.errors import (
+    EffectRejected,
+    EffectUnknown,
+    InvalidSettings,
+    TargetUnavailable,
+)
 
 DRAFT = Draft(title="Größe & Gewicht", content="<p>\\ 'x'</p>")
 SLUG = f"gr-e-gewicht-{KEY}"

@@ -17,9 +17,16 @@ from pydantic_core import PydanticUndefined, to_json
 import perdure
 from perdure import errors
 from perdure.connectors.contracts import EffectState
-from perdure.connectors.states import TRANSITIONS
+from perdure.connectors.ledger.states import TRANSITIONS
 from perdure.settings import Settings
-from perdure.workflows.plan_model import ActStep, ApprovalStep, GenerateStep, Plan, RecallStep, RememberStep
+from perdure.workflows.plan_model import (
+    ActStep,
+    ApprovalStep,
+    GenerateStep,
+    Plan,
+    RecallStep,
+    RememberStep,
+)
 
 ROOT = Path(perdure.__file__).parent
 DOCS = ROOT / "docs"

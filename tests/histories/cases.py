@@ -25,11 +25,17 @@ from workflow_kit import parked
 
 import perdure
 from perdure.commands.dev_server import DevServer
-from perdure.connectors.contracts import RESOLVED, Resolution
-from perdure.connectors.findings import Findings
+from perdure.connectors.drift.contracts import CheckContractCall
 from perdure.connectors.ledger import Ledger
+from perdure.connectors.ledger.contracts import RESOLVED, Resolution
 from perdure.connectors.null import NullConnector
-from perdure.connectors.watched import CheckContractCall, How, ReconcileCall, RepairCall, SweepCall
+from perdure.connectors.reconciliation import Findings
+from perdure.connectors.reconciliation.contracts import (
+    How,
+    ReconcileCall,
+    RepairCall,
+    SweepCall,
+)
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.lineage import Lineage, StepRef

@@ -9,9 +9,24 @@ from temporalio.exceptions import ApplicationError
 
 from perdure.connectors.null import Entry, null
 from perdure.errors import EffectRejected
-from perdure.examples.returns_desk.desk_connectors import LookUp, Refund, Reserve, inventory, orders, payments
+from perdure.examples.returns_desk.desk_connectors import (
+    LookUp,
+    Refund,
+    Reserve,
+    inventory,
+    orders,
+    payments,
+)
 from perdure.examples.returns_desk.models import Outcome, ReturnRequest, Triage
-from perdure.workflows import Saga, act, approval, customer, generate, recall, remember
+from perdure.workflows import (
+    Saga,
+    act,
+    approval,
+    customer,
+    generate,
+    recall,
+    remember,
+)
 
 
 @workflow.defn(name="Remembers")

@@ -9,7 +9,12 @@ import pytest
 from memory_kit import ADA, Ask, Clock, Say
 
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import Memory, MiniLm, RecallCall, RememberCall
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    RecallCall,
+    RememberCall,
+)
 from perdure.memory.edge import EdgeIndex
 from perdure.storage import Database
 

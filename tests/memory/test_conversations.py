@@ -16,7 +16,12 @@ from perdure.memory import Memory, Scope, customer
 from perdure.memory.conversation import ConversationRef, NewMessage
 from perdure.memory.messages import Messages, Summary, summary_id
 from perdure.memory.tables import ReceiptRow
-from perdure.memory.verbs import ConversationsCall, EraseConversationsCall, ForgetCall, HoldCall
+from perdure.memory.verbs import (
+    ConversationsCall,
+    EraseConversationsCall,
+    ForgetCall,
+    HoldCall,
+)
 from perdure.routing.tables import AnswerRow, ModelCallRow
 from perdure.storage import Database, now
 

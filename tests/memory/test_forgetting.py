@@ -21,7 +21,13 @@ from postgres_server import Postgres
 from perdure import storage
 from perdure.errors import InvalidInput, NotFound, OnHold
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import Memory, MiniLm, Scope, customer, open_memory
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    Scope,
+    customer,
+    open_memory,
+)
 from perdure.memory.contracts import Origin
 from perdure.memory.conversation import ConversationRef, NewMessage
 from perdure.memory.edge import EdgeIndex

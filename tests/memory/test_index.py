@@ -19,7 +19,13 @@ from qdrant_client import AsyncQdrantClient
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory import Memory, MiniLm
 from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import FOR_EVER, Found, Index, Point, Where
+from perdure.memory.index import (
+    FOR_EVER,
+    Found,
+    Index,
+    Point,
+    Where,
+)
 from perdure.memory.lexical import Words
 from perdure.memory.server import ServerIndex
 from perdure.memory.shard_process import ShardProcess

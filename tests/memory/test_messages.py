@@ -11,9 +11,21 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage, digest
-from perdure.memory.conversation import ConversationRef, NewMessage, answer_id, asked_and_answered, head_after, root_of
+from perdure.memory.conversation import (
+    ConversationRef,
+    NewMessage,
+    answer_id,
+    asked_and_answered,
+    head_after,
+    root_of,
+)
 from perdure.memory.conversation_tables import MessageRow
-from perdure.memory.messages import Messages, Summary, Window, summary_id
+from perdure.memory.messages import (
+    Messages,
+    Summary,
+    Window,
+    summary_id,
+)
 from perdure.storage import Database
 
 RUN = Lineage(namespace="default", workflow_id="desk-1", first_execution_run_id="first")

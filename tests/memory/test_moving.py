@@ -20,7 +20,13 @@ from perdure.memory.contracts import Origin
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.index import Point
 from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import FeedbackCall, ForgetCall, HoldCall, StatsCall, VerifyCall
+from perdure.memory.verbs import (
+    FeedbackCall,
+    ForgetCall,
+    HoldCall,
+    StatsCall,
+    VerifyCall,
+)
 from perdure.storage import Database, open_database
 
 GRACE = customer("grace")

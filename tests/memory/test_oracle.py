@@ -19,11 +19,23 @@ from memory_oracle import Oracle, Said
 
 from perdure.errors import NotFound
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import Memory, RecallCall, RememberCall, Scope, customer, records
+from perdure.memory import (
+    Memory,
+    RecallCall,
+    RememberCall,
+    Scope,
+    customer,
+    records,
+)
 from perdure.memory.contracts import Origin
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.index import Point
-from perdure.memory.verbs import ForgetCall, ListCall, UpdateCall, VerifyCall
+from perdure.memory.verbs import (
+    ForgetCall,
+    ListCall,
+    UpdateCall,
+    VerifyCall,
+)
 from perdure.storage import Database, open_database
 
 SCOPES = [customer("ada"), customer("ada", tenant="acme"), Scope(user="ada", session="s1"), Scope(agent="triage")]

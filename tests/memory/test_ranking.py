@@ -7,7 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from perdure.memory.ranking import Candidate, Preference, Ranking, rank
+from perdure.memory.ranking import (
+    Candidate,
+    Preference,
+    Ranking,
+    rank,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -12,7 +12,13 @@ from memory_kit import ADA, Ask, Clock, Letters, Say
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef
-from perdure.memory import Memory, MiniLm, RememberCall, Scope, customer
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    RememberCall,
+    Scope,
+    customer,
+)
 from perdure.memory.edge import EdgeIndex
 from perdure.memory.index import FOR_EVER, Point, microseconds
 from perdure.memory.records import scope_key

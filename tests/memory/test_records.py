@@ -12,7 +12,13 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import StepRef
 from perdure.memory import Memory, customer
 from perdure.memory.contracts import Origin
-from perdure.memory.verbs import ConsolidateCall, ForgetCall, ListCall, PinCall, UpdateCall
+from perdure.memory.verbs import (
+    ConsolidateCall,
+    ForgetCall,
+    ListCall,
+    PinCall,
+    UpdateCall,
+)
 from perdure.storage import Database
 
 HOME = {"subject": "Ada", "predicate": "lives in"}

@@ -11,7 +11,12 @@ from memory_kit import ADA, Ask, Clock, Say
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import StepRef
-from perdure.memory import Memory, MiniLm, Scope, customer
+from perdure.memory import (
+    Memory,
+    MiniLm,
+    Scope,
+    customer,
+)
 from perdure.memory.edge import EdgeIndex
 from perdure.storage import Database
 

@@ -17,9 +17,20 @@ import pytest
 from routing_kit import Triage, asking, rows
 from stub_provider import Answers, Fails, Hangs, Holds, Stub
 
-from perdure.errors import AskAgain, BudgetReserved, BudgetSpent, InvalidInput, ModelUnavailable
+from perdure.errors import (
+    AskAgain,
+    BudgetReserved,
+    BudgetSpent,
+    InvalidInput,
+    ModelUnavailable,
+)
 from perdure.lineage import Lineage, StepRef
-from perdure.routing import GenerateCall, RaiseCall, Router, load_routes
+from perdure.routing import (
+    GenerateCall,
+    RaiseCall,
+    Router,
+    load_routes,
+)
 from perdure.routing.budgets import purses, raise_by_hand, usd
 from perdure.routing.spending import BudgetState, budget_states, costs
 from perdure.storage import Database, open_database

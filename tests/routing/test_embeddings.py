@@ -15,9 +15,20 @@ from stub_provider import Answers, Fails, Sends, Stub
 from tiny_gguf import write_gguf
 
 from perdure.activities.embedders import embedders
-from perdure.errors import BudgetSpent, InvalidSettings, ModelRefused, ModelUnavailable, Unreachable
+from perdure.errors import (
+    BudgetSpent,
+    InvalidSettings,
+    ModelRefused,
+    ModelUnavailable,
+    Unreachable,
+)
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import RecallCall, RememberCall, customer, open_memory
+from perdure.memory import (
+    RecallCall,
+    RememberCall,
+    customer,
+    open_memory,
+)
 from perdure.routing import ModelEmbedder, load_routes
 from perdure.routing.spending import budget_states
 from perdure.settings import Settings

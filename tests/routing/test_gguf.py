@@ -17,7 +17,12 @@ from pydantic import BaseModel, JsonValue
 from routing_kit import HashingEmbedder, asking, rows
 from tiny_gguf import write_gguf
 
-from perdure.errors import AskAgain, InvalidSettings, ModelRefused, ModelUnavailable
+from perdure.errors import (
+    AskAgain,
+    InvalidSettings,
+    ModelRefused,
+    ModelUnavailable,
+)
 from perdure.lineage import Lineage, StepRef
 from perdure.routing import OutputRef, Router, load_routes
 from perdure.storage import Database

@@ -12,7 +12,12 @@ from routing_kit import PROMPT, HashingEmbedder, Triage, asking, rows
 from perdure.errors import InvalidInput
 from perdure.routing import Router, load_routes
 from perdure.routing.contracts import JudgeCall
-from perdure.routing.labels import counts, import_labels, label, labels_of
+from perdure.routing.labels import (
+    counts,
+    import_labels,
+    label,
+    labels_of,
+)
 from perdure.routing.tables import LabelRow
 from perdure.storage import Database
 

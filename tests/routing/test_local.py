@@ -15,7 +15,12 @@ from stub_provider import Answers, Stub
 
 from perdure.errors import InvalidAnswer, InvalidSettings
 from perdure.memory.embed import MiniLm
-from perdure.routing import SHIPPED, Router, Routes, load_routes
+from perdure.routing import (
+    SHIPPED,
+    Router,
+    Routes,
+    load_routes,
+)
 from perdure.routing.examples import read_examples
 from perdure.routing.local import LocalModel
 from perdure.storage import Database

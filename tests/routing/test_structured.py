@@ -10,7 +10,13 @@ from pydantic import JsonValue
 from routing_kit import Triage, asking, rows
 from stub_provider import Answers, Stub
 
-from perdure.errors import AskAgain, InvalidAnswer, InvalidSettings, ModelRefused, ModelUnavailable
+from perdure.errors import (
+    AskAgain,
+    InvalidAnswer,
+    InvalidSettings,
+    ModelRefused,
+    ModelUnavailable,
+)
 from perdure.routing import Router
 from perdure.storage import Database
 

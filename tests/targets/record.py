@@ -33,7 +33,13 @@ from perdure.connectors.vendure import (
     Sku,
     VendureConnector,
 )
-from perdure.connectors.wordpress import Draft, PostId, Publish, Restore, WordPressConnector
+from perdure.connectors.wordpress import (
+    Draft,
+    PostId,
+    Publish,
+    Restore,
+    WordPressConnector,
+)
 from perdure.errors import EffectError
 
 C = TypeVar("C", bound=HttpConnector)

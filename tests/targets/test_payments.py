@@ -13,13 +13,24 @@ import pytest
 from connectors_kit import key_of, persist, step, undo
 from pydantic import JsonValue
 
-from perdure.connectors import Attempt, EffectCall, EffectResult, Found, Target
-from perdure.connectors.compare import differences
+from perdure.connectors import (
+    Attempt,
+    EffectCall,
+    EffectResult,
+    Found,
+    Target,
+)
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.payments import Pay, Refund, StripeConnector
-from perdure.connectors.reconcile import Reconciler
-from perdure.connectors.testing import Case, Fault, HttpFaultProxy, check
-from perdure.connectors.watched import ReconcileCall
+from perdure.connectors.reconciliation import Reconciler
+from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.reconciliation.contracts import ReconcileCall
+from perdure.connectors.testing import (
+    Case,
+    Fault,
+    HttpFaultProxy,
+    check,
+)
 from perdure.errors import EffectRejected
 from perdure.storage import Database, now
 

@@ -14,11 +14,23 @@ from connectors_kit import key_of, persist, step, undo
 from pydantic import JsonValue
 from vendure_kit import Shop
 
-from perdure.connectors import AnyAction, Attempt, EffectCall, EffectResult, Target
-from perdure.connectors.compare import differences
-from perdure.connectors.compatible import compare
+from perdure.connectors import (
+    AnyAction,
+    Attempt,
+    EffectCall,
+    EffectResult,
+    Target,
+)
+from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.testing import Case, Fault, HttpFaultProxy, Matrix, check
+from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.testing import (
+    Case,
+    Fault,
+    HttpFaultProxy,
+    Matrix,
+    check,
+)
 from perdure.connectors.testing.http_proxy import Asked
 from perdure.connectors.vendure import (
     AdjustStock,

@@ -14,10 +14,15 @@ from pydantic import JsonValue
 from wordpress_kit import Site
 
 from perdure.connectors import EffectCall, EffectResult, Target
-from perdure.connectors.compare import differences
-from perdure.connectors.compatible import compare
+from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.testing import Case, Fault, HttpFaultProxy, check
+from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.testing import (
+    Case,
+    Fault,
+    HttpFaultProxy,
+    check,
+)
 from perdure.connectors.wordpress import Draft, WordPressConnector
 from perdure.errors import EffectRejected
 from perdure.storage import Database

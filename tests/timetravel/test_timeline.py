@@ -13,7 +13,12 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from perdure.lineage import digest
-from perdure.timetravel import Scribe, Step, Timeline, read_timeline
+from perdure.timetravel import (
+    Scribe,
+    Step,
+    Timeline,
+    read_timeline,
+)
 
 FOLDER = Path(__file__).parent / "histories"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -17,7 +17,13 @@ from workflow_kit import Handle, OpenWorker
 
 from perdure.connectors.null import NullConnector
 from perdure.governance.approvals import Approvals
-from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+)
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.storage import open_database

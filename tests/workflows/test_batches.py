@@ -16,7 +16,12 @@ from stub_provider import Answers, Behaviour, Fails, Sends, Stub, stub_provider
 from workflow_kit import Governed, Handle, OpenWorker
 
 from perdure.lineage import Lineage, StepRef
-from perdure.routing import GenerateCall, OutputRef, Router, load_routes
+from perdure.routing import (
+    GenerateCall,
+    OutputRef,
+    Router,
+    load_routes,
+)
 from perdure.routing.batches import Batches
 from perdure.routing.contracts import BatchCall, Collecting
 from perdure.routing.spending import budget_states, costs

@@ -33,14 +33,17 @@ from workflow_kit import Governed, Handle, OpenWorker, parked, reset, task_ends
 
 from perdure.commands.options import Options
 from perdure.commands.resolving import Said, resolve_effect
-from perdure.connectors.contracts import AnyAction, Attempt, Probe, Target
-from perdure.connectors.findings import Findings
-from perdure.connectors.ledger import Ledger
-from perdure.connectors.states import lease
-from perdure.connectors.stream import Stream
-from perdure.connectors.watched import (
-    CheckContractCall,
-    ContractState,
+from perdure.connectors.contracts import (
+    AnyAction,
+    Attempt,
+    Probe,
+    Target,
+)
+from perdure.connectors.drift.contracts import CheckContractCall, ContractState
+from perdure.connectors.events import Stream
+from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.reconciliation import Findings
+from perdure.connectors.reconciliation.contracts import (
     Finding,
     ReconcileCall,
     Reconciled,
@@ -51,7 +54,13 @@ from perdure.connectors.watched import (
     repair_id,
 )
 from perdure.errors import EffectUnknown, TargetUnavailable
-from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+)
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.storage import now, open_database

@@ -15,8 +15,8 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from workflow_kit import Governed, Handle, OpenWorker, parked
 
 from perdure.connectors import Resolution
-from perdure.connectors.contracts import RESOLVED, Verdict
 from perdure.connectors.ledger import Ledger
+from perdure.connectors.ledger.contracts import RESOLVED, Verdict
 from perdure.storage import open_database
 
 STATE = SearchAttributeKey.for_keyword("PerdureState")

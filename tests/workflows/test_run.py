@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from perdure.lineage import Lineage
 from perdure.memory.conversation import ConversationRef, NewMessage
-from perdure.workflows.run import Carried, CarriedConversation, OpenConversation, Run
+from perdure.workflows.run import (
+    Carried,
+    CarriedConversation,
+    OpenConversation,
+    Run,
+)
 
 LINEAGE = Lineage(namespace="default", workflow_id="desk", first_execution_run_id="first")
 

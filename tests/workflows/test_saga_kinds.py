@@ -13,9 +13,15 @@ from temporalio.exceptions import ApplicationError
 from workflow_kit import Handle, OpenWorker, parked
 
 from perdure.connectors import Action, Resolution
-from perdure.connectors.contracts import RESOLVED
 from perdure.connectors.ledger import Ledger
-from perdure.governance.contracts import APPROVALS, DECIDE, ApprovalRequest, Decision, DecisionCall
+from perdure.connectors.ledger.contracts import RESOLVED
+from perdure.governance.contracts import (
+    APPROVALS,
+    DECIDE,
+    ApprovalRequest,
+    Decision,
+    DecisionCall,
+)
 from perdure.lineage import Frozen
 from perdure.storage import open_database
 

@@ -13,7 +13,12 @@ from perdure.connectors.wire import canonical, sha256
 from perdure.errors import Erased
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
-from perdure.memory.conversation import ConversationRef, NewMessage, answer_id, root_of
+from perdure.memory.conversation import (
+    ConversationRef,
+    NewMessage,
+    answer_id,
+    root_of,
+)
 from perdure.memory.messages import Messages
 from perdure.memory.unindexed import records_only
 from perdure.memory.verbs import ForgetCall

@@ -1,0 +1,166 @@
+"""Whose turn it is to get a connector's next access token: one worker's, whatever the others need meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import col
+
+from perdure.connectors.http._oauth import ASKING, Grant, Seal
+from perdure.connectors.http._oauth import Tokens as Given
+from perdure.connectors.http.tables import AccessTokenRow
+from perdure.errors import EffectRejected, TargetUnavailable
+from perdure.storage import Database, now
+
+if TYPE_CHECKING:
+    import httpx
+
+MARGIN: Final = timedelta(seconds=30)
+"""How long before its end a token is not used any more."""
+FRESH: Final = timedelta(seconds=60)
+"""A token that is refused although it is younger than this will not be better when it is got anew."""
+_LEASE: Final = ASKING + timedelta(seconds=10)
+_LOOK_AGAIN: Final = timedelta(milliseconds=100)
+_AFTER_A_REFUSAL: Final = timedelta(minutes=1)
+
+
+class Tokens:
+    """The access token that the workers of DATABASE share for CONNECTOR, by GRANT.
+
+    A refresh token may serve only once, and using it twice can cost the whole authorization. So who gets the next token
+    claims a row first, under a fence, and the others wait for what comes of it. If the claimant dies, its lease runs out.
+    """
+
+    def __init__(self, database: Database, connector: str, grant: Grant, http: httpx.AsyncClient) -> None:
+        self._database = database
+        self._connector = connector
+        self._grant = grant
+        self._http = http
+        self._seal = Seal(grant.seal or grant.client_secret, connector)
+        self._known: AccessTokenRow | None = None
+        self._getting: asyncio.Task[str] | None = None
+
+    async def token(self, within: timedelta) -> str:
+        """Return an access token that is good for a while.
+
+        Raises `TargetUnavailable` where none is to be had WITHIN that time: nothing was sent to the target then.
+        """
+        if self._getting is None or self._getting.done():
+            # A task of its own: who gives up waiting must not take the answer along, with the only refresh token in it.
+            self._getting = asyncio.create_task(self._get(), name=f"get a token for {self._connector}")
+            self._getting.add_done_callback(_heard)
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                return await asyncio.shield(self._getting)
+        except TimeoutError:
+            raise TargetUnavailable(
+                f"{self._connector}: it takes long to get an access token", retry_after=timedelta(seconds=1)
+            ) from None
+
+    async def close(self) -> None:
+        """Wait for a token that is on its way."""
+        if self._getting is not None:
+            await asyncio.gather(self._getting, return_exceptions=True)
+
+    async def refused(self, token: str) -> bool:
+        """Take note that the target refused TOKEN. Returns whether another one is worth a try."""
+        row = await self._row()
+        tokens = self._opened(row)
+        if tokens is None or tokens.access_token != token:
+            return True
+        if row.obtained_at is not None and now() - row.obtained_at < FRESH:
+            return False
+        await self._write(row.fence, {"expires_at": now()})
+        self._known = None
+        return True
+
+    async def _get(self) -> str:
+        row = self._known
+        while row is None or not self._usable(row) or (tokens := self._opened(row)) is None:
+            row = self._known = await self._row()
+            if self._usable(row) and self._opened(row) is not None:
+                continue
+            self._refuse_hopeless(row)
+            if row.lease_until is not None and now() < row.lease_until and not row.error:
+                await asyncio.sleep(_LOOK_AGAIN.total_seconds())  # the one that gets it may be another process
+            elif await self._claim(row):
+                return await self._renew(row)
+        return tokens.access_token
+
+    def _usable(self, row: AccessTokenRow) -> bool:
+        if row.expires_at is None or row.obtained_at is None or row.origin != self._grant.origin:
+            return False
+        return now() + min(MARGIN, (row.expires_at - row.obtained_at) / 4) < row.expires_at
+
+    def _opened(self, row: AccessTokenRow) -> Given | None:
+        return self._seal.open(row.sealed) if row.sealed else None
+
+    def _refuse_hopeless(self, row: AccessTokenRow) -> None:
+        if row.error and row.origin == self._grant.origin and row.lease_until is not None and now() < row.lease_until:
+            raise TargetUnavailable(f"{self._connector}: {row.error}", retry_after=row.lease_until - now())
+
+    async def _renew(self, row: AccessTokenRow) -> str:
+        fence = row.fence + 1
+        before = self._opened(row) if row.origin == self._grant.origin else None
+        refresh_token = before.refresh_token if before and before.refresh_token else self._grant.refresh_token
+        try:
+            given = await self._grant.ask(self._http, refresh_token)
+        except EffectRejected as error:
+            # It will say no again; the others need not ask as well.
+            said = f"{error.message}. Authorize it anew, and put the new refresh token into its settings."
+            later = now() + _AFTER_A_REFUSAL
+            await self._write(fence, {"origin": self._grant.origin, "error": said, "lease_until": later})
+            raise TargetUnavailable(f"{self._connector}: {said}", retry_after=_AFTER_A_REFUSAL) from None
+        except TargetUnavailable as error:
+            await self._write(fence, {"lease_until": None})
+            raise TargetUnavailable(f"{self._connector}: {error.message}") from None
+        kept = given if given.refresh_token else given.model_copy(update={"refresh_token": refresh_token})
+        await self._write(
+            fence,
+            {
+                "origin": self._grant.origin,
+                "sealed": self._seal.close(kept),
+                "obtained_at": now(),
+                "expires_at": now() + timedelta(seconds=given.expires_in),
+                "lease_until": None,
+                "refreshes": row.refreshes + 1,
+                "error": "",
+            },
+        )
+        return given.access_token
+
+    async def _row(self) -> AccessTokenRow:
+        async with self._database.read() as connection:
+            found = (await connection.execute(_SELECT, {"name": self._connector})).mappings().one_or_none()
+        if found is not None:
+            return AccessTokenRow.model_validate(dict(found))
+        empty = AccessTokenRow(connector=self._connector, origin="", fence=0, refreshes=0, error="")
+        async with self._database.write() as connection:
+            await connection.execute(_INSERT_SQLITE if self._database.sqlite else _INSERT_POSTGRES, empty.model_dump())
+        return empty
+
+    async def _claim(self, row: AccessTokenRow) -> bool:
+        return await self._write(row.fence, {"fence": row.fence + 1, "lease_until": now() + _LEASE, "error": ""})
+
+    async def _write(self, fence: int, changes: Mapping[str, object]) -> bool:
+        async with self._database.write() as connection:
+            held = {"name": self._connector, "held": fence}
+            return (await connection.execute(_UPDATE.values(changes), held)).rowcount == 1
+
+
+def _heard(task: asyncio.Task[str]) -> None:
+    if not task.cancelled():
+        task.exception()  # everybody may have given up waiting for it
+
+
+_SELECT = sa.select(AccessTokenRow).where(col(AccessTokenRow.connector) == sa.bindparam("name"))
+_INSERT_SQLITE = sqlite.insert(AccessTokenRow).on_conflict_do_nothing()
+_INSERT_POSTGRES = postgresql.insert(AccessTokenRow).on_conflict_do_nothing()
+_UPDATE = sa.update(AccessTokenRow).where(
+    col(AccessTokenRow.connector) == sa.bindparam("name"), col(AccessTokenRow.fence) == sa.bindparam("held")
+)

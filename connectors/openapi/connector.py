@@ -1,0 +1,296 @@
+"""How operations of an OpenAPI document become actions.
+
+    python -m perdure.connectors.openapi.connector --list https://shop.example/openapi.json
+    python -m perdure.connectors.openapi.connector https://shop.example/openapi.json > shop.openapi.json
+
+Safe to import in workflow code: httpx and YAML come when they are needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, cast
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from perdure.connectors.contracts import Action, AnyAction, Attempt
+from perdure.connectors.drift.contracts import Contract, Operation
+from perdure.connectors.http import HttpConnector, Request
+from perdure.connectors.json_models import JsonModel
+from perdure.connectors.openapi._action import Actions, OpenApiAction
+from perdure.connectors.openapi._document import (
+    LARGEST,
+    Document,
+    Part,
+    is_address,
+    parsed,
+    read_document,
+)
+from perdure.connectors.openapi._operations import Operation as Described
+from perdure.connectors.openapi._operations import operation
+from perdure.connectors.openapi._schemas import Schema
+from perdure.connectors.openapi._use import Undoing, Use
+from perdure.connectors.schemas import inlined, narrowed, shape
+from perdure.errors import EffectRejected, InvalidSettings, TargetUnavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["OpenApiAction", "OpenApiConnector", "Undoing", "Use", "declared_in"]
+
+_NAME: Final = re.compile(r"[A-Za-z_][\w.-]*")
+
+Uses = Mapping[str, Use | str] | Collection[str]
+
+
+class OpenApiConnector(HttpConnector):
+    """Actions `NAME.USE` of the system that DOCUMENT describes, a path or an address; JSON or YAML, OpenAPI 3.0 or 3.1.
+
+        shop = OpenApiConnector("shop", "shop.openapi.yaml", {
+            "order": "getOrder",
+            "refund": Use(operation="POST /refunds", mechanism="natural-key", key="reference",
+                          probe="GET /refunds?reference={key}"),
+        })
+
+    USES says which operations become actions, by name; a collection of operationIds names them after themselves. A GET
+    only reads. Anything else is of high risk and happens at most once, unless its `Use` says how the target can be asked.
+
+    LIVE is where the system serves its document, an address or a path below `url`; None: where DOCUMENT came from, if that
+    is an address. What it says there is compared with DOCUMENT by `perdure connectors check`.
+    """
+
+    def __init__(self, name: str, document: str | Path, uses: Uses, *, live: str | None = None) -> None:
+        self._document = read_document(document)
+        source = str(document)
+        self._live = live if live is not None else source if is_address(source) else ""
+        if self._live and not is_address(self._live) and not self._live.startswith("/"):
+            raise InvalidSettings(f"{name}: live is {self._live!r}; it is an address or a path such as /openapi.json")
+        self._uses = _uses(name, uses)
+        self._last: tuple[bytes, Contract] | None = None
+        super().__init__(*Actions(name, self._document, self._uses).every())
+
+    def action(self, name: str) -> Action[JsonModel, JsonModel]:
+        """Return the action NAME, for `act(connector.action("refund"), connector.args("refund", order="R-1"))`."""
+        found = self._actions.get(f"{self.name}.{name}")
+        if found is None:
+            raise KeyError(f"{self.name} has no action {name!r}; it has {', '.join(self._uses)}")
+        return cast("Action[JsonModel, JsonModel]", found)
+
+    def args(self, name: str, **values: JsonValue) -> JsonModel:
+        """Return VALUES as the arguments of the action NAME. Raises pydantic's `ValidationError` if they do not fit."""
+        return self.action(name).input.model_validate(values)
+
+    def configured(self, options: Mapping[str, str]) -> Self:
+        """Return a copy of it that works with OPTIONS. Raises `InvalidSettings`.
+
+        Without `url` it goes to the first of the document's servers.
+        """
+        if options.get("url") or (server := self._server()) is None:
+            return super().configured(options)
+        return super().configured({**options, "url": server})
+
+    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+        """Return the content of REQUEST and the headers that describe it."""
+        if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.form and isinstance(request.body, dict):
+            fields = [pair for name, value in request.body.items() for pair in _pairs(name, value)]
+            return urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
+        return super().written(spec, request, key)
+
+    def parsed(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
+        """Return the JSON of RESPONSE; where the document describes none, whatever comes says nothing."""
+        if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.answer == "nothing":
+            return {}
+        return super().parsed(spec, response)
+
+    def pinned(self) -> Contract | None:
+        """Return what the document says that the actions were made from."""
+        return self._contract_in(self._document)
+
+    @property
+    def contract_age(self) -> timedelta:
+        """How old the last look at the contract may be in any case."""
+        return timedelta(0) if self._live else super().contract_age
+
+    async def contract(self) -> Contract | None:
+        """Return what the live document says of the actions; if nobody said where it is, what their listings let infer."""
+        if not self._live:
+            return await super().contract()
+        content = await self._fetched(self._live)
+        # It is asked for before each high-risk write, and hardly ever another one.
+        if self._last is None or self._last[0] != content:
+            try:
+                contract = await asyncio.to_thread(lambda: self._contract_in(parsed(content, "the live document")))
+            except InvalidSettings as error:
+                raise EffectRejected(f"{self.name}: {error.message}") from None
+            self._last = (content, contract)
+        return self._last[1]
+
+    def _contract_in(self, document: Document) -> Contract:
+        by_shape = {shape(place): (place, part) for place, part in document.operations.items()}
+        relying: dict[str, list[OpenApiAction[BaseModel, BaseModel]]] = {}
+        for action in self._specs:
+            relying.setdefault(action.request, []).append(cast("OpenApiAction[BaseModel, BaseModel]", action))
+        found: dict[str, Operation] = {}
+        for request, actions in relying.items():
+            if shape(request) in by_shape:
+                found[request] = self._relied_on(document, *by_shape[shape(request)], actions)
+        return Contract(source="openapi", operations=found)
+
+    def _relied_on(
+        self, document: Document, place: str, part: Part, actions: Sequence[OpenApiAction[BaseModel, BaseModel]]
+    ) -> Operation:
+        names = tuple(action.name for action in actions)
+        ours = [action.key for action in actions if action.target.mechanism == "header"]
+        try:
+            described = operation(document, place, part, ours=ours)
+        except InvalidSettings:
+            # It cannot be used any more as it is, and to have nothing to hold against is breaking.
+            return Operation(actions=names)
+        read = [self._uses[action.name.partition(".")[2]].answer for action in actions]
+        output = described.output
+        if all(read):
+            output = narrowed(output, {name for each in read for name in each}, output)
+        return Operation(
+            request=_by_place(inlined(described.input), described),
+            response=inlined(output),
+            annotations={"body": "form"} if described.form else {},
+            actions=names,
+        )
+
+    async def _fetched(self, live: str) -> bytes:
+        import httpx
+
+        base = self.option("url", self.default_url)
+        address = live if is_address(live) else base.rstrip("/") + live
+        same = urlsplit(address)[:2] == urlsplit(base)[:2]
+        attempt = Attempt(key="", fence=0, deadline=max(action.target.deadline for action in self.actions.values()))
+        if self._client is None:
+            self._client = httpx.AsyncClient(follow_redirects=False)
+        # Who we are is told to the system itself, and to no other that describes it.
+        headers = await self._identified(self._specs[0], attempt) if same else {}
+        content = b""
+        try:
+            timeout = attempt.deadline.total_seconds()
+            async with self._client.stream("GET", address, headers=headers, timeout=timeout) as response:
+                if response.status_code != 200:
+                    raise TargetUnavailable(f"{self.name} answered {response.status_code} where its document should be")
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > LARGEST:
+                        break
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TargetUnavailable(f"{self.name}: its document cannot be fetched ({type(error).__name__})") from None
+        return content
+
+    def _server(self) -> str | None:
+        """Return the address that the document gives for the system, if it gives one that may be trusted."""
+        servers = Part(self._document, dict(self._document.root), "#").each("servers")
+        if not servers:
+            return None
+        variables = servers[0].get("variables")
+        address = servers[0].text("url")
+        for name, variable in variables.items() if variables else ():
+            address = address.replace(f"{{{name}}}", variable.text("default"))
+        source = self._document.source
+        if is_address(source):
+            address = urljoin(source, address)
+            if urlsplit(address)[:2] != urlsplit(source)[:2]:
+                # A document that is fetched at each start must not say where our secrets go.
+                return None
+        return address.rstrip("/") if is_address(address) else None
+
+
+def declared_in(name: str, section: Mapping[str, JsonValue]) -> OpenApiConnector:
+    """Return the connector NAME that SECTION declares, `[openapi.NAME]` of perdure.toml. Raises `InvalidSettings`."""
+    where = f"[openapi.{name}] in perdure.toml"
+    if unknown := sorted(section.keys() - {"document", "live", "actions"}):
+        raise InvalidSettings(f"{where} does not take {unknown[0]!r}; it takes document, live, actions")
+    document, live, actions = section.get("document"), section.get("live"), section.get("actions")
+    if not isinstance(document, str) or not document:
+        raise InvalidSettings(f'{where} needs document, e.g. document = "{name}.openapi.yaml"')
+    if live is not None and not isinstance(live, str):
+        raise InvalidSettings(f"{where}: live is an address or a path such as /openapi.json")
+    if not isinstance(actions, dict | list) or not actions:
+        raise InvalidSettings(f'{where} needs actions, e.g. actions = ["getOrder"], or [openapi.{name}.actions.order]')
+    return OpenApiConnector(name, document, cast(Uses, actions), live=live)
+
+
+def _uses(connector: str, uses: Uses) -> dict[str, Use]:
+    named = uses if isinstance(uses, Mapping) else {each: each for each in uses}
+    made: dict[str, Use] = {}
+    for name, use in named.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidSettings(
+                f"{connector}: {name!r} can be no action's name. Name it: {{'a_name': {name!r}}}, or in perdure.toml "
+                f"a_name = {json.dumps(name)} under [openapi.{connector}.actions]"
+            )
+        try:
+            made[name] = Use(operation=use) if isinstance(use, str) else Use.model_validate(use)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+            raise InvalidSettings(f"{connector}.{name} is not declared right: {wrong}") from None
+    if not made:
+        raise InvalidSettings(f"{connector} has no actions: name the operations of its document that become some")
+    return made
+
+
+def _by_place(schema: Schema, described: Described) -> Schema:
+    # Where a parameter is matters as much as what it is; which name a part of the path has does not.
+    path = re.findall(r"{([^{}]+)}", described.request)
+    names = {each.name: f"{each.place} {each.name}" for each in described.parameters}
+    names |= {name: f"path {number}" for number, name in enumerate(path, start=1)}
+    properties = {names.get(name, name): value for name, value in cast(Schema, schema["properties"]).items()}
+    required = [names.get(str(name), str(name)) for name in cast(list[JsonValue], schema["required"])]
+    return {**schema, "properties": properties, "required": cast(list[JsonValue], required)}
+
+
+def _pairs(name: str, value: JsonValue) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for inner, each in value.items() for pair in _pairs(f"{name}[{inner}]", each)]
+    if isinstance(value, list):
+        return [pair for each in value for pair in _pairs(name, each)]
+    if value is None:
+        return []
+    return [(name, value if isinstance(value, str) else json.dumps(value))]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a document, to be kept in a file, or its operations."""
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(prog="python -m perdure.connectors.openapi.connector", description=main.__doc__)
+    parser.add_argument("document", help="a path or an address; JSON or YAML, OpenAPI 3.0 or 3.1")
+    parser.add_argument("--list", action="store_true", help="list the operations, and which of them can be actions")
+    given = parser.parse_args(arguments)
+    try:
+        document = read_document(given.document)
+        lines = list(map(_line, document.operations.items())) if given.list else [_printed(document)]
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error.message}\n")
+        raise SystemExit(1) from None
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _line(named: tuple[str, Part]) -> str:
+    place, part = named
+    try:
+        described = operation(part.document, place, part)
+        takes = ", ".join(described.fields) or "nothing"
+    except InvalidSettings as error:
+        takes = f"cannot be an action: {error.message}"
+    return f"{place:<40} {part.text('operationId') or '-':<30} {takes}"
+
+
+def _printed(document: Document) -> str:
+    return json.dumps(document.root, indent=2, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    main()
