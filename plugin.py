@@ -169,8 +169,8 @@ class PerdurePlugin(SimplePlugin):
         from perdure.connectors.ledger import Ledger
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
-        from perdure.memory.embed import MINILM, MiniLm
-        from perdure.memory.messages import Messages
+        from perdure.memory.conversations import Messages
+        from perdure.memory.index import MINILM, MiniLm
         from perdure.memory.opening import open_memory
         from perdure.routing.batches import Batches
         from perdure.routing.config import SHIPPED

@@ -13,7 +13,7 @@ from perdure.activities.running import running_step
 from perdure.activities.steps import StepActivities
 from perdure.connectors.contracts import EffectCall
 from perdure.errors import InvalidInput, NotFound
-from perdure.memory.conversation import (
+from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
     Packed,
@@ -35,8 +35,7 @@ from perdure.workflows.conversation_model import (
 
 if TYPE_CHECKING:
     from perdure.activities.steps import Rooms
-    from perdure.memory.messages import Message, Window
-    from perdure.memory.packing import Entitled
+    from perdure.memory.conversations import Entitled, Message, Window
 
 _SUMMARY = OutputRef(
     name="perdure:Summary",
@@ -57,7 +56,7 @@ class ConversationActivities:
     @activity.defn(name="perdure.converse")
     async def converse(self, call: ConverseCall) -> Turn:
         """Store what is new, pack the context, call one deployment once, store the answer."""
-        from perdure.memory.messages import Window
+        from perdure.memory.conversations import Window
 
         rooms, step = self._rooms, running_step(call)
         window, ref = Window(), call.conversation or call.ref
@@ -90,7 +89,7 @@ class ConversationActivities:
     @activity.defn(name="perdure.summarise")
     async def summarise(self, call: SummariseCall) -> Summarised:
         """Sum up all but the newest messages that fill a quarter of the context, together with the summary before."""
-        from perdure.memory.messages import Summary, summary_id
+        from perdure.memory.conversations import Summary, summary_id
 
         rooms, step, ref = self._rooms, running_step(call), call.conversation
         window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
@@ -144,7 +143,7 @@ class ConversationActivities:
         self, window: Window, records: Sequence[RecordsRef], tokens: int
     ) -> tuple[dict[str, JsonValue], Packed, list[str]]:
         """Return the inputs, the receipt, and the versions of memories that are among the inputs."""
-        from perdure.memory.packing import pack
+        from perdure.memory.conversations import pack
         from perdure.routing.prompts import most_tokens
 
         found, gone = await self._read(records)
@@ -154,7 +153,7 @@ class ConversationActivities:
 
     async def _read(self, wanted: Sequence[RecordsRef]) -> tuple[list[Entitled], list[str]]:
         """Return the records that are still there, each once, and what to call the others."""
-        from perdure.memory.packing import labelled
+        from perdure.memory.conversations import labelled
 
         found: dict[str, Entitled] = {}
         gone: list[str] = []
@@ -178,6 +177,6 @@ def _full(window: Window, packed: Packed, tokens: int) -> bool:
 
 def _older(window: Window, tokens: int) -> tuple[Message, ...]:
     """Return what a summary would stand for: all messages but the newest that have a quarter of TOKENS."""
-    from perdure.memory.messages import newest
+    from perdure.memory.conversations import newest
 
     return window.messages[: len(window.messages) - newest(window.messages, tokens // 4)]

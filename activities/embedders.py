@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from perdure.errors import BudgetReserved, ModelUnavailable, Unreachable
 
 if TYPE_CHECKING:
-    from perdure.memory.embed import Embedder, LoadEmbedder, Vector
+    from perdure.memory.index import Embedder, LoadEmbedder, Vector
     from perdure.routing.config import Routes
     from perdure.routing.embeddings import ModelEmbedder
     from perdure.storage import Database
@@ -21,7 +21,7 @@ def embedders(database: Database, routes: Callable[[], Routes]) -> LoadEmbedder:
     """Return what finds the embedder that the settings call so; those of ROUTES record their calls in DATABASE."""
 
     async def load(name: str) -> Embedder:
-        from perdure.memory.embed import load_embedder
+        from perdure.memory.index import load_embedder
         from perdure.routing.embeddings import ModelEmbedder
 
         if name.startswith(MODELS):

@@ -9,7 +9,7 @@ from temporalio import activity
 
 from perdure.errors import NotFound
 from perdure.memory.contracts import RecallCall, Remembered
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     Changed,
     ConsolidateCall,
     EraseConversationsCall,

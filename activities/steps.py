@@ -45,7 +45,7 @@ from perdure.workflows.plan_model import ActStep, GenerateStep
 if TYPE_CHECKING:
     from perdure.connectors.ledger import Ledger
     from perdure.governance.approvals import Approvals
-    from perdure.memory.messages import Messages
+    from perdure.memory.conversations import Messages
     from perdure.memory.store import Memory
     from perdure.routing.router import Router
 

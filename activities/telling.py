@@ -11,8 +11,8 @@ from perdure.connectors.contracts import EffectCall, EffectResult
 from perdure.connectors.wire import canonical
 from perdure.errors import Erased
 from perdure.lineage import Lineage, digest
-from perdure.memory.conversation import ConversationRef, NewMessage, asked_and_answered
-from perdure.memory.messages import Messages
+from perdure.memory.conversations import Messages
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage, asked_and_answered
 from perdure.workflows.effect_model import Acted
 
 

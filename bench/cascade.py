@@ -39,7 +39,7 @@ import numpy as np
 
 from perdure.errors import InvalidInput
 from perdure.lineage import digest
-from perdure.memory.embed import MiniLm
+from perdure.memory.index import MiniLm
 from perdure.routing import Deployment, Routes, Task
 from perdure.routing.labels import Label
 from perdure.routing.learning import (

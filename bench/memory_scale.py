@@ -42,11 +42,11 @@ from perdure.memory import (
     RememberCall,
     Scope,
 )
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.embed import Vector
-from perdure.memory.index import Where, microseconds
-from perdure.memory.lexical import words_of_question
-from perdure.memory.records import scope_key, thread_key, version_id_of
+from perdure.memory.index import EdgeIndex, Vector, Where
+from perdure.memory.index.lexical import words_of_question
+from perdure.memory.moments import microseconds
+from perdure.memory.records import scope_key, version_id_of
+from perdure.memory.records.records import thread_key
 from perdure.storage import now, open_database
 
 CHUNK = 500

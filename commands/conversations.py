@@ -20,7 +20,7 @@ from perdure.commands.run_start import user
 from perdure.commands.session import client_settings, named
 from perdure.errors import NotFound
 from perdure.memory.contracts import Scope
-from perdure.memory.verbs import ConversationsCall, EraseConversationsCall, MemoryRequest
+from perdure.memory.records.requests import ConversationsCall, EraseConversationsCall, MemoryRequest
 
 
 async def list_conversations(options: Options, run: str | None, scope: Scope | None, *, narrower: bool, limit: int) -> None:

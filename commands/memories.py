@@ -35,7 +35,7 @@ from perdure.memory.contracts import (
     RecallHit,
     Scope,
 )
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     ForgetCall,
     Forgotten,
     Found,
@@ -339,7 +339,7 @@ def _all_is_here(settings: Settings) -> bool:
 
 
 async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
-    from perdure.memory.verbs import Changed
+    from perdure.memory.records.requests import Changed
 
     if request.forget is not None:
         return MemoryAnswer(forgotten=await memory.forget(request.forget))

@@ -151,7 +151,7 @@ def forget(
     What was expired or retracted can still be read as of then. What was erased is gone; a receipt without content stays.
     """
     from perdure.commands.memories import forget as work
-    from perdure.memory.verbs import ForgetCall
+    from perdure.memory.records.requests import ForgetCall
 
     if (memory is not None) + (subject is not None) + everything != 1:
         raise InvalidInput("say which: give the memory's ID, --subject or --everything")

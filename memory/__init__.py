@@ -18,7 +18,7 @@ from perdure.memory.contracts import (
 )
 
 if TYPE_CHECKING:
-    from perdure.memory.embed import Embedder, MiniLm
+    from perdure.memory.index import Embedder, MiniLm
     from perdure.memory.opening import open_memory
     from perdure.memory.store import Memory
 

@@ -12,27 +12,24 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import Lineage, StepRef
-from perdure.memory import (
-    archive,
-    conversations,
-    erasing,
-    forgetting,
-    usage,
-)
-from perdure.memory.changing import consolidate, update
-from perdure.memory.checking import verify
 from perdure.memory.contracts import Remembered, Scope
-from perdure.memory.feeding import Feed
-from perdure.memory.reading import (
+from perdure.memory.conversations import erasure as conversations
+from perdure.memory.erasure import archive, erasing
+from perdure.memory.index import Feed, verify
+from perdure.memory.records import (
     Moment,
+    Written,
+    consolidate,
+    forgetting,
     listed,
     records_of,
     sayable,
+    scope_key,
     scope_of,
+    update,
+    usage,
 )
-from perdure.memory.records import Written, scope_key
-from perdure.memory.tables import MemoryRow
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     Changed,
     ConsolidateCall,
     ConversationsCall,
@@ -54,6 +51,7 @@ from perdure.memory.verbs import (
     Verified,
     VerifyCall,
 )
+from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 
 TABLES = (

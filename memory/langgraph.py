@@ -35,8 +35,8 @@ from perdure.memory.contracts import (
     RememberCall,
     Scope,
 )
+from perdure.memory.records.requests import ForgetCall, ListCall
 from perdure.memory.store import Memory
-from perdure.memory.verbs import ForgetCall, ListCall
 
 LABEL = "langgraph"
 NEAREST = 100

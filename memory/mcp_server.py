@@ -16,7 +16,7 @@ from perdure.memory.contracts import (
     RememberCall,
     Scope,
 )
-from perdure.memory.verbs import ForgetCall
+from perdure.memory.records.requests import ForgetCall
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

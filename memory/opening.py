@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from perdure.errors import InvalidSettings, Unreachable
-from perdure.memory.claiming import Claim, claimed
-from perdure.memory.embed import (
+from perdure.memory.index import (
     MINILM,
+    Claim,
     Embedder,
+    Index,
     LoadEmbedder,
     MiniLm,
+    claimed,
+    generation,
     load_embedder,
 )
-from perdure.memory.index import Index, generation
 from perdure.memory.store import Memory
 from perdure.settings import Settings
 from perdure.storage import Database
@@ -132,7 +134,7 @@ class _Place:
         if self.shared:
             return self._url.rstrip("/")
         if self._embedded:
-            from perdure.memory.edge import EdgeIndex
+            from perdure.memory.index import EdgeIndex
 
             return await EdgeIndex.holder(self._folder)
         return ""
@@ -140,7 +142,7 @@ class _Place:
     async def open(self, embedder: Embedder, previous: Embedder | None, claim: Claim) -> tuple[Index, Embedder]:
         """Return the index and the embedder whose vectors it holds: PREVIOUS as long as it is the index's."""
         if self._embedded:
-            from perdure.memory.edge import EdgeIndex
+            from perdure.memory.index import EdgeIndex
 
             if previous is not None and await EdgeIndex.holds(self._folder, previous):
                 edge, present = await EdgeIndex.open(self._folder, previous, keep=embedder), previous
@@ -148,7 +150,7 @@ class _Place:
                 edge, present = await EdgeIndex.open(self._folder, embedder), embedder
             await edge.name_holder(claim.holder)
             return edge, present
-        from perdure.memory.server import ServerIndex
+        from perdure.memory.index import ServerIndex
 
         name = claim.database_id
         if previous is not None and await ServerIndex.holds(self._url, previous, database_id=name):

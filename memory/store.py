@@ -12,8 +12,6 @@ from sqlmodel import col
 
 from perdure.errors import NotFound, Unreachable
 from perdure.lineage import digest
-from perdure.memory import records, usage
-from perdure.memory.claiming import Claim
 from perdure.memory.contracts import (
     MemoryRecord,
     Recall,
@@ -24,20 +22,19 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.embed import Embedder
-from perdure.memory.feeding import Feed
-from perdure.memory.forgetting import Retention
-from perdure.memory.index import Index
+from perdure.memory.index import Claim, Embedder, Feed, Index
 from perdure.memory.keeping import Keeping
-from perdure.memory.ranking import Ranking
-from perdure.memory.reading import (
+from perdure.memory.recall import Ranking, nearest
+from perdure.memory.records import (
     Moment,
+    Retention,
     named,
+    records,
     records_of,
     sayable,
+    usage,
     visible,
 )
-from perdure.memory.recalling import nearest
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 from perdure.storage import now as utc_now

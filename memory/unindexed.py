@@ -15,16 +15,18 @@ from perdure.memory.contracts import (
     RecallHit,
     RecallReceipt,
 )
-from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import (
+    NO_WORDS,
+    Embedder,
     Found,
     Index,
     Point,
+    Vector,
     Where,
+    Words,
 )
-from perdure.memory.lexical import NO_WORDS, Words
+from perdure.memory.records.requests import Found as FoundThere
 from perdure.memory.store import Memory
-from perdure.memory.verbs import Found as FoundThere
 from perdure.storage import Database
 
 Find: TypeAlias = Callable[[RecallCall], Awaitable[FoundThere]]

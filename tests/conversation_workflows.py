@@ -11,7 +11,7 @@ from perdure.connectors.contracts import Receipt
 from perdure.connectors.null import Entry, null
 from perdure.errors import Erased
 from perdure.lineage import Frozen
-from perdure.memory.conversation import Packed
+from perdure.memory.conversations.contracts import Packed
 from perdure.workflows import (
     Context,
     Conversation,

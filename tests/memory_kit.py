@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perdure.memory import RecallCall, RememberCall, customer
-from perdure.memory.embed import Vector
+from perdure.memory.index import Vector
 
 ADA = customer("ada")
 Say = Callable[..., RememberCall]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from perdure.lineage import StepRef
-from perdure.memory.conversation import Compact
+from perdure.memory.conversations.contracts import Compact
 from perdure.routing.contracts import (
     GenerateCall,
     Generation,

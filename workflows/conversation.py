@@ -15,7 +15,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from perdure.connectors.contracts import PARKED_WITHIN, Action, Receipt
 from perdure.errors import InvalidInput, ModelError, PerdureError
 from perdure.memory.contracts import Recall, Scope
-from perdure.memory.conversation import (
+from perdure.memory.conversations.contracts import (
     RESERVED,
     ConversationRef,
     NewMessage,

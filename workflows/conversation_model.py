@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from perdure.lineage import digest
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import (
+from perdure.memory.conversations.contracts import (
     Compact,
     ConversationRef,
     NewMessage,

@@ -14,7 +14,7 @@ from perdure.connectors.contracts import (
     Receipt,
 )
 from perdure.lineage import StepRef
-from perdure.memory.conversation import Compact
+from perdure.memory.conversations.contracts import Compact
 from perdure.workflows.conversation_model import (
     DIGEST,
     InConversation,

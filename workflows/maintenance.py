@@ -22,7 +22,7 @@ from perdure.connectors.reconciliation.contracts import (
     Swept,
 )
 from perdure.errors import InvalidInput
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     Changed,
     Forgotten,
     Found,
@@ -31,8 +31,8 @@ from perdure.memory.verbs import (
     ReindexCall,
     Verified,
 )
-from perdure.memory.verbs import SweepCall as SweepMemoryCall
-from perdure.memory.verbs import Swept as SweptMemories
+from perdure.memory.records.requests import SweepCall as SweepMemoryCall
+from perdure.memory.records.requests import Swept as SweptMemories
 from perdure.workflows.approvals import approval
 from perdure.workflows.run import current_run
 from perdure.workflows.steps import execute, perform

@@ -17,7 +17,7 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     Changed,
     ConsolidateCall,
     FeedbackCall,

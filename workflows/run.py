@@ -21,7 +21,7 @@ from perdure.governance.contracts import (
 )
 from perdure.lineage import Frozen, Lineage, StepRef
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import (
+from perdure.memory.conversations.contracts import (
     Compact,
     ConversationRef,
     NewMessage,

@@ -15,8 +15,8 @@ from perdure.commands.exits import Exit
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
 from perdure.memory.contracts import RememberCall
-from perdure.memory.conversation import ConversationRef, NewMessage
-from perdure.memory.messages import Messages
+from perdure.memory.conversations import Messages
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage
 from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
 

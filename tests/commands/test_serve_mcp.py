@@ -18,8 +18,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from perdure.commands.exits import Exit
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import RememberCall, customer
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.embed import MiniLm
+from perdure.memory.index import EdgeIndex, MiniLm
 from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
 

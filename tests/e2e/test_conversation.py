@@ -14,7 +14,7 @@ from stub_provider import Answers, Hangs, stub_provider
 from temporalio.client import Client
 from temporalio.worker import Replayer, Worker
 
-from perdure.memory.conversation_tables import MessageRow
+from perdure.memory.conversations.tables import MessageRow
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.storage import Database

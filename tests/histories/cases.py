@@ -39,8 +39,8 @@ from perdure.connectors.reconciliation.contracts import (
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.verbs import MemoryRequest, VerifyCall
-from perdure.memory.verbs import SweepCall as SweepMemoryCall
+from perdure.memory.records.requests import MemoryRequest, VerifyCall
+from perdure.memory.records.requests import SweepCall as SweepMemoryCall
 from perdure.routing import GenerateCall, OutputRef
 from perdure.routing.contracts import BatchCall, Collecting
 from perdure.settings import KiB

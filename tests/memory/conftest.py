@@ -15,7 +15,7 @@ from perdure.memory import (
     RecallCall,
     RememberCall,
 )
-from perdure.memory.edge import EdgeIndex
+from perdure.memory.index import EdgeIndex
 from perdure.storage import Database
 
 

@@ -13,11 +13,8 @@ from memory_kit import ADA, Ask, Clock, Letters, Say
 
 from perdure.lineage import StepRef
 from perdure.memory import Memory, open_memory
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.embed import Vector
-from perdure.memory.index import Index
-from perdure.memory.server import ServerIndex
-from perdure.memory.verbs import ForgetCall
+from perdure.memory.index import EdgeIndex, Index, ServerIndex, Vector
+from perdure.memory.records.requests import ForgetCall
 from perdure.settings import Settings
 from perdure.storage import Database
 

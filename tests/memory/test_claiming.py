@@ -15,10 +15,9 @@ from memory_kit import ADA, Ask, Letters, Say
 from perdure.errors import IndexOwned, Unreachable
 from perdure.lineage import StepRef
 from perdure.memory import open_memory
-from perdure.memory.claiming import claimed
-from perdure.memory.embed import Vector
+from perdure.memory.index import Vector, claimed
+from perdure.memory.records.requests import ForgetCall
 from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import ForgetCall
 from perdure.settings import Settings
 from perdure.storage import Database, open_database
 

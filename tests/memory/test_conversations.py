@@ -13,15 +13,15 @@ from pydantic import JsonValue
 from perdure.errors import Erased, ErasedMeanwhile, OnHold
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, Scope, customer
-from perdure.memory.conversation import ConversationRef, NewMessage
-from perdure.memory.messages import Messages, Summary, summary_id
-from perdure.memory.tables import ReceiptRow
-from perdure.memory.verbs import (
+from perdure.memory.conversations import Messages, Summary, summary_id
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage
+from perdure.memory.records.requests import (
     ConversationsCall,
     EraseConversationsCall,
     ForgetCall,
     HoldCall,
 )
+from perdure.memory.tables import ReceiptRow
 from perdure.routing.tables import AnswerRow, ModelCallRow
 from perdure.storage import Database, now
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from perdure.errors import InvalidSettings
-from perdure.memory import MiniLm, embed
-from perdure.memory.embed import Vector
+from perdure.memory import MiniLm
+from perdure.memory.index import Vector, embed
 
 PARAPHRASES = [
     ("The customer wants a refund for a broken lamp", "A lamp arrived shattered and the buyer asks for the money back"),

@@ -12,8 +12,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from memory_kit import ADA, Ask, Clock, Say
 
-from perdure.memory import Memory, MiniLm, records
-from perdure.memory.edge import EdgeIndex
+from perdure.memory import Memory, MiniLm
+from perdure.memory.index import EdgeIndex
+from perdure.memory.records import records
 from perdure.memory.tables import OutboxRow
 from perdure.storage import Database, now
 

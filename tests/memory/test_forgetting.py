@@ -29,12 +29,12 @@ from perdure.memory import (
     open_memory,
 )
 from perdure.memory.contracts import Origin
-from perdure.memory.conversation import ConversationRef, NewMessage
-from perdure.memory.edge import EdgeIndex
+from perdure.memory.conversations import Messages, Summary
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage
+from perdure.memory.index import EdgeIndex
 from perdure.memory.keys import subject_key
-from perdure.memory.messages import Messages, Summary
+from perdure.memory.records.requests import ForgetCall, HoldCall, SweepCall
 from perdure.memory.tables import ReceiptRow
-from perdure.memory.verbs import ForgetCall, HoldCall, SweepCall
 from perdure.settings import Settings
 from perdure.storage import Database, open_database
 

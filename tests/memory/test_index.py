@@ -18,17 +18,17 @@ from qdrant_client import AsyncQdrantClient
 
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory import Memory, MiniLm
-from perdure.memory.edge import EdgeIndex
 from perdure.memory.index import (
-    FOR_EVER,
+    EdgeIndex,
     Found,
     Index,
     Point,
+    ServerIndex,
     Where,
+    Words,
 )
-from perdure.memory.lexical import Words
-from perdure.memory.server import ServerIndex
-from perdure.memory.shard_process import ShardProcess
+from perdure.memory.index._shard_process import ShardProcess
+from perdure.memory.moments import FOR_EVER
 from perdure.storage import Database
 
 A, B, C = (f"00000000-0000-0000-0000-00000000000{n}" for n in "abc")

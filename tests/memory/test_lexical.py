@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from perdure.memory.lexical import (
+from perdure.memory.index.lexical import (
     gist,
     mentions,
     name_numbers,

@@ -1,4 +1,4 @@
-"""Tests of memory/messages.py: a reference becomes what was said, or an error that says why not."""
+"""Tests of memory/conversations/messages.py: a reference becomes what was said, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage, digest
-from perdure.memory.conversation import (
+from perdure.memory.conversations import (
+    Messages,
+    Summary,
+    Window,
+    summary_id,
+)
+from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
     answer_id,
@@ -19,13 +25,7 @@ from perdure.memory.conversation import (
     head_after,
     root_of,
 )
-from perdure.memory.conversation_tables import MessageRow
-from perdure.memory.messages import (
-    Messages,
-    Summary,
-    Window,
-    summary_id,
-)
+from perdure.memory.conversations.tables import MessageRow
 from perdure.storage import Database
 
 RUN = Lineage(namespace="default", workflow_id="desk-1", first_execution_run_id="first")

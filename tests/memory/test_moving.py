@@ -17,16 +17,15 @@ from perdure.errors import InvalidInput, OnHold, Unreachable
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, Recall, customer
 from perdure.memory.contracts import Origin
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import Point
-from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import (
+from perdure.memory.index import EdgeIndex, Point
+from perdure.memory.records.requests import (
     FeedbackCall,
     ForgetCall,
     HoldCall,
     StatsCall,
     VerifyCall,
 )
+from perdure.memory.unindexed import records_only
 from perdure.storage import Database, open_database
 
 GRACE = customer("grace")

@@ -14,7 +14,7 @@ from qdrant_stand_in import qdrant_stand_in
 
 from perdure.errors import InvalidSettings
 from perdure.memory import Memory, RecallCall, open_memory
-from perdure.memory.embed import MiniLm, load_embedder
+from perdure.memory.index import MiniLm, load_embedder
 from perdure.settings import Settings
 from perdure.storage import Database
 
@@ -111,7 +111,7 @@ async def test_embedder_before_that_is_gone_makes_recalls_wait(
 async def test_embedders_are_loaded_by_name() -> None:
     """The shipped one has a short name, others are classes with or without `load`; what is none is a setting to change."""
     assert isinstance(await load_embedder("minilm"), MiniLm)
-    assert isinstance(await load_embedder("perdure.memory.embed:MiniLm"), MiniLm)
+    assert isinstance(await load_embedder("perdure.memory.index.embed:MiniLm"), MiniLm)
     assert "2" == (await load_embedder(NEW)).version
     for name, said in {
         "minilm2": "neither 'minilm' nor of the form",

@@ -25,12 +25,11 @@ from perdure.memory import (
     RememberCall,
     Scope,
     customer,
-    records,
 )
 from perdure.memory.contracts import Origin
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import Point
-from perdure.memory.verbs import (
+from perdure.memory.index import EdgeIndex, Point
+from perdure.memory.records import records
+from perdure.memory.records.requests import (
     ForgetCall,
     ListCall,
     UpdateCall,

@@ -1,4 +1,4 @@
-"""Tests of memory/packing.py: what goes into N tokens, and that the receipt tells it."""
+"""Tests of memory/conversations/packing.py: what goes into N tokens, and that the receipt tells it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from perdure.errors import InvalidInput
 from perdure.memory import MemoryRecord, customer
-from perdure.memory.conversation import Packed, Role
-from perdure.memory.messages import Message, Summary, Window
-from perdure.memory.packing import Entitled, labelled, pack
+from perdure.memory.conversations import Entitled, Message, Summary, Window, labelled, pack
+from perdure.memory.conversations.contracts import Packed, Role
 from perdure.routing.prompts import most_tokens
 
 texts = st.text(st.characters(codec="utf-8"), max_size=120)

@@ -7,12 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from perdure.memory.ranking import (
-    Candidate,
-    Preference,
-    Ranking,
-    rank,
-)
+from perdure.memory.recall import Ranking
+from perdure.memory.recall.ranking import Candidate, Preference, rank
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -19,8 +19,8 @@ from perdure.memory import (
     Scope,
     customer,
 )
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.index import FOR_EVER, Point, microseconds
+from perdure.memory.index import EdgeIndex, Point
+from perdure.memory.moments import FOR_EVER, microseconds
 from perdure.memory.records import scope_key
 from perdure.storage import Database
 

@@ -11,9 +11,8 @@ from memory_kit import Ask, Clock, Say
 
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import Memory, MiniLm, customer
-from perdure.memory.edge import EdgeIndex
-from perdure.memory.ranking import Ranking
-from perdure.memory.server import ServerIndex
+from perdure.memory.index import EdgeIndex, ServerIndex
+from perdure.memory.recall import Ranking
 from perdure.storage import Database
 
 

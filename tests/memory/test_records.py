@@ -12,7 +12,7 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import StepRef
 from perdure.memory import Memory, customer
 from perdure.memory.contracts import Origin
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     ConsolidateCall,
     ForgetCall,
     ListCall,

@@ -17,7 +17,7 @@ from perdure.memory import (
     Scope,
     customer,
 )
-from perdure.memory.edge import EdgeIndex
+from perdure.memory.index import EdgeIndex
 from perdure.storage import Database
 
 

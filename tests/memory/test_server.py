@@ -15,10 +15,8 @@ from qdrant_stand_in import QdrantStandIn, qdrant_stand_in
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory import Memory, open_memory
-from perdure.memory.embed import Vector
-from perdure.memory.index import FOR_EVER, Point, Where
-from perdure.memory.lexical import Words
-from perdure.memory.server import ServerIndex
+from perdure.memory.index import Point, ServerIndex, Vector, Where, Words
+from perdure.memory.moments import FOR_EVER
 from perdure.memory.tables import OutboxRow
 from perdure.settings import Settings
 from perdure.storage import Database, open_database

@@ -18,7 +18,7 @@ from perdure.memory import Memory, Scope, customer
 from perdure.memory.contracts import Origin, Remembered
 from perdure.memory.langgraph import PerdureStore
 from perdure.memory.mcp_server import VERBS, mcp_server
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     ConsolidateCall,
     FeedbackCall,
     ForgetCall,

@@ -14,7 +14,7 @@ from routing_kit import HashingEmbedder, Triage, asking, rows
 from stub_provider import Answers, Stub
 
 from perdure.errors import InvalidAnswer, InvalidSettings
-from perdure.memory.embed import MiniLm
+from perdure.memory.index import MiniLm
 from perdure.routing import (
     SHIPPED,
     Router,

@@ -25,10 +25,10 @@ from workflow_kit import Governed, Handle, OpenWorker
 
 from perdure.lineage import Lineage, StepRef, digest
 from perdure.memory import customer
-from perdure.memory.conversation_tables import MessageRow
+from perdure.memory.conversations.tables import MessageRow
+from perdure.memory.records.requests import ForgetCall, Forgotten
 from perdure.memory.tables import MemoryRow
 from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import ForgetCall, Forgotten
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
 

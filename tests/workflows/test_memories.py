@@ -11,8 +11,7 @@ from workflow_kit import OpenWorker
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
 from perdure.memory.contracts import RecallCall, RememberCall
-from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import (
+from perdure.memory.records.requests import (
     ForgetCall,
     MemoryAnswer,
     MemoryRequest,
@@ -22,6 +21,7 @@ from perdure.memory.verbs import (
     Swept,
     VerifyCall,
 )
+from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
 
 

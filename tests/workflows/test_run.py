@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.lineage import Lineage
-from perdure.memory.conversation import ConversationRef, NewMessage
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage
 from perdure.workflows.run import (
     Carried,
     CarriedConversation,

@@ -13,15 +13,15 @@ from perdure.connectors.wire import canonical, sha256
 from perdure.errors import Erased
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
-from perdure.memory.conversation import (
+from perdure.memory.conversations import Messages
+from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
     answer_id,
     root_of,
 )
-from perdure.memory.messages import Messages
+from perdure.memory.records.requests import ForgetCall
 from perdure.memory.unindexed import records_only
-from perdure.memory.verbs import ForgetCall
 from perdure.storage import Database
 
 RUN = Lineage(namespace="default", workflow_id="w", first_execution_run_id="r")

@@ -20,9 +20,9 @@ from perdure.memory.contracts import (
     Provenance,
     Scope,
 )
-from perdure.memory.index import FOR_EVER, microseconds
+from perdure.memory.moments import FOR_EVER, microseconds
+from perdure.memory.records.requests import ListCall
 from perdure.memory.tables import DerivedRow, MemoryRow, SourceRow
-from perdure.memory.verbs import ListCall
 
 _LATER = aliased(MemoryRow)  # made once: it is most of what putting a query together takes
 

@@ -10,9 +10,9 @@ from sqlmodel import col
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import digest
 from perdure.memory.contracts import RememberCall
-from perdure.memory.forgetting import retire
-from perdure.memory.reading import named
-from perdure.memory.records import (
+from perdure.memory.records.forgetting import retire
+from perdure.memory.records.reading import named
+from perdure.memory.records.records import (
     Written,
     checked,
     lock,
@@ -20,8 +20,8 @@ from perdure.memory.records import (
     step_names,
     write,
 )
+from perdure.memory.records.requests import ConsolidateCall, UpdateCall
 from perdure.memory.tables import MemoryRow
-from perdure.memory.verbs import ConsolidateCall, UpdateCall
 
 
 def update(connection: sa.Connection, call: UpdateCall, now: datetime) -> Written:

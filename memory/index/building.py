@@ -10,10 +10,11 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import Index, Point, microseconds
-from perdure.memory.lexical import name_numbers, words_of_record
-from perdure.memory.reading import interval
+from perdure.memory.index.embed import Embedder, Vector
+from perdure.memory.index.lexical import name_numbers, words_of_record
+from perdure.memory.index.protocol import Index, Point
+from perdure.memory.moments import microseconds
+from perdure.memory.records import interval
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 

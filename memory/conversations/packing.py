@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidInput
 from perdure.memory.contracts import MemoryRecord
-from perdure.memory.conversation import Packed
-from perdure.memory.messages import Message, Window
+from perdure.memory.conversations.contracts import Packed
+from perdure.memory.conversations.messages import Message, Window
 
 Count: TypeAlias = Callable[[str], int]
 """Estimates the tokens of a text. Two texts together never have more than the sum of theirs."""

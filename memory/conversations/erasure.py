@@ -10,17 +10,16 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.errors import OnHold
-from perdure.memory.belonging import within
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation_tables import (
+from perdure.memory.conversations.tables import (
     ConversationRow,
     MadeFromRow,
     MessageRow,
-    RunScopeRow,
     SummaryRow,
 )
-from perdure.memory.records import lock
-from perdure.memory.verbs import ConversationsCall, Conversed, ForgetCall
+from perdure.memory.records import lock, within
+from perdure.memory.records.requests import ConversationsCall, Conversed, ForgetCall
+from perdure.memory.records.tables import RunScopeRow
 
 PAGE = 500
 

@@ -14,8 +14,8 @@ from sqlmodel import col
 
 from perdure.errors import OnHold
 from perdure.lineage import StepRef, digest
-from perdure.memory import conversations
 from perdure.memory.contracts import Scope
+from perdure.memory.conversations import erasure as conversations
 from perdure.memory.records import (
     NAMES,
     lock,

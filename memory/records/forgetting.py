@@ -10,15 +10,15 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.memory.contracts import Scope
-from perdure.memory.records import lock, queue, scope_key
-from perdure.memory.tables import MemoryRow
-from perdure.memory.verbs import (
+from perdure.memory.records.records import lock, queue, scope_key
+from perdure.memory.records.requests import (
     Due,
     ForgetCall,
     Forgotten,
     HoldCall,
     PinCall,
 )
+from perdure.memory.tables import MemoryRow
 
 SUPERSEDED = "/superseded"
 SHOWN = 100

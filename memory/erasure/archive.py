@@ -14,13 +14,14 @@ from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.memory import conversations, erasing
 from perdure.memory.contracts import Scope
-from perdure.memory.reading import scope_of
+from perdure.memory.conversations import erasure as conversations
+from perdure.memory.erasure import erasing
 from perdure.memory.records import (
     aware,
     queue,
     scope_key,
+    scope_of,
     version_id_of,
 )
 from perdure.memory.tables import (

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from perdure.lineage import Lineage, digest
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation_tables import RunScopeRow
+from perdure.memory.records.tables import RunScopeRow
 
 
 def scope_key(scope: Scope) -> str:

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 import structlog
 from sqlmodel import col
 
-from perdure.memory.building import Generation, count
-from perdure.memory.claiming import Claim
-from perdure.memory.embed import Embedder, Forgets
-from perdure.memory.index import Index, generation
-from perdure.memory.lexical import forget_words
-from perdure.memory.reading import interval
+from perdure.memory.index.building import Generation, count
+from perdure.memory.index.embed import Embedder, Forgets
+from perdure.memory.index.lexical import forget_words
+from perdure.memory.index.ownership import Claim
+from perdure.memory.index.protocol import Index, generation
+from perdure.memory.records import interval
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
 

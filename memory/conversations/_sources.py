@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from perdure.errors import Erased, ErasedMeanwhile
 from perdure.lineage import Lineage
-from perdure.memory.conversation_tables import ConversationRow, MadeFromRow
+from perdure.memory.conversations.tables import ConversationRow, MadeFromRow
 from perdure.memory.tables import MemoryRow
 from perdure.storage import now
 

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import digest
-from perdure.memory.building import point
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.erasing import unfinished
-from perdure.memory.index import Index, Point
-from perdure.memory.lexical import NO_WORDS, Words
+from perdure.memory.erasure import unfinished
+from perdure.memory.index.building import point
+from perdure.memory.index.embed import Embedder, Vector
+from perdure.memory.index.lexical import NO_WORDS, Words
+from perdure.memory.index.protocol import Index, Point
+from perdure.memory.records.requests import Verified, VerifyCall
 from perdure.memory.tables import MemoryRow, OutboxRow
-from perdure.memory.verbs import Verified, VerifyCall
 from perdure.storage import Database
 
 PAGE = 256

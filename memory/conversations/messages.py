@@ -15,9 +15,14 @@ from sqlmodel import SQLModel, col
 
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
-from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import Scope
-from perdure.memory.conversation import (
+from perdure.memory.conversations._sources import (
+    begin,
+    note_sources,
+    refuse_ended,
+    refuse_erased,
+)
+from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
     Role,
@@ -25,14 +30,8 @@ from perdure.memory.conversation import (
     root_of,
     short_digest,
 )
-from perdure.memory.conversation_tables import MessageRow, SummaryRow
-from perdure.memory.records import lock
-from perdure.memory.sources import (
-    begin,
-    note_sources,
-    refuse_ended,
-    refuse_erased,
-)
+from perdure.memory.conversations.tables import MessageRow, SummaryRow
+from perdure.memory.records import had_to_do, lock
 from perdure.storage import Database, now, shown
 
 PAGE = 32

@@ -17,8 +17,15 @@ from typing import Any, Self
 import structlog
 
 from perdure.errors import IndexOwned, InvalidSettings, Unreachable
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import (
+from perdure.memory.index._shard_process import ShardProcess
+from perdure.memory.index.embed import Embedder, Vector
+from perdure.memory.index.lexical import (
+    LEXICON,
+    NO_WORDS,
+    Words,
+    load_words,
+)
+from perdure.memory.index.protocol import (
     Found,
     Index,
     Near,
@@ -26,13 +33,6 @@ from perdure.memory.index import (
     Where,
     generation,
 )
-from perdure.memory.lexical import (
-    LEXICON,
-    NO_WORDS,
-    Words,
-    load_words,
-)
-from perdure.memory.shard_process import ShardProcess
 
 BATCH = 64
 log = structlog.get_logger(__name__)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.lexical import LEXICON, NO_WORDS, Words
+from perdure.memory.index.embed import Embedder, Vector
+from perdure.memory.index.lexical import LEXICON, NO_WORDS, Words
 
-FOR_EVER = 2**53 - 1
-"""The end of what has no end, in microseconds: the largest integer that JSON and doubles carry exactly."""
 LAYOUT = 2
 """Changes whenever points are laid out differently; an index of another layout is built anew."""
 
@@ -139,8 +136,3 @@ class Index(Protocol):
 def generation(embedder: Embedder) -> str:
     """Return the name of an index by EMBEDDER: what it holds can be compared with nothing of another name."""
     return re.sub(r"[^\w.-]", "_", f"{embedder.version}-{LEXICON}-{LAYOUT}")
-
-
-def microseconds(moment: datetime) -> int:
-    """Return MOMENT as whole microseconds since 1970, exactly."""
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

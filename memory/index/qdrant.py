@@ -8,8 +8,9 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, cast
 
 from perdure.errors import InvalidSettings, Unreachable
-from perdure.memory.embed import Embedder, Vector
-from perdure.memory.index import (
+from perdure.memory.index.embed import Embedder, Vector
+from perdure.memory.index.lexical import LEXICON, NO_WORDS, Words
+from perdure.memory.index.protocol import (
     Found,
     Index,
     Near,
@@ -17,7 +18,6 @@ from perdure.memory.index import (
     Where,
     generation,
 )
-from perdure.memory.lexical import LEXICON, NO_WORDS, Words
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient

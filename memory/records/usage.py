@@ -13,21 +13,21 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from perdure.lineage import StepRef, digest
-from perdure.memory.belonging import had_to_do
 from perdure.memory.contracts import RecallCall, RecallHit
-from perdure.memory.reading import visible
-from perdure.memory.records import NAMES, scope_key
+from perdure.memory.records.reading import visible
+from perdure.memory.records.records import NAMES, scope_key
+from perdure.memory.records.requests import (
+    FeedbackCall,
+    MemoryStats,
+    RecordUse,
+    StatsCall,
+)
+from perdure.memory.records.run_scopes import had_to_do
 from perdure.memory.tables import (
     AccessRow,
     MemoryRow,
     OutboxRow,
     SourceRow,
-)
-from perdure.memory.verbs import (
-    FeedbackCall,
-    MemoryStats,
-    RecordUse,
-    StatsCall,
 )
 
 _Text: TypeAlias = sa.ColumnElement[str] | Mapped[str]

@@ -11,27 +11,27 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from perdure.memory import lexical
-from perdure.memory.building import Generation
 from perdure.memory.contracts import RecallCall, RecallHit
-from perdure.memory.embed import Embedder, Vector
 from perdure.memory.index import (
+    Embedder,
     Found,
+    Generation,
     Index,
     Near,
+    Vector,
     Where,
-    microseconds,
+    Words,
+    lexical,
 )
-from perdure.memory.lexical import Words
-from perdure.memory.ranking import (
+from perdure.memory.moments import microseconds
+from perdure.memory.recall.ranking import (
     Candidate,
     Preference,
     Ranked,
     Ranking,
     rank,
 )
-from perdure.memory.reading import Moment, as_record, visible
-from perdure.memory.records import scope_key
+from perdure.memory.records import Moment, as_record, scope_key, visible
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 

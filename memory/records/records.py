@@ -12,14 +12,14 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef, digest
-from perdure.memory.belonging import had_to_do, scope_key
 from perdure.memory.contracts import RememberCall, Remembered
-from perdure.memory.reading import (
+from perdure.memory.records.reading import (
     as_record,
     interval,
     sayable,
     visible,
 )
+from perdure.memory.records.run_scopes import had_to_do, scope_key
 from perdure.memory.tables import (
     DerivedRow,
     MemoryRow,
