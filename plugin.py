@@ -173,10 +173,10 @@ class PerdurePlugin(SimplePlugin):
         from perdure.memory.index import MINILM, MiniLm
         from perdure.memory.opening import open_memory
         from perdure.routing.batches import Batches
-        from perdure.routing.config import SHIPPED
         from perdure.routing.load import load_routes, own_files
         from perdure.routing.prompts import most_tokens
         from perdure.routing.router import Router
+        from perdure.routing.routes import SHIPPED
         from perdure.storage import open_database
 
         settings = self.settings

@@ -9,8 +9,8 @@ from perdure.errors import BudgetReserved, ModelUnavailable, Unreachable
 
 if TYPE_CHECKING:
     from perdure.memory.index import Embedder, LoadEmbedder, Vector
-    from perdure.routing.config import Routes
     from perdure.routing.embeddings import ModelEmbedder
+    from perdure.routing.load import Routes
     from perdure.storage import Database
 
 MODELS = "models:"

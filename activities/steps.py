@@ -89,7 +89,7 @@ class StepActivities:
 
     async def answer(self, call: GenerateCall) -> Generation:
         """Call one deployment once, and count the call."""
-        from perdure.routing.answers import resolve_output
+        from perdure.routing.prompts import resolve_output
 
         output = resolve_output(call.output)
         try:

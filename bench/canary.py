@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from perdure.routing.canary import Canary, CanaryTable
-from perdure.routing.rollback import Counts, problem
-from perdure.routing.trials import Part
+from perdure.routing.canary import Canary, CanaryTable, Counts, Part
+from perdure.routing.canary.rollback import problem
 from perdure.storage import open_database
 
 

@@ -6,7 +6,7 @@ routellm). Asked is for which share of the questions the strong model is needed 
     random              it gets some at random,
     length              the longest questions,
     tfidf, minilm       those that a ridge regression on their words, or on their embedding, picks,
-    learned             those that perdure's learned escalation picks (routing/learning.py), by length alone,
+    learned             those that perdure's learned escalation picks (routing/escalation/_learning.py), by length alone,
     check               GSM8K: first those whose answer breaks off or miscalculates, then some at random,
     learned_with_check  GSM8K: those that learned escalation picks when the check is the stated confidence,
     oracle              those that only it answers right.
@@ -41,14 +41,14 @@ from perdure.errors import InvalidInput
 from perdure.lineage import digest
 from perdure.memory.index import MiniLm
 from perdure.routing import Deployment, Routes, Task
-from perdure.routing.labels import Label
-from perdure.routing.learning import (
+from perdure.routing.escalation import study
+from perdure.routing.escalation._learning import (
     Case,
     Floats,
     learn,
     scores_of,
 )
-from perdure.routing.study import study
+from perdure.routing.escalation.labels import Label
 
 HERE = Path(__file__).parent / "data" / "routellm"
 SMALL, LARGE = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"

@@ -34,9 +34,8 @@ from perdure.routing import (
     Router,
     load_routes,
 )
-from perdure.routing.answers import Form
-from perdure.routing.prompts import render
-from perdure.routing.provider import load
+from perdure.routing.prompts import Form, render
+from perdure.routing.providers.litellm import load
 from perdure.storage import open_database
 
 Call = Callable[[int], Awaitable[object]]

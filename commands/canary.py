@@ -22,9 +22,7 @@ from perdure.commands.session import client_settings
 from perdure.errors import NotAllowed
 
 if TYPE_CHECKING:
-    from perdure.routing.canary_report import Report, Standing
-    from perdure.routing.rollback import Counts
-    from perdure.routing.trials import State
+    from perdure.routing.canary import Counts, Report, Standing, State
 
 app = typer.Typer(
     help="See how models or prompts do that some runs try, and decide about them.",
@@ -48,7 +46,7 @@ def list_canaries(options: Options) -> None:
     """
 
     async def work() -> None:
-        from perdure.routing.canary_report import standings
+        from perdure.routing.canary import standings
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -75,7 +73,7 @@ def show(options: Options, name: NameArgument) -> None:
     """
 
     async def work() -> None:
-        from perdure.routing.canary_report import report
+        from perdure.routing.canary import report
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -112,8 +110,7 @@ def reset(options: Options, name: NameArgument, *, comment: WhyOption = "", by: 
 def _decide(options: Options, name: str, state: State, *, by: str | None, why: str) -> None:
     async def work() -> None:
         from perdure.commands.run_start import user
-        from perdure.routing.canary_report import report
-        from perdure.routing.trials import decide
+        from perdure.routing.canary import decide, report
         from perdure.storage import open_database
 
         settings = client_settings()

@@ -145,8 +145,8 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
 
 
 def _models(settings: Settings) -> Check:
-    from perdure.routing.config import SHIPPED
     from perdure.routing.load import load_routes, own_files
+    from perdure.routing.routes import SHIPPED
 
     path = next(iter(own_files(settings.models)), SHIPPED)
     try:

@@ -24,8 +24,8 @@ from perdure.commands.session import client_settings
 from perdure.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from perdure.routing.spending import BudgetState, Cost, Quality
-    from perdure.routing.spending import By as Group
+    from perdure.routing.calls import BudgetState, Cost, Quality
+    from perdure.routing.calls import By as Group
 
 budgets = typer.Typer(
     help="See what budgets of models have left, and raise one.",
@@ -70,7 +70,7 @@ def cost(
     span = _time(since), _time(until)
 
     async def work() -> None:
-        from perdure.routing.spending import costs
+        from perdure.routing.calls import costs
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -96,7 +96,7 @@ def models(
     begin = _time(since)
 
     async def work() -> None:
-        from perdure.routing.spending import qualities
+        from perdure.routing.calls import qualities
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -123,7 +123,7 @@ def list_budgets(options: Options) -> None:
     """List the budgets that were drawn on: what is spent, held back for calls in progress, and raised by people."""
 
     async def work() -> None:
-        from perdure.routing.spending import budget_states
+        from perdure.routing.calls import budget_states
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -168,8 +168,7 @@ def raise_budget(
 
     async def work() -> None:
         from perdure.commands.run_start import user
-        from perdure.routing.budgets import raise_by_hand
-        from perdure.routing.spending import budget_states
+        from perdure.routing.calls import budget_states, raise_by_hand
         from perdure.storage import open_database
 
         async with open_database(client_settings().database) as database:
@@ -197,7 +196,7 @@ async def _by_outcome(options: Options, parts: Sequence[Cost]) -> list[Cost]:
     """Return PARTS, which are of one run each, put together by how the runs ended."""
     from perdure.commands.list_runs import quoted, row
     from perdure.commands.session import connected
-    from perdure.routing.spending import together
+    from perdure.routing.calls import together
 
     ids = sorted({part.group.rpartition("/")[0] for part in parts})
     states: dict[str, str] = {}

@@ -54,7 +54,7 @@ from perdure.memory.records.requests import (
 if TYPE_CHECKING:
     from perdure.commands.session import Session
     from perdure.memory.store import Memory
-    from perdure.routing.config import Routes
+    from perdure.routing.load import Routes
     from perdure.settings import Settings
 
 
@@ -323,8 +323,8 @@ async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
 
 
 def _routes(settings: Settings) -> Routes:
-    from perdure.routing.config import SHIPPED
     from perdure.routing.load import load_routes, own_files
+    from perdure.routing.routes import SHIPPED
 
     return load_routes([*own_files(settings.models), SHIPPED])
 

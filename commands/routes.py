@@ -24,8 +24,9 @@ from perdure.errors import InvalidInput
 from perdure.lineage import Frozen
 
 if TYPE_CHECKING:
-    from perdure.routing.config import Routes, Task
-    from perdure.routing.study import Point, Study
+    from perdure.routing.escalation import Point, Study
+    from perdure.routing.load import Routes
+    from perdure.routing.routes import Task
     from perdure.storage import Database
 
 app = typer.Typer(
@@ -72,8 +73,7 @@ def list_routes(options: Options) -> None:
     """List the tasks: the tiers they go to, how many answers were judged, and the learned escalation in force."""
 
     async def work() -> None:
-        from perdure.routing.escalation import versions
-        from perdure.routing.labels import counts
+        from perdure.routing.escalation import counts, versions
         from perdure.storage import open_database
 
         routes = _routes()
@@ -137,7 +137,7 @@ def label_answer(
 
     async def work() -> None:
         from perdure.commands.run_start import user
-        from perdure.routing.labels import import_labels, label
+        from perdure.routing.escalation import import_labels, label
         from perdure.storage import open_database
 
         who = by or user()
@@ -230,16 +230,14 @@ def learn(options: Options, task: TaskArgument, quality: TargetOption = 0.95, *,
 
 
 def _routes() -> Routes:
-    from perdure.routing.config import SHIPPED
     from perdure.routing.load import load_routes, own_files
+    from perdure.routing.routes import SHIPPED
 
     return load_routes([*own_files(client_settings().models), SHIPPED])
 
 
 async def _study(database: Database, routes: Routes, task: Task, quality: float) -> Study:
-    from perdure.routing.escalation import versions
-    from perdure.routing.labels import labels_of
-    from perdure.routing.study import study
+    from perdure.routing.escalation import labels_of, study, versions
 
     kept = await versions(database, task.name)
     current = kept[0].escalation if kept and kept[0].adopted else None

@@ -18,18 +18,17 @@ from perdure.routing.contracts import (
 )
 
 if TYPE_CHECKING:
-    from perdure.routing.answers import resolve_output
-    from perdure.routing.config import (
+    from perdure.routing.embeddings import ModelEmbedder
+    from perdure.routing.load import Routes, load_routes
+    from perdure.routing.prompts import resolve_output
+    from perdure.routing.providers import Embedder
+    from perdure.routing.router import Router
+    from perdure.routing.routes import (
         SHIPPED,
         Budget,
         Deployment,
-        Routes,
         Task,
     )
-    from perdure.routing.embeddings import ModelEmbedder
-    from perdure.routing.load import load_routes
-    from perdure.routing.local import Embedder
-    from perdure.routing.router import Router
 
 __all__ = [
     "SHIPPED",

@@ -12,18 +12,17 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidSettings, ModelRefused, ModelUnavailable
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.routing import provider
-from perdure.routing.budgets import Denial, purses
-from perdure.routing.calls import ModelCall, Settled
+from perdure.routing.calls import Denial, ModelCall, Settled, ended, purses, span_of
 from perdure.routing.contracts import GenerateCall, OutputRef, Usage
-from perdure.routing.failures import ProviderFailure, classify
 from perdure.routing.prompts import most_tokens
-from perdure.routing.spans import ended, span_of
+from perdure.routing.providers import ProviderFailure, classify
+from perdure.routing.providers import litellm as provider
 from perdure.routing.together import Together
 from perdure.storage import Database, now
 
 if TYPE_CHECKING:
-    from perdure.routing.config import Deployment, Routes
+    from perdure.routing.load import Routes
+    from perdure.routing.routes import Deployment
 
 _NOBODY = StepRef(lineage=Lineage(namespace="", workflow_id="", first_execution_run_id=""), name="embed")
 _RUNS = ("run", "workflow")

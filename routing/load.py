@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -12,21 +13,72 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from perdure.errors import InvalidSettings
+from perdure.errors import InvalidSettings, NoRoute
 from perdure.routing.canary import Canary, CanaryTable
-from perdure.routing.config import (
+from perdure.routing.contracts import Tier
+from perdure.routing.load import Routes, may_serve
+from perdure.routing.prompts import holds_secret
+from perdure.routing.routes import (
     SHIPPED,
     Budget,
     Deployment,
     Embeddings,
-    Routes,
     Table,
     Task,
-    may_serve,
+    read_examples,
 )
-from perdure.routing.contracts import Tier
-from perdure.routing.examples import read_examples
-from perdure.routing.inputs import holds_secret
+
+
+@dataclass(frozen=True)
+class Routes:
+    """What models.toml says, read and checked."""
+
+    tasks: Mapping[str, Task]
+    deployments: Mapping[str, Deployment]
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    canaries: Mapping[str, Canary] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Where the file of each GGUF deployment is named: routing file, line and key."""
+    embeddings: Mapping[str, Embeddings] = field(default_factory=dict)
+
+    def task(self, name: str) -> Task:
+        """Return the task called NAME. Raises `NoRoute` with the known ones."""
+        if (found := self.tasks.get(name)) is None:
+            known = ", ".join(sorted(self.tasks)) or "none"
+            raise NoRoute(f"no route serves task {name!r}; known tasks: {known}. Add [tasks.{name}] to models.toml.")
+        return found
+
+    def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
+        """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried.
+
+        One that a canary tries is not among them: whoever does not try it goes on as before.
+        """
+        wanted = tier or task.tier
+        tried = {each.table.deployment for each in self.canaries.values()}
+        return tuple(
+            one
+            for one in self.deployments.values()
+            if one.tier == wanted and one.name not in tried and may_serve(one, task)
+        )
+
+    def asked(self, task: Task) -> tuple[Deployment, ...]:
+        """Return all deployments that TASK may ask, also what a canary tries."""
+        canary = self.canary(task)
+        tried = (canary.deployment,) if canary is not None and canary.deployment is not None else ()
+        return (*tried, *(one for tier in task.tiers for one in self.serving(task, tier)))
+
+    def canary(self, task: Task) -> Canary | None:
+        """Return the canary that TASK takes part in, if any."""
+        return next((each for each in self.canaries.values() if each.covers(task)), None)
+
+
+def may_serve(deployment: Deployment, task: Task) -> bool:
+    """Return whether DEPLOYMENT can answer TASK: a local one needs examples, a hosted one a region that is allowed."""
+    if deployment.local:  # it is served here
+        return bool(task.examples)
+    if deployment.gguf:  # here as well
+        return True
+    return not task.residency or deployment.region in task.residency
 
 
 def own_files(models: Path | None) -> list[Path]:
@@ -181,7 +233,7 @@ class _File:
         if deployment.file is None:
             return deployment
         file = self.path.parent / deployment.file
-        from perdure.routing.gguf import problem  # only here: the command line reads routes as well
+        from perdure.routing.providers import problem  # only here: the command line reads routes as well
 
         if wrong := problem(file):
             raise self.wrong([*where, "file"], wrong)

@@ -14,32 +14,27 @@ from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import StepRef, digest
-from perdure.routing import provider, repeats
-from perdure.routing.answers import Answer, Form
-from perdure.routing.arms import Arms
-from perdure.routing.breakers import Breakers
-from perdure.routing.budgets import (
-    Denial,
-    known,
-    lift,
-    purses,
-)
-from perdure.routing.cache import (
+from perdure.routing.attempts import Arms, Choice, Exchange, Ladder
+from perdure.routing.calls import (
     Asked,
+    Denial,
     Flights,
     Kept,
-    Question,
-)
-from perdure.routing.calls import (
     ModelCall,
+    Question,
     Settled,
     before,
     earlier_attempts,
+    ended,
     give_up,
+    known,
+    lift,
     overdue,
+    purses,
+    repeats,
+    span_of,
 )
-from perdure.routing.checks import checks_of
-from perdure.routing.config import Routes, Task
+from perdure.routing.canary import Moved, override
 from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
@@ -50,25 +45,24 @@ from perdure.routing.contracts import (
     Raised,
     Usage,
 )
-from perdure.routing.escalation import InForce, in_force
-from perdure.routing.exchange import Exchange
-from perdure.routing.failures import ProviderFailure
-from perdure.routing.gguf import Gguf
-from perdure.routing.inputs import check_inputs, refuse_secrets
-from perdure.routing.labels import judge, last_word
-from perdure.routing.ladder import Choice, Ladder
-from perdure.routing.local import Embedder, LocalModel
+from perdure.routing.escalation import InForce, in_force, judge, last_word
+from perdure.routing.load import Routes
 from perdure.routing.prompts import (
+    Answer,
+    Form,
     Messages,
     ask_again,
+    check_inputs,
+    checks_of,
     fits,
+    refuse_secrets,
     render,
     size,
 )
-from perdure.routing.provider import ProviderFailed, Reply
-from perdure.routing.spans import ended, span_of
+from perdure.routing.providers import Breakers, Embedder, Gguf, LocalModel, ProviderFailed, ProviderFailure, Reply
+from perdure.routing.providers import litellm as provider
+from perdure.routing.routes import Task
 from perdure.routing.together import Together
-from perdure.routing.trials import Moved, override
 from perdure.storage import Database, now
 
 _SWEEP = 60.0

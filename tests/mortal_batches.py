@@ -21,9 +21,9 @@ import model_workflows  # noqa: F401  imported before the forks, so that each of
 from temporalio.client import Client, WorkflowHandle
 
 from perdure import worker
-from perdure.routing import provider
-from perdure.routing.batch_api import BatchApi
 from perdure.routing.batches import Batches
+from perdure.routing.batches._batch_api import BatchApi
+from perdure.routing.providers import litellm as provider
 
 POINTS: dict[str, tuple[type, str]] = {
     "enqueued": (Client, "start_workflow"),

@@ -28,7 +28,7 @@ from perdure.governance.approvals import Approvals, Listed
 from perdure.governance.contracts import DECIDE, Decision, DecisionCall
 from perdure.lineage import Frozen
 from perdure.plugin import PerdurePlugin
-from perdure.routing.spending import spent
+from perdure.routing.calls import spent
 from perdure.storage import Database, open_database
 from perdure.workflows import PlanRun
 

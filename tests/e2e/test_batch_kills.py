@@ -15,7 +15,7 @@ from stub_provider import Answers, stub_provider
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from perdure.routing.spending import budget_states, costs
+from perdure.routing.calls import budget_states, costs
 from perdure.storage import open_database
 
 CALLS = 50

@@ -11,7 +11,8 @@ import pytest
 from routing_kit import KEY, HashingEmbedder
 from stub_provider import Stub, stub_provider
 
-from perdure.routing import Router, load_routes, provider
+from perdure.routing import Router, load_routes
+from perdure.routing.providers import litellm as provider
 from perdure.storage import Database
 
 

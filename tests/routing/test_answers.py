@@ -13,8 +13,7 @@ from routing_kit import Triage
 
 from perdure.errors import InvalidInput
 from perdure.routing import OutputRef, resolve_output
-from perdure.routing.answers import Form
-from perdure.routing.reading import Misfit
+from perdure.routing.prompts import Form, Misfit
 
 NOT_A_MODEL = 1
 

@@ -31,8 +31,8 @@ from perdure.routing import (
     Router,
     load_routes,
 )
-from perdure.routing.budgets import purses, raise_by_hand, usd
-from perdure.routing.spending import BudgetState, budget_states, costs
+from perdure.routing.calls import BudgetState, budget_states, costs, purses, raise_by_hand
+from perdure.routing.calls.budgets import usd
 from perdure.storage import Database, open_database
 
 Routed = Callable[..., Router]
@@ -157,12 +157,12 @@ async def test_midnight(routed: Routed, stub: Stub, database: Database, monkeypa
     days = [datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC), datetime(2026, 11, 24, tzinfo=UTC)]
     held = Holds(then=GOOD)
     stub.will(held, GOOD)
-    monkeypatch.setattr("perdure.routing.budgets.now", lambda: days[0])
+    monkeypatch.setattr("perdure.routing.calls.budgets.now", lambda: days[0])
     router = routed(database=database, more=budget("0.001", every="day"))
     late = asyncio.create_task(router.generate(of_run(1), attempt=1, output=Triage))
     await stub.arrived.wait()
 
-    monkeypatch.setattr("perdure.routing.budgets.now", lambda: days[1])
+    monkeypatch.setattr("perdure.routing.calls.budgets.now", lambda: days[1])
     await router.generate(of_run(2), attempt=1, output=Triage)
     held.go.set()
     await late

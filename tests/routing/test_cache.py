@@ -13,7 +13,7 @@ from stub_provider import Answers, Fails, Hangs, Stub
 
 from perdure.errors import ModelUnavailable
 from perdure.routing import OutputRef, Router
-from perdure.routing.spending import costs
+from perdure.routing.calls import costs
 from perdure.routing.tables import AnswerRow
 from perdure.storage import Database, now
 

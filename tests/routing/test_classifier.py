@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perdure.routing.classifier import Classifier
+from perdure.routing.providers._classifier import Classifier
 
 TEXTS = ["red apple", "green apple", "apple pie", "fast car", "old car", "car race"]
 LABELS = [0, 0, 0, 1, 1, 1]

@@ -30,7 +30,7 @@ from perdure.memory import (
     open_memory,
 )
 from perdure.routing import ModelEmbedder, load_routes
-from perdure.routing.spending import budget_states
+from perdure.routing.calls import budget_states
 from perdure.settings import Settings
 from perdure.storage import Database
 

@@ -12,12 +12,8 @@ from stub_provider import Answers, Fails, Stub
 from perdure.errors import AskAgain, ModelUnavailable
 from perdure.routing import GenerateCall, Router
 from perdure.routing.calls import ModelCall
-from perdure.routing.escalation import (
-    Escalation,
-    in_force,
-    keep,
-    versions,
-)
+from perdure.routing.escalation import in_force, keep, versions
+from perdure.routing.escalation.escalation import Escalation
 from perdure.storage import Database
 
 SURE = Answers('{"verdict": "refund", "confidence": 0.9}')

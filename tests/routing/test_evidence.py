@@ -7,8 +7,9 @@ from math import exp, inf, log, sqrt
 
 import pytest
 
-from perdure.routing.evidence import Tally, log_evidence
-from perdure.routing.rollback import Counts, Rule, problem
+from perdure.routing.canary import Counts
+from perdure.routing.canary._evidence import Tally, log_evidence
+from perdure.routing.canary.rollback import Rule, problem
 
 RULE = Rule(max_drop=0.02, false_rollback=0.01, min_calls=50, max_latency_ratio=3.0, max_cost_ratio=2.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.routing.failures import ProviderFailure, classify
+from perdure.routing.providers import ProviderFailure, classify
 
 
 class Stated(Exception):

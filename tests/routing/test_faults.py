@@ -15,7 +15,7 @@ from stub_provider import Answers, Behaviour, Sends, Stub, completion, says, stu
 
 from perdure.errors import ModelError, ModelRefused, ModelUnavailable
 from perdure.routing import Router
-from perdure.routing.spending import budget_states
+from perdure.routing.calls import budget_states
 from perdure.storage import Database
 
 Routed = Callable[..., Router]

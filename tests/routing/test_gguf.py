@@ -121,7 +121,7 @@ async def test_what_does_not_stop_is_ended(
     local: Callable[..., Router], sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that does not stop when it is told, as while it reads a long prompt, is ended, and another one answers."""
-    monkeypatch.setattr("perdure.routing.gguf.PATIENCE", 0)
+    monkeypatch.setattr("perdure.routing.providers.gguf.PATIENCE", 0)
     router = local("max_tokens = 60000\ncontext = 65000\ntimeout = 0.5")
     await router.load_files()
     before = router.processes()
@@ -204,7 +204,7 @@ async def test_another_file_is_another_model(local: Callable[..., Router], tmp_p
 
 async def test_it_ends_with_the_worker(local: Callable[..., Router]) -> None:
     """When its input ends, as it does however the worker dies, so does the process, in the middle of an answer as well."""
-    from perdure.routing import gguf
+    from perdure.routing.providers import gguf
 
     router = local("max_tokens = 60000\ncontext = 65000")
     file = router.routes.deployments["gguf"].file

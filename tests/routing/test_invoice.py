@@ -21,8 +21,8 @@ from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub, says
 
 from perdure.errors import ModelError
 from perdure.routing import Router
-from perdure.routing.calls import ambiguous_calls
-from perdure.routing.spending import budget_states, costs
+from perdure.routing.calls import budget_states, costs
+from perdure.routing.calls.calls import ambiguous_calls
 from perdure.storage import Database
 
 Routed = Callable[..., Router]

@@ -12,7 +12,7 @@ from routing_kit import PROMPT, HashingEmbedder, Triage, asking, rows
 from perdure.errors import InvalidInput
 from perdure.routing import Router, load_routes
 from perdure.routing.contracts import JudgeCall
-from perdure.routing.labels import (
+from perdure.routing.escalation import (
     counts,
     import_labels,
     label,

@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from perdure.routing import Attempt, Deployment
-from perdure.routing.breakers import COOLDOWN, FAILURES, Breakers
-from perdure.routing.ladder import Choice, Ladder
+from perdure.routing.attempts import Choice, Ladder
+from perdure.routing.providers import Breakers
+from perdure.routing.providers.breakers import COOLDOWN, FAILURES
 
 
 class Clock:

@@ -21,8 +21,8 @@ from perdure.routing import (
     Routes,
     load_routes,
 )
-from perdure.routing.examples import read_examples
-from perdure.routing.local import LocalModel
+from perdure.routing.providers import LocalModel
+from perdure.routing.routes import read_examples
 from perdure.storage import Database
 
 HERE = Path(__file__).parent

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from perdure.routing.reading import Misfit, read_json
+from perdure.routing.prompts import Misfit
+from perdure.routing.prompts.reading import read_json
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent.parent / "data/broken_json.jsonl").read_text().splitlines()]
 

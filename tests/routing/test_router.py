@@ -24,7 +24,7 @@ from perdure.errors import (
     PerdureError,
 )
 from perdure.routing import OutputRef, Router, Routes
-from perdure.routing.calls import ambiguous_calls
+from perdure.routing.calls.calls import ambiguous_calls
 from perdure.storage import Database
 
 Routed = Callable[..., Router]

@@ -10,7 +10,8 @@ from stub_provider import Answers, Behaviour, Hangs, Stub
 
 from perdure.errors import ModelUnavailable
 from perdure.routing import Generation, Router
-from perdure.routing.breakers import COOLDOWN, FAILURES, Breakers
+from perdure.routing.providers import Breakers
+from perdure.routing.providers.breakers import COOLDOWN, FAILURES
 from perdure.storage import Database
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from perdure.errors import InvalidInput
 from perdure.routing import Deployment, Routes, Task
-from perdure.routing.escalation import Escalation
-from perdure.routing.labels import Label
-from perdure.routing.study import Study, study
+from perdure.routing.escalation import Study, study
+from perdure.routing.escalation.escalation import Escalation
+from perdure.routing.escalation.labels import Label
 
 TASK = Task(name="triage", tier="small", cascade=("large",))
 

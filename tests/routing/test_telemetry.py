@@ -16,8 +16,8 @@ from routing_kit import KEY, PROMPT, Triage, asking
 from stub_provider import Answers, Fails, Stub
 
 from perdure.errors import AskAgain, ModelUnavailable
-from perdure.routing import Router, spans
-from perdure.routing.spending import qualities
+from perdure.routing import Router
+from perdure.routing.calls import qualities, spans
 from perdure.storage import Database
 
 Routed = Callable[..., Router]

@@ -15,11 +15,10 @@ from perdure import storage
 from perdure.errors import InvalidInput, ModelError, NotFound
 from perdure.routing import GenerateCall, Generation, Router
 from perdure.routing.batches import Batches
-from perdure.routing.canary_report import Report, report, standings
+from perdure.routing.calls import costs
+from perdure.routing.canary import Report, decide, report, standings
 from perdure.routing.contracts import JudgeCall
-from perdure.routing.labels import label
-from perdure.routing.spending import costs
-from perdure.routing.trials import decide
+from perdure.routing.escalation import label
 from perdure.storage import Database
 
 Routed = Callable[..., Router]

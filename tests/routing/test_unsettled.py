@@ -14,9 +14,8 @@ from routing_kit import HashingEmbedder, Triage, asking, rows
 from stub_provider import Answers, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
-from perdure.routing import Router, repeats
-from perdure.routing.calls import give_up, overdue
-from perdure.routing.spending import budget_states, costs
+from perdure.routing import Router
+from perdure.routing.calls import budget_states, costs, give_up, overdue, repeats
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 

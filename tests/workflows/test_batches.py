@@ -23,8 +23,8 @@ from perdure.routing import (
     load_routes,
 )
 from perdure.routing.batches import Batches
+from perdure.routing.calls import budget_states, costs
 from perdure.routing.contracts import BatchCall, Collecting
-from perdure.routing.spending import budget_states, costs
 from perdure.storage import open_database
 from perdure.workflows.batches import ADD
 

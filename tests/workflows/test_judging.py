@@ -15,7 +15,7 @@ from workflow_kit import OpenWorker
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import Verdict
 from perdure.routing.contracts import Generation, ModelRecord
-from perdure.routing.labels import labels_of
+from perdure.routing.escalation import labels_of
 from perdure.storage import open_database
 from perdure.workflows import judge
 

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from workflow_kit import OpenWorker
 
-from perdure.routing.spending import budget_states, costs
+from perdure.routing.calls import budget_states, costs
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
 from perdure.workflows.attributes import COST

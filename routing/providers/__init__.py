@@ -1,0 +1,48 @@
+"""How one prompt reaches one deployment, and what its failure means.
+
+Must not break: one attempt is one call: LiteLLM neither retries nor caches nor falls back, and a call that may have been served
+is never called unsent. What a provider's error means goes into `failures`, another local model beside `gguf`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.lazy import lazy
+
+if TYPE_CHECKING:
+    from perdure.routing.providers.breakers import Breakers
+    from perdure.routing.providers.failures import ProviderFailure, classify
+    from perdure.routing.providers.gguf import Gguf, problem
+    from perdure.routing.providers.litellm import (
+        ProviderFailed,
+        Reply,
+        as_confidence,
+        structure,
+    )
+    from perdure.routing.providers.local import Embedder, LocalModel
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "breakers": ["Breakers"],
+            "failures": ["ProviderFailure", "classify"],
+            "gguf": ["Gguf", "problem"],
+            "litellm": ["ProviderFailed", "Reply", "as_confidence", "structure"],
+            "local": ["Embedder", "LocalModel"],
+        },
+    )
+
+__all__ = [
+    "Breakers",
+    "Embedder",
+    "Gguf",
+    "LocalModel",
+    "ProviderFailed",
+    "ProviderFailure",
+    "Reply",
+    "as_confidence",
+    "classify",
+    "problem",
+    "structure",
+]
