@@ -10,28 +10,19 @@ from collections.abc import Sequence
 
 import typer
 
-from perdure.commands import (
-    about,
-    approval,
-    canary,
-    connectors,
-    conversation,
-    cost,
-    demo,
-    dev,
-    doctor,
-    effect_events,
-    effects,
-    list_runs,
-    memory,
-    messages,
-    replay,
-    routes,
-    run,
-    show,
-    worker,
-)
+from perdure.commands.approvals import cli as approval
+from perdure.commands.connectors import cli as connectors
+from perdure.commands.conversations import cli as conversation
+from perdure.commands.dev import cli as dev
+from perdure.commands.dev import demo, worker
+from perdure.commands.doctor import about
+from perdure.commands.doctor import cli as doctor
+from perdure.commands.effects import cli as effects
+from perdure.commands.effects import events as effect_events
 from perdure.commands.exits import Exit, explain
+from perdure.commands.memory import cli as memory
+from perdure.commands.models import canary, routes
+from perdure.commands.models import cli as cost
 from perdure.commands.options import (
     AddressOption,
     NamespaceOption,
@@ -39,6 +30,17 @@ from perdure.commands.options import (
     OutputOption,
     ProfileOption,
     given,
+)
+from perdure.commands.runs import (
+    cli as run,
+)
+from perdure.commands.runs import (
+    listing as list_runs,
+)
+from perdure.commands.runs import (
+    messages,
+    replay,
+    show,
 )
 
 app = typer.Typer(

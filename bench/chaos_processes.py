@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from perdure.commands import tied
+from perdure.commands.dev import tied
 
 ROOT = Path(__file__).resolve().parent.parent
 _NOT_OURS = ("PERDURE_", "TEMPORAL_", "SSL_CERT_", "PYTHONDONTWRITEBYTECODE")

@@ -99,7 +99,7 @@ class Fleet:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        from perdure.commands import tied
+        from perdure.commands.dev import tied
 
         for keeping in self._keeping:
             keeping.cancel()
@@ -218,7 +218,7 @@ async def perform(
     told: Told, operations: Sequence[Operation], home: Path, *, seed: int
 ) -> tuple[dict[str, list[Ending]], dict[str, object]]:
     """Perform OPERATIONS through workflows; return what the askers were told, and what was done to the runs."""
-    from perdure.commands.dev_server import DevServer
+    from perdure.commands.dev.server import DevServer
     from perdure.connection import connect
     from perdure.plugin import PerdurePlugin
     from perdure.settings import Settings

@@ -26,7 +26,7 @@ from bench.chaos_processes import start
 from bench.chaos_world import AT_WORK
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from perdure.commands import tied
+from perdure.commands.dev import tied
 from perdure.connectors import EffectState
 from perdure.storage import open_database
 

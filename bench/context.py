@@ -203,7 +203,7 @@ class Cost:
 
 async def compare(turns: list[int], home: Path) -> dict[str, dict[int, Cost]]:
     """Return what each variant takes at each number of TURNS."""
-    from perdure.commands.dev_server import DevServer
+    from perdure.commands.dev.server import DevServer
     from perdure.plugin import PerdurePlugin
     from perdure.settings import Settings
 

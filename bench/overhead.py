@@ -180,7 +180,7 @@ async def lane(variant: str, address: str, home: Path) -> AsyncIterator[Lane]:
 
 async def compare_steps(rounds: int, workflows: int, home: Path) -> dict[str, list[Round]]:
     """Return the rounds of each variant, interleaved on one embedded server."""
-    from perdure.commands.dev_server import DevServer
+    from perdure.commands.dev.server import DevServer
 
     found: dict[str, list[Round]] = {variant: [] for variant in VARIANTS}
     async with AsyncExitStack() as stack:
@@ -197,7 +197,7 @@ async def compare_steps(rounds: int, workflows: int, home: Path) -> dict[str, li
 
 async def compare_servers(rounds: int, workflows: int, home: Path) -> list[float]:
     """Return, per round, how many times the steps/s of a plain dev server the embedded one does, with bare activities."""
-    from perdure.commands.dev_server import DevServer
+    from perdure.commands.dev.server import DevServer
 
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(DevServer(home / "ours", headless=True, port=0))

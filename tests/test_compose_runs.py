@@ -28,7 +28,7 @@ from toy_workflows import Asks
 from workflow_kit import Handle
 
 from perdure import storage
-from perdure.commands import tied
+from perdure.commands.dev import tied
 from perdure.governance.contracts import (
     APPROVALS,
     DECIDE,

@@ -14,8 +14,8 @@ from types import TracebackType
 
 from temporalio.client import Client
 
-from perdure.commands import tied
-from perdure.commands.dev_server import DevServer
+from perdure.commands.dev import tied
+from perdure.commands.dev.server import DevServer
 from perdure.connection import connect
 from perdure.errors import Unreachable
 from perdure.plugin import PerdurePlugin

@@ -10,7 +10,12 @@ import sqlalchemy as sa
 from cli_kit import Perdure
 
 from perdure.commands.exits import Exit
-from perdure.routing.canary import Arm, Canary, CanaryTable, Part
+from perdure.routing.canary import (
+    Arm,
+    Canary,
+    CanaryTable,
+    Part,
+)
 from perdure.storage import open_database
 
 CANARY = Canary(

@@ -45,7 +45,7 @@ def test_a_query_without_a_worker_is_told(perdure: Perdure, monkeypatch: pytest.
     """A query that no worker answers ends with 3 and says what to start."""
     from datetime import timedelta
 
-    monkeypatch.setattr("perdure.commands.messages.ANSWER", timedelta(seconds=2))
+    monkeypatch.setattr("perdure.commands.runs.messages.ANSWER", timedelta(seconds=2))
     perdure("run", "Waits", "--id", "unanswered", "-d", "-q", "nobody-here")
 
     ended = perdure("query", "unanswered", "word")

@@ -16,7 +16,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 from toy_workflows import Asks, Echo
 
-from perdure.commands.dev_server import program
+from perdure.commands.dev.server import program
 from perdure.connectors.null import NullConnector
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings

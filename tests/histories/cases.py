@@ -24,7 +24,7 @@ from temporalio.client import WorkflowFailureError
 from workflow_kit import parked
 
 import perdure
-from perdure.commands.dev_server import DevServer
+from perdure.commands.dev.server import DevServer
 from perdure.connectors.drift.contracts import CheckContractCall
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.ledger.contracts import RESOLVED, Resolution

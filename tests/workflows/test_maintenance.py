@@ -31,8 +31,8 @@ from watch_desk import Pays
 from watch_kit import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
 from workflow_kit import Governed, Handle, OpenWorker, parked, reset, task_ends
 
+from perdure.commands.effects.work import Said, resolve_effect
 from perdure.commands.options import Options
-from perdure.commands.resolving import Said, resolve_effect
 from perdure.connectors.contracts import (
     AnyAction,
     Attempt,

@@ -27,7 +27,7 @@ def doctor(
 
     Each line says ok, warn or fail, and what to do; the exit code is 1 if something fails.
     """
-    from perdure.commands.checks import check_all
+    from perdure.commands.doctor.work import check_all
 
     found = asyncio.run(check_all(options, fix=fix, migrate=migrate))
     if options.format is Format.json:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from perdure.commands.exits import Exit
-from perdure.commands.follow import last_poll, nobody
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
     at,
@@ -22,7 +21,8 @@ from perdure.commands.output import (
     plain,
     say,
 )
-from perdure.commands.run_start import user
+from perdure.commands.runs.follow import last_poll, nobody
+from perdure.commands.runs.work import user
 from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import Session
 from perdure.connectors.drift.contracts import CheckContractCall, Checked, ContractState

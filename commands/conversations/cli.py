@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.commands.memory import (
+from perdure.commands.memory.cli import (
     AgentOption,
     SessionOption,
     TenantOption,
@@ -54,7 +54,7 @@ def list_conversations(
 
     With a scope: those that an erasure of everything in it would take.
     """
-    from perdure.commands.conversations import list_conversations as work
+    from perdure.commands.conversations.work import list_conversations as work
 
     scope = some_scope(tenant, agent, user, session)
     if tenant != "default" and scope is None:
@@ -77,7 +77,7 @@ def erase(
     A run that still goes on is told so at its next turn. `perdure memory forget --how erase` takes the conversations of a
     user along. With --namespace only runs of that namespace are meant.
     """
-    from perdure.commands.conversations import erase as work
+    from perdure.commands.conversations.work import erase as work
 
     asyncio.run(work(options, run, name=name, why=why, dry_run=dry_run))
 
@@ -92,6 +92,6 @@ def hold(
     release: Annotated[bool, typer.Option("--release", help="Lift the hold.")] = False,
 ) -> None:
     """Keep what a run said, and what it says from now on, from being erased, until the hold is lifted."""
-    from perdure.commands.conversations import hold as work
+    from perdure.commands.conversations.work import hold as work
 
     asyncio.run(work(options, run, name=name, held=not release))

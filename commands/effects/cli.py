@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.commands.approval import AsOption
-from perdure.commands.connectors import EveryOption, StopOption
+from perdure.commands.approvals.cli import AsOption
+from perdure.commands.connectors.cli import EveryOption, StopOption
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import (
     at,
@@ -25,7 +25,7 @@ from perdure.commands.session import Session, client_settings, perform
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.commands.resolving import Found
+    from perdure.commands.effects.work import Found
     from perdure.connectors.contracts import Effect
 
 app = typer.Typer(
@@ -70,7 +70,7 @@ def list_effects(
     """List effects, the newest first: those that wait for a person, unless told otherwise."""
 
     async def work() -> None:
-        from perdure.commands.resolving import opened
+        from perdure.commands.effects.work import opened
 
         async with opened(client_settings()) as ledger:
             wanted = None if state is State.all else state.value.replace("-", " ")
@@ -94,7 +94,7 @@ def show(options: Options, key: KeyArgument) -> None:
     """Show an effect: what was asked, what the target answered, who relies on it, and every transition with who said so."""
 
     async def work() -> None:
-        from perdure.commands.resolving import find, opened
+        from perdure.commands.effects.work import find, opened
 
         async with opened(client_settings()) as ledger:
             found = await find(ledger, key)
@@ -155,7 +155,7 @@ def resolve(
 
     Saying the same again only tells the run once more.
     """
-    from perdure.commands.resolving import Said, resolve_effect
+    from perdure.commands.effects.work import Said, resolve_effect
 
     flags = {
         "happened": happened,
@@ -205,7 +205,7 @@ def sweep(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.watching import sweep
+        from perdure.commands.connectors.work import sweep
 
         await sweep(session, options, connector, every=every, stop=stop)
 

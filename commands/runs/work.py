@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import typer
 
-from perdure.commands import follow
 from perdure.commands.exits import Exit
 from perdure.commands.inputs import is_plan, read_json, read_plan
 from perdure.commands.options import Format, Options
@@ -24,7 +23,8 @@ from perdure.commands.output import (
     one_line,
     say,
 )
-from perdure.commands.views import view
+from perdure.commands.runs import follow
+from perdure.commands.runs.views import view
 from perdure.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _finish(options: Options, timeline: Timeline, link: str) -> None:
     elif options.format is Format.jsonl:
         emit_line({"event": "run", **summary(timeline, link)})
     else:
-        from perdure.commands import tree
+        from perdure.commands.runs import tree
 
         console = err()
         console.print(next(tree.headline(timeline)))

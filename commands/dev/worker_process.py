@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from perdure.commands import tied
+from perdure.commands.dev import tied
 from perdure.errors import InvalidSettings
 
 HEALTHY = 10.0

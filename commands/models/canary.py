@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.commands.approval import AsOption
+from perdure.commands.approvals.cli import AsOption
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import (
     at,
@@ -22,7 +22,12 @@ from perdure.commands.session import client_settings
 from perdure.errors import NotAllowed
 
 if TYPE_CHECKING:
-    from perdure.routing.canary import Counts, Report, Standing, State
+    from perdure.routing.canary import (
+        Counts,
+        Report,
+        Standing,
+        State,
+    )
 
 app = typer.Typer(
     help="See how models or prompts do that some runs try, and decide about them.",
@@ -109,7 +114,7 @@ def reset(options: Options, name: NameArgument, *, comment: WhyOption = "", by: 
 
 def _decide(options: Options, name: str, state: State, *, by: str | None, why: str) -> None:
     async def work() -> None:
-        from perdure.commands.run_start import user
+        from perdure.commands.runs.work import user
         from perdure.routing.canary import decide, report
         from perdure.storage import open_database
 

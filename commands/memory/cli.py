@@ -64,7 +64,7 @@ def search(
 
     The worker that owns the index is asked; where none does, the index is opened here.
     """
-    from perdure.commands.memories import search as work
+    from perdure.commands.memory.work import search as work
 
     asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of, explain=explain))
 
@@ -84,7 +84,7 @@ def list_memories(
     as_of: AsOfOption = None,
 ) -> None:
     """List what holds, in the order in which it was recorded."""
-    from perdure.commands.memories import list_records as work
+    from perdure.commands.memory.work import list_records as work
 
     scope = scope_of(tenant, agent, user, session)
     asyncio.run(work(options, scope, kinds=kind or [], subject=subject, limit=limit, as_of=as_of))
@@ -103,7 +103,7 @@ def show(
     as_of: AsOfOption = None,
 ) -> None:
     """Show a memory: what it says, since when, and which step said so."""
-    from perdure.commands.memories import show as work
+    from perdure.commands.memory.work import show as work
 
     asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, as_of=as_of))
 
@@ -120,7 +120,7 @@ def history(
     tenant: TenantOption = "default",
 ) -> None:
     """Show every version of a memory, also those that are over."""
-    from perdure.commands.memories import history as work
+    from perdure.commands.memory.work import history as work
 
     asyncio.run(work(options, scope_of(tenant, agent, user, session), memory))
 
@@ -150,13 +150,13 @@ def forget(
 
     What was expired or retracted can still be read as of then. What was erased is gone; a receipt without content stays.
     """
-    from perdure.commands.memories import forget as work
+    from perdure.commands.memory.work import forget as work
     from perdure.memory.records.requests import ForgetCall
 
     if (memory is not None) + (subject is not None) + everything != 1:
         raise InvalidInput("say which: give the memory's ID, --subject or --everything")
-    from perdure.commands.memories import cli_step
-    from perdure.commands.run_start import user as person
+    from perdure.commands.memory.work import cli_step
+    from perdure.commands.runs.work import user as person
 
     call = ForgetCall(
         step=cli_step("forget"),
@@ -188,7 +188,7 @@ def hold(
     release: Annotated[bool, typer.Option("--release", help="Lift the hold.")] = False,
 ) -> None:
     """Keep memories from being erased, by people and by sweeps, until the hold is lifted."""
-    from perdure.commands.memories import hold as work
+    from perdure.commands.memory.work import hold as work
 
     asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, held=not release))
 
@@ -202,7 +202,7 @@ def verify(
     ] = True,
 ) -> None:
     """Compare the index with the database. Exit code 1 if anything differs."""
-    from perdure.commands.memories import verify as work
+    from perdure.commands.memory.work import verify as work
 
     asyncio.run(work(options, vectors=vectors))
 
@@ -211,7 +211,7 @@ def verify(
 @takes_options
 def reindex(options: Options) -> None:
     """Drop the index and fill it from the database; recalls wait meanwhile."""
-    from perdure.commands.memories import reindex as work
+    from perdure.commands.memory.work import reindex as work
 
     asyncio.run(work(options))
 
@@ -227,7 +227,7 @@ def stats(
     tenant: Annotated[str | None, typer.Option("--tenant", help="Of which tenant. Default: all.", metavar="NAME")] = None,
 ) -> None:
     """Count what is known and how it is used: hit rates, what was cited, what it cost."""
-    from perdure.commands.memories import stats as work
+    from perdure.commands.memory.work import stats as work
 
     scope = some_scope(tenant, agent, user, session)
     asyncio.run(work(options, scope, tenant))
@@ -247,7 +247,7 @@ def export(
     ] = False,
 ) -> None:
     """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
-    from perdure.commands.memories import export as work
+    from perdure.commands.memory.work import export as work
 
     scope = some_scope(tenant, agent, user, session)
     asyncio.run(work(scope, tenant, erasures=erasures))
@@ -263,7 +263,7 @@ def import_(
 
     What was erased here stays erased, and what the export says was erased is erased here too.
     """
-    from perdure.commands.memories import import_ as work
+    from perdure.commands.memory.work import import_ as work
 
     asyncio.run(work(options, file))
 
@@ -292,7 +292,7 @@ def sweep(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.memories import sweep as sweep_on
+        from perdure.commands.memory.work import sweep as sweep_on
 
         await sweep_on(session, options, dry_run=dry_run, every=every, stop=stop)
 
@@ -317,7 +317,7 @@ def serve_mcp(
 
     Where a worker owns the index, recalls go through it.
     """
-    from perdure.commands.memories import serve_mcp as work
+    from perdure.commands.memory.work import serve_mcp as work
     from perdure.memory.mcp_server import VERBS
 
     verbs = frozenset(allow or ["recall"])

@@ -7,11 +7,11 @@ import json
 import signal
 from dataclasses import dataclass
 
-from perdure.commands.dev_server import DevServer
+from perdure.commands.dev.server import DevServer
+from perdure.commands.dev.worker_process import WorkerProcess
 from perdure.commands.links import NOTE, Links
 from perdure.commands.options import Format, Options
 from perdure.commands.output import emit_line, say
-from perdure.commands.worker_process import WorkerProcess
 from perdure.errors import Unreachable
 from perdure.settings import Settings, load_settings
 

@@ -71,7 +71,7 @@ _WAYS: dict[Ways, How] = {Ways.again: "send again", Ways.remove: "remove", Ways.
 @takes_options
 def list_connectors(options: Options) -> None:
     """List what agents can do: actions, risk, undo, contracts."""
-    from perdure.commands.watching import print_connectors
+    from perdure.commands.connectors.work import print_connectors
 
     asyncio.run(print_connectors(options, client_settings()))
 
@@ -85,7 +85,7 @@ def check(options: Options, name: AnyNameArgument = None, every: EveryOption = N
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.watching import check_contracts
+        from perdure.commands.connectors.work import check_contracts
 
         await check_contracts(session, options, name, every=every, stop=stop)
 
@@ -116,8 +116,8 @@ def accept(
     """
 
     async def work() -> None:
-        from perdure.commands.run_start import user
-        from perdure.commands.watching import watched
+        from perdure.commands.connectors.work import watched
+        from perdure.commands.runs.work import user
 
         async with watched(client_settings()) as watch:
             accepted = await watch.drift.accept(name, by=by or user(), live=digest)
@@ -155,7 +155,7 @@ def reconcile(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.watching import compare
+        from perdure.commands.connectors.work import compare
 
         await compare(session, options, name, every=every, stop=stop, since=since, look_back=look_back)
 
@@ -172,7 +172,7 @@ def findings(
     """List in what ledger and targets differ."""
 
     async def work() -> None:
-        from perdure.commands.watching import print_findings, watched
+        from perdure.commands.connectors.work import print_findings, watched
 
         async with watched(client_settings()) as watch:
             wanted: FindingState | None = None if state is States.all else cast("FindingState", state.value)
@@ -192,7 +192,7 @@ def reports(
     """List comparisons, the newest first."""
 
     async def work() -> None:
-        from perdure.commands.watching import print_reports, watched
+        from perdure.commands.connectors.work import print_reports, watched
 
         async with watched(client_settings()) as watch:
             print_reports(options, await watch.reconciler.findings.reports(name, limit=limit))
@@ -208,7 +208,7 @@ def report(
     """Show one comparison and what it found."""
 
     async def work() -> None:
-        from perdure.commands.watching import print_findings, watched
+        from perdure.commands.connectors.work import print_findings, watched
 
         async with watched(client_settings()) as watch:
             found = await watch.reconciler.findings.report(report)
@@ -244,7 +244,7 @@ def repair(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.watching import start_repair
+        from perdure.commands.connectors.work import start_repair
 
         wanted: How | None = None if how is None else _WAYS[how]
         await start_repair(session, options, finding, how=wanted, of=of, within=within)

@@ -17,7 +17,7 @@ from perdure.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory
 
-    from perdure.commands.replayed import Failed
+    from perdure.commands.runs.replay_work import Failed
 
 PATIENCE = 120.0
 """Seconds that a replay may take: 10,000 events need about 10."""
@@ -57,7 +57,7 @@ async def _replay(options: Options, run: str, modules: list[str]) -> None:
     history, namespace = await _history(options, run)
     if not any(event.HasField("workflow_task_completed_event_attributes") for event in history.events):
         raise NotFound(f"{run} holds no workflow task that was completed, so there is nothing to replay yet")
-    from perdure.commands.replayed import replay_history
+    from perdure.commands.runs.replay_work import replay_history
 
     failure = await replay_history(settings, history, namespace, modules, patience=PATIENCE)
     _print(options, run, history, failure)

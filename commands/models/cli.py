@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from perdure.commands.approval import AsOption
+from perdure.commands.approvals.cli import AsOption
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import (
     dollars,
@@ -167,7 +167,7 @@ def raise_budget(
     """Let a budget that was drawn on spend more, for one subject and time. It is written down who said so."""
 
     async def work() -> None:
-        from perdure.commands.run_start import user
+        from perdure.commands.runs.work import user
         from perdure.routing.calls import budget_states, raise_by_hand
         from perdure.storage import open_database
 
@@ -194,7 +194,7 @@ def raise_budget(
 
 async def _by_outcome(options: Options, parts: Sequence[Cost]) -> list[Cost]:
     """Return PARTS, which are of one run each, put together by how the runs ended."""
-    from perdure.commands.list_runs import quoted, row
+    from perdure.commands.runs.listing import quoted, row
     from perdure.commands.session import connected
     from perdure.routing.calls import together
 

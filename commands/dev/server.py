@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from perdure.commands import tied
+from perdure.commands.dev import tied
 from perdure.errors import InvalidSettings, Unreachable
 
 HOST = "127.0.0.1"

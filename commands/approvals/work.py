@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from perdure.commands.list_runs import quoted
-from perdure.commands.run_start import user
+from perdure.commands.runs.listing import quoted
+from perdure.commands.runs.show import read
+from perdure.commands.runs.work import user
 from perdure.commands.session import Session, named
-from perdure.commands.show import read
 from perdure.errors import (
     InvalidInput,
     NotFound,

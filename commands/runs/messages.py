@@ -16,8 +16,8 @@ from perdure.commands.output import (
     plain,
     say,
 )
+from perdure.commands.runs.show import RunArgument
 from perdure.commands.session import Session, perform
-from perdure.commands.show import RunArgument
 from perdure.errors import InvalidInput, NotFound, Unreachable
 
 if TYPE_CHECKING:

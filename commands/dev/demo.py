@@ -36,7 +36,7 @@ def demo(  # noqa: PLR0917  Typer makes an option of each
 
     Exits with 0 only if the shop's own books agree with what the desk decided: no refund twice, none lost.
     """
-    from perdure.commands.demo_run import Wanted, run
+    from perdure.commands.dev.demo_work import Wanted, run
 
     report = asyncio.run(
         run(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from perdure.commands.inputs import read_json
 from perdure.commands.options import Options
-from perdure.commands.run_start import user
+from perdure.commands.runs.work import user
 from perdure.commands.session import Session, client_settings, connected
 from perdure.connectors.contracts import (
     Effect,

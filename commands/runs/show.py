@@ -65,7 +65,7 @@ def _print(timeline: Timeline, link: str, *, full: bool) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from perdure.commands import tree
+    from perdure.commands.runs import tree
 
     console = out()
     root = Tree(Text("\n").join(tree.headline(timeline, link)), guide_style="dim")

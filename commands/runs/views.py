@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-    from perdure.commands.follow import View
+    from perdure.commands.runs.follow import View
     from perdure.timetravel.contracts import Step, Timeline
 
 # What is in the history and no news to somebody who watches.
@@ -52,7 +52,7 @@ class PlainView:
 
     def changed(self, step: Step) -> None:
         """Print STEP if there is news about it."""
-        from perdure.commands import tree
+        from perdure.commands.runs import tree
 
         news = (step.state, step.attempts if step.state == "retrying" else 0)
         if step.state in ("scheduled", "running") or self._told.get(step.id) == news or not interesting(step):
@@ -91,7 +91,7 @@ class LiveView:
 
     def changed(self, step: Step) -> None:
         """Show STEP below while it is open, and as a line for good once it has ended."""
-        from perdure.commands import tree
+        from perdure.commands.runs import tree
 
         if step.open:
             self._open[step.id] = step
@@ -113,7 +113,7 @@ class LiveView:
         from rich.spinner import Spinner
         from rich.text import Text
 
-        from perdure.commands import tree
+        from perdure.commands.runs import tree
 
         shown = [step for step in self._open.values() if not _is_deadline(step, self._timeline)]
         rows: list[RenderableType] = [_cut(tree.line(step)) for step in shown[-_room(self._console) :]]

@@ -17,8 +17,8 @@ from perdure.commands.output import (
     plain,
     say,
 )
+from perdure.commands.runs.show import RunArgument
 from perdure.commands.session import Session, perform
-from perdure.commands.show import RunArgument
 
 app = typer.Typer(
     help="See what people are asked, and decide.",
@@ -78,7 +78,7 @@ def list_approvals(
     """List approvals across runs, the nearest deadline first."""
 
     async def work(session: Session) -> None:
-        from perdure.commands.decisions import listed
+        from perdure.commands.approvals.work import listed
 
         found = await listed(session, None if state is Asked.all else state.value, of)
         if options.format is Format.json:
@@ -118,7 +118,7 @@ def show(options: Options, run: RunArgument, approval: NameArgument = None) -> N
     """Show what is asked: the question, what it is about, until when, and the digest that a decision binds to."""
 
     async def work(session: Session) -> None:
-        from perdure.commands.decisions import find_request
+        from perdure.commands.approvals.work import find_request
 
         found = await find_request(session, run, approval)
         if options.format is not Format.text:
@@ -155,7 +155,7 @@ def approve(
     digest: DigestOption = None,
 ) -> None:
     """Approve what a run asks; the run goes on. Deciding twice the same does nothing more."""
-    from perdure.commands.decisions import Said
+    from perdure.commands.approvals.work import Said
 
     _decide(options, Said(run, approval, "approve", by, comment, digest))
 
@@ -172,7 +172,7 @@ def reject(
     digest: DigestOption = None,
 ) -> None:
     """Reject what a run asks."""
-    from perdure.commands.decisions import Said
+    from perdure.commands.approvals.work import Said
 
     _decide(options, Said(run, approval, "reject", by, comment, digest))
 
@@ -189,13 +189,13 @@ def request_changes(
     digest: DigestOption = None,
 ) -> None:
     """Ask for changes before you decide; the run is told what to change."""
-    from perdure.commands.decisions import Said
+    from perdure.commands.approvals.work import Said
 
     _decide(options, Said(run, approval, "request changes", by, comment, digest))
 
 
 def _decide(options: Options, said: object) -> None:
-    from perdure.commands.decisions import Said, decide
+    from perdure.commands.approvals.work import Said, decide
 
     assert isinstance(said, Said)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.commands.approval import AsOption
+from perdure.commands.approvals.cli import AsOption
 from perdure.commands.options import Format, Options, takes_options
 from perdure.commands.output import (
     dollars,
@@ -136,7 +136,7 @@ def label_answer(
         raise InvalidInput("write a call with --correct or --wrong, or --from FILE")
 
     async def work() -> None:
-        from perdure.commands.run_start import user
+        from perdure.commands.runs.work import user
         from perdure.routing.escalation import import_labels, label
         from perdure.storage import open_database
 
@@ -202,7 +202,7 @@ def learn(options: Options, task: TaskArgument, quality: TargetOption = 0.95, *,
     """
 
     async def work() -> None:
-        from perdure.commands.run_start import user
+        from perdure.commands.runs.work import user
         from perdure.routing.escalation import keep
         from perdure.storage import open_database
 

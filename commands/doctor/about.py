@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version as installed
 
     from perdure import __version__
-    from perdure.commands.dev_server import program
+    from perdure.commands.dev.server import program
     from perdure.errors import InvalidSettings
 
     found = {"perdure": __version__, "python": platform.python_version()}

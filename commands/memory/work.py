@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
+from perdure.commands.connectors.work import run_on_worker
 from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
@@ -22,10 +23,9 @@ from perdure.commands.output import (
     plain,
     say,
 )
-from perdure.commands.run_start import user
+from perdure.commands.runs.work import user
 from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import client_settings, connected
-from perdure.commands.watching import run_on_worker
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import (

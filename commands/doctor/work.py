@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from perdure.commands.follow import last_poll
 from perdure.commands.options import Options
+from perdure.commands.runs.follow import last_poll
 from perdure.commands.session import Session, connected
 from perdure.errors import InvalidSettings, PerdureError
 from perdure.lineage import Frozen
@@ -53,7 +53,7 @@ def _settings(settings: Settings) -> Check:
 
 
 def _versions() -> Check:
-    from perdure.commands.about import versions
+    from perdure.commands.doctor.about import versions
 
     found = versions()
     said = ", ".join(f"{name} {value}" for name, value in found.items())

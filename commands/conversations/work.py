@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.commands.memories import (
+from perdure.commands.memory.work import (
     answered,
     cli_step,
     print_forgotten,
@@ -16,7 +16,7 @@ from perdure.commands.output import (
     emit_line,
     say,
 )
-from perdure.commands.run_start import user
+from perdure.commands.runs.work import user
 from perdure.commands.session import client_settings, named
 from perdure.errors import NotFound
 from perdure.memory.contracts import Scope

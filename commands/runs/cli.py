@@ -59,7 +59,7 @@ def run(
     The result goes to stdout, progress to stderr. With -o json the one object says workflow_id, run_id, state, result or
     error, cost_usd and more; with -o jsonl each change of a step is a line, and the last line is that object.
     """
-    from perdure.commands.run_start import Start, start_and_watch
+    from perdure.commands.runs.work import Start, start_and_watch
 
     start = Start.read(workflow, given, workflow_id=workflow_id, task_queue=task_queue, detach=detach, wait=wait)
     perform(lambda session: start_and_watch(session, options, start), options)

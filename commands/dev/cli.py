@@ -39,7 +39,7 @@ def dev(
     """
     if options.address or options.namespace or options.profile:
         raise InvalidInput("`perdure dev` starts a server of its own: use --port, not --address and the like")
-    from perdure.commands.dev_run import Wanted, run
+    from perdure.commands.dev.work import Wanted, run
 
     asyncio.run(
         run(options, Wanted(modules=modules or [], port=port, ui_port=ui_port, headless=headless, worker=not no_worker))
