@@ -1,4 +1,4 @@
-"""The activities behind the batch lane: collecting, sending, asking, giving back. The work is in routing/batches/batches.py."""
+"""The activities behind the batch lane: collecting, sending, asking, giving back. The work is in routing/batches/."""
 
 from __future__ import annotations
 

@@ -19,12 +19,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from perdure.routing.canary import (
-    Canary,
-    CanaryTable,
-    Counts,
-    Part,
-)
+from perdure.routing.canary import Canary, CanaryTable, Counts, Part
 from perdure.routing.canary.rollback import problem
 from perdure.storage import open_database
 

@@ -36,12 +36,7 @@ from perdure.memory import (
     RememberCall,
     Scope,
 )
-from perdure.memory.index import (
-    EdgeIndex,
-    Embedder,
-    Index,
-    Where,
-)
+from perdure.memory.index import EdgeIndex, Embedder, Index, Where
 from perdure.memory.index.lexical import words_of_question
 from perdure.memory.moments import microseconds
 from perdure.memory.records import scope_key

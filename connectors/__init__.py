@@ -40,10 +40,19 @@ from perdure.connectors.drift.contracts import (
 )
 from perdure.connectors.http import HttpAction, HttpConnector, Listing
 from perdure.connectors.ledger.contracts import Asker, Resolution
+from perdure.lazy import lazy
 
 if TYPE_CHECKING:
     from perdure.connectors.events import Stream
     from perdure.connectors.ledger import Ledger
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "ledger": ["Ledger"],
+            "events": ["Stream"],
+        },
+    )
 
 __all__ = [
     "Absent",
@@ -84,16 +93,3 @@ __all__ = [
     "undo_by",
     "undo_key",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # The ledger brings SQLAlchemy along, and workflow code imports this module.
-    if name == "Ledger":
-        from perdure.connectors.ledger import Ledger
-
-        return Ledger
-    if name == "Stream":
-        from perdure.connectors.events import Stream
-
-        return Stream
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,14 +24,7 @@ from perdure.connectors.contracts import (
     Target,
     undo_by,
 )
-from perdure.connectors.http import (
-    HttpAction,
-    HttpConnector,
-    Item,
-    Listing,
-    Request,
-    time_of,
-)
+from perdure.connectors.http import HttpAction, HttpConnector, Item, Listing, Request, time_of
 from perdure.lineage import Frozen
 
 __all__ = ["Capture", "Intent", "Pay", "Payment", "Refund", "RefundDone", "StripeConnector"]

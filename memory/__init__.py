@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.lazy import lazy
 from perdure.memory.contracts import (
     Kind,
     MemoryRecord,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perdure.memory.index import Embedder, MiniLm
     from perdure.memory.opening import open_memory
     from perdure.memory.store import Memory
+else:
+    __getattr__ = lazy(__name__, {"index": ["Embedder", "MiniLm"], "store": ["Memory"], "opening": ["open_memory"]})
 
 __all__ = [
     "Embedder",
@@ -38,13 +41,3 @@ __all__ = [
     "customer",
     "open_memory",
 ]
-
-_LAZY = {"Embedder": "embed", "MiniLm": "embed", "Memory": "store", "open_memory": "opening"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -22,12 +22,7 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.index import (
-    Claim,
-    Embedder,
-    Feed,
-    Index,
-)
+from perdure.memory.index import Claim, Embedder, Feed, Index
 from perdure.memory.keeping import Keeping
 from perdure.memory.recall import Ranking, nearest
 from perdure.memory.records import (

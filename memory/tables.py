@@ -7,8 +7,6 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-# Whoever needs all tables of this room, as the migrations' test does, imports this module.
-from perdure.memory.conversations import tables as conversation_tables  # noqa: F401
 from perdure.storage import UtcDateTime
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.lazy import lazy
 from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
         Deployment,
         Task,
     )
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "embeddings": ["ModelEmbedder"],
+            "load": ["Routes", "load_routes"],
+            "prompts": ["resolve_output"],
+            "providers": ["Embedder"],
+            "router": ["Router"],
+            "routes": ["SHIPPED", "Budget", "Deployment", "Task"],
+        },
+    )
 
 __all__ = [
     "SHIPPED",
@@ -52,25 +65,3 @@ __all__ = [
     "load_routes",
     "resolve_output",
 ]
-
-# Loaded when they are used: workflow code imports the contracts from here and must stay light.
-_LAZY = {
-    "SHIPPED": "config",
-    "Budget": "config",
-    "Deployment": "config",
-    "Routes": "config",
-    "Task": "config",
-    "load_routes": "load",
-    "Embedder": "local",
-    "ModelEmbedder": "embeddings",
-    "Router": "router",
-    "resolve_output": "answers",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"perdure.routing.{_LAZY[name]}"), name)

@@ -12,14 +12,7 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidSettings, ModelRefused, ModelUnavailable
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.routing.calls import (
-    Denial,
-    ModelCall,
-    Settled,
-    ended,
-    purses,
-    span_of,
-)
+from perdure.routing.calls import Denial, ModelCall, Settled, ended, purses, span_of
 from perdure.routing.contracts import GenerateCall, OutputRef, Usage
 from perdure.routing.prompts import most_tokens
 from perdure.routing.providers import ProviderFailure, classify

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from perdure.errors import InvalidSettings, NoRoute
 from perdure.routing.canary import Canary, CanaryTable
 from perdure.routing.contracts import Tier
-from perdure.routing.load import Routes, may_serve
 from perdure.routing.prompts import holds_secret
 from perdure.routing.routes import (
     SHIPPED,

@@ -14,12 +14,7 @@ from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import StepRef, digest
-from perdure.routing.attempts import (
-    Arms,
-    Choice,
-    Exchange,
-    Ladder,
-)
+from perdure.routing.attempts import Arms, Choice, Exchange, Ladder
 from perdure.routing.calls import (
     Asked,
     Denial,
@@ -50,12 +45,7 @@ from perdure.routing.contracts import (
     Raised,
     Usage,
 )
-from perdure.routing.escalation import (
-    InForce,
-    in_force,
-    judge,
-    last_word,
-)
+from perdure.routing.escalation import InForce, in_force, judge, last_word
 from perdure.routing.load import Routes
 from perdure.routing.prompts import (
     Answer,
@@ -69,15 +59,7 @@ from perdure.routing.prompts import (
     render,
     size,
 )
-from perdure.routing.providers import (
-    Breakers,
-    Embedder,
-    Gguf,
-    LocalModel,
-    ProviderFailed,
-    ProviderFailure,
-    Reply,
-)
+from perdure.routing.providers import Breakers, Embedder, Gguf, LocalModel, ProviderFailed, ProviderFailure, Reply
 from perdure.routing.providers import litellm as provider
 from perdure.routing.routes import Task
 from perdure.routing.together import Together

@@ -14,12 +14,7 @@ from pathlib import Path
 
 from perdure.lineage import Lineage, StepRef
 from perdure.routing import GenerateCall, OutputRef, load_routes
-from perdure.routing.calls import (
-    Denial,
-    ModelCall,
-    Settled,
-    purses,
-)
+from perdure.routing.calls import Denial, ModelCall, Settled, purses
 from perdure.routing.contracts import Usage
 from perdure.routing.load import Routes
 from perdure.routing.together import Together

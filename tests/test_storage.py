@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import pkgutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -46,9 +45,8 @@ def test_head() -> None:
 
 async def test_migrations_make_what_the_tables_say(database: Database) -> None:
     """The migrated schema is the one that the rooms' table classes declare."""
-    for room in pkgutil.iter_modules(perdure.__path__, "perdure."):
-        if room.ispkg and (ROOT / room.name.removeprefix("perdure.") / "tables.py").is_file():
-            importlib.import_module(f"{room.name}.tables")
+    for tables in (*ROOT.glob("*/tables.py"), *ROOT.glob("*/*/tables.py")):
+        importlib.import_module(f"perdure.{'.'.join(tables.parent.relative_to(ROOT).parts)}.tables")
 
     async with database.read() as connection:
         differences = await connection.run_sync(

@@ -22,12 +22,7 @@ from perdure.commands.session import client_settings
 from perdure.errors import NotAllowed
 
 if TYPE_CHECKING:
-    from perdure.routing.canary import (
-        Counts,
-        Report,
-        Standing,
-        State,
-    )
+    from perdure.routing.canary import Counts, Report, Standing, State
 
 app = typer.Typer(
     help="See how models or prompts do that some runs try, and decide about them.",

@@ -14,12 +14,7 @@ from typing import Literal, cast
 
 from pydantic import JsonValue
 
-from perdure.connectors.drift.contracts import (
-    Change,
-    Contract,
-    Operation,
-    Verdict,
-)
+from perdure.connectors.drift.contracts import Change, Contract, Operation, Verdict
 from perdure.lineage import digest
 
 Side = Literal["request", "response"]

@@ -1,4 +1,4 @@
-"""How a target describes what it offers, and what is said of a description that changed. Safe to import in workflow code."""
+"""How a target describes what it offers, and what is said when that changed. Safe to import in workflow code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import Field, JsonValue
 
 from perdure.connectors.contracts import Reversibility, Risk
 from perdure.lineage import Frozen
+
+ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
 
 
 class Operation(Frozen):
@@ -24,9 +26,6 @@ class Operation(Frozen):
     """Claims about it, as those of an MCP tool: whether it only reads, whether it destroys."""
     actions: tuple[str, ...] = ()
     """The actions that rely on it."""
-
-
-ContractSource = Literal["openapi", "graphql", "json-schema", "mcp", "samples", "sql"]
 
 
 class Contract(Frozen):

@@ -1,8 +1,8 @@
 """What happened, as a stream that others can follow, and what others send us.
 
-`Stream` orders the events, `receiver` takes in verified webhooks, `nats` publishes. Must not break: cursors only go up, an
-event has one id however often it comes, and nothing unverified enters. A new source of events calls `add` in the transaction
-of the change that it tells of; a new signature scheme goes into `_inbound`.
+`Stream` orders the events, `receiver` takes in verified webhooks, `nats` publishes. Must not break: cursors only go
+up, an event has one id however often it comes, and nothing unverified enters. A new source of events calls `add` in
+the transaction of the change that it tells of; a new signature scheme goes into `_inbound`.
 """
 
 from __future__ import annotations

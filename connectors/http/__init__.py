@@ -1,8 +1,9 @@
 """How actions reach a system that speaks JSON over HTTP. Safe to import in workflow code.
 
-`HttpConnector` sends what an `HttpAction` writes down, `Listing` reads lists page by page, OAuth tokens are shared by all workers.
-Must not break: one attempt is one request, redirects are not followed, and only what is known not to have been sent may be
-called unsent. How a request is written goes into `action`, how the answer of a look-up is read as well.
+`HttpConnector` sends what an `HttpAction` writes down, `Listing` reads lists page by page, OAuth tokens are shared by
+all workers. Must not break: one attempt is one request, redirects are not followed, and only what is known not to
+have been sent may be called unsent. How a request is written goes into `action`, how the answer of a look-up is read
+as well.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-# Whoever needs all tables of this room, as the migrations' test does, imports this module.
-from perdure.connectors import watch_tables  # noqa: F401
 from perdure.storage import UtcDateTime
 
 

@@ -1,9 +1,9 @@
 """What makes an action on another system happen once, and says so when nobody can tell.
 
-`Ledger` is the way in; `EffectExecution` takes one effect from its intent to what is known of it, `Journal` writes each change.
-Must not break: an intent is committed before a request goes out, every write is under its fence with its event in the same
-transaction, and what cannot be known is parked. A new state goes into `states`, a new column into `tables` and a migration;
-what workflows may see is in `contracts`.
+`Ledger` is the way in; `EffectExecution` takes one effect from its intent to what is known of it, `Journal` writes
+each change. Must not break: an intent is committed before a request goes out, every write is under its fence with its
+event in the same transaction, and what cannot be known is parked. A new state goes into `states`, a new column into
+`tables` and a migration; what workflows may see is in `contracts`.
 """
 
 from __future__ import annotations

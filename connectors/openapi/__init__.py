@@ -1,8 +1,8 @@
 """How operations of an OpenAPI document become actions. Safe to import in workflow code.
 
-`OpenApiConnector` declares them; what the document leaves open is said by a `Use` or a file. Must not break: what the document
-writes down is what is sent, and what cannot be sent is refused when the connector is declared. How a parameter or body is
-written goes into `_operations`, what a schema means into `_schemas`.
+`OpenApiConnector` declares them; what the document leaves open is said by a `Use` or a file. Must not break: what the
+document writes down is what is sent, and what cannot be sent is refused when the connector is declared. How a
+parameter or body is written goes into `_operations`, what a schema means into `_schemas`.
 """
 
 from __future__ import annotations

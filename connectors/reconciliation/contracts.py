@@ -15,6 +15,7 @@ FindingKind = Literal["missing", "duplicate", "changed", "unknown"]
 FindingState = Literal["open", "repaired", "accepted", "gone"]
 
 How = Literal["send again", "remove", "accept"]
+FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "duplicate", "changed", "unknown")
 
 REPAIRING = "repair"
 """What stands for the namespace in the step of an effect that only a repair asks for."""
@@ -89,9 +90,6 @@ class Report(Frozen):
     def counts(self) -> dict[str, int]:
         """How many of each kind there are, those included that a person has accepted."""
         return {kind: sum(each.kind == kind for each in self.findings) for kind in FINDING_KINDS}
-
-
-FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "duplicate", "changed", "unknown")
 
 
 class ReconcileCall(Frozen):

@@ -1,8 +1,8 @@
 """Does a connector keep its word when things go wrong: the test kit for connectors, perdure's own and yours.
 
-`check` runs every fault of the matrix against a connector, through a real ledger and beside a client that simply retries.
-The faults come from a proxy before the target (`HttpFaultProxy`, `TcpFaultProxy`), or, where there is no network to put one
-into, from around the connector itself. Not for production: nothing of perdure imports it.
+`check` runs every fault of the matrix against a connector, through a real ledger and beside a client that simply
+retries. The faults come from a proxy before the target (`HttpFaultProxy`, `TcpFaultProxy`), or, where there is no
+network to put one into, from around the connector itself. Not for production: nothing of perdure imports it.
 """
 
 from __future__ import annotations

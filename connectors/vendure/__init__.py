@@ -1,7 +1,7 @@
 """What can be done in a Vendure shop: orders, refunds and stock, by its admin API. Safe to import in workflow code.
 
-`VendureConnector` and the models of what is asked and answered. Must not break: every write carries its key where a look-up
-finds it again (`_reading`). A new action is a model in `_models` and a declaration in `_connector`.
+`VendureConnector` and the models of what is asked and answered. Must not break: every write carries its key where a
+look-up finds it again (`_reading`). A new action is a model in `_models` and a declaration in `_connector`.
 """
 
 from __future__ import annotations

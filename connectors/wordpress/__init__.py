@@ -1,7 +1,7 @@
 """What can be done with the posts of a WordPress site, by its REST API. Safe to import in workflow code.
 
-`WordPressConnector` and the models of posts. Must not break: a draft carries its key in its slug, so a look-up finds it again.
-A new action is a model in `_posts` and a declaration in `_connector`.
+`WordPressConnector` and the models of posts. Must not break: a draft carries its key in its slug, so a look-up finds
+it again. A new action is a model in `_posts` and a declaration in `_connector`.
 """
 
 from __future__ import annotations

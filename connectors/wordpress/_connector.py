@@ -27,12 +27,7 @@ from perdure.connectors.contracts import (
     undo_by,
 )
 from perdure.connectors.drift.contracts import Contract, Operation
-from perdure.connectors.http import (
-    HttpAction,
-    HttpConnector,
-    Item,
-    Request,
-)
+from perdure.connectors.http import HttpAction, HttpConnector, Item, Request
 from perdure.connectors.wordpress._posts import (
     Draft,
     Post,

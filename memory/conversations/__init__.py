@@ -1,7 +1,8 @@
 """Where the messages of conversations are, and what of them goes into a prompt.
 
-`Messages` keeps each message once under a digest of all before it; `pack` chooses for N tokens, the same for the same material.
-Must not break: a message is never changed, and what was erased is refused readably. What workflows may see is in `contracts`.
+`Messages` keeps each message once under a digest of all before it; `pack` chooses for N tokens, the same for the same
+material. Must not break: a message is never changed, and what was erased is refused readably. What workflows may see
+is in `contracts`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where to look: the vector index, whichever it is, and how it follows SQL.
 
-`Index` is the protocol; `EdgeIndex` is the embedded one, `ServerIndex` a Qdrant server. Must not break: one process owns an
-embedded index, no content lies in a point, and an index that lags or lies is corrected by SQL. Another index implements
-`protocol`; another embedder goes into `embed`.
+`Index` is the protocol; `EdgeIndex` is the embedded one, `ServerIndex` a Qdrant server. Must not break: one process
+owns an embedded index, no content lies in a point, and an index that lags or lies is corrected by SQL. Another index
+implements `protocol`; another embedder goes into `embed`.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from typing import Any
 
 from perdure.errors import Unreachable
 
-SCRIPT = Path(__file__).with_name("shard.py")
+SCRIPT = Path(__file__).with_name("_shard.py")
 
 
 class ShardProcess:
-    """A running process of `shard.py`. Made by `start`."""
+    """A running process of `_shard.py`. Made by `start`."""
 
     def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
         self.folder = folder

@@ -1,7 +1,7 @@
 """What bears on a question: candidates of the index, weighed, and checked against SQL.
 
-Must not break: nothing is returned that SQL does not hold in exactly that scope at that moment, and equal inputs rank equally.
-A new signal goes into `ranking`, with its weight in `Ranking` and its name in `Why`.
+Must not break: nothing is returned that SQL does not hold in exactly that scope at that moment, and equal inputs rank
+equally. A new signal goes into `ranking`, with its weight in `Ranking` and its name in `Why`.
 """
 
 from __future__ import annotations

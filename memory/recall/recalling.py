@@ -31,12 +31,7 @@ from perdure.memory.recall.ranking import (
     Ranking,
     rank,
 )
-from perdure.memory.records import (
-    Moment,
-    as_record,
-    scope_key,
-    visible,
-)
+from perdure.memory.records import Moment, as_record, scope_key, visible
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 

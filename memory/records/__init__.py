@@ -1,8 +1,8 @@
 """How memories are written to SQL and read from it: the truth about what the agents know.
 
-Must not break: a version is written once and never changed, every query names exactly one scope, and the outbox row is
-committed with the version. How a record is written goes into `records`, which versions count at a moment into `reading`, a new
-request of callers into `requests`, which workflow code imports, so it stays pure.
+Must not break: a version is written once and never changed, every query names exactly one scope, and the outbox row
+is committed with the version. How a record is written goes into `records`, which versions count at a moment into
+`reading`, a new request of callers into `requests`, which workflow code imports, so it stays pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One attempt: which deployment it goes to, and what came of it.
 
-`Ladder` chooses by the attempt's number and the breakers, `Arms` says whether a canary is tried, `Exchange` makes the record or the
-error. Must not break: the choice is a function of what is recorded, so that a retry chooses as the first try would have.
+`Ladder` chooses by the attempt's number and the breakers, `Arms` says whether a canary is tried, `Exchange` makes the
+record or the error. Must not break: the choice is a function of what is recorded, so that a retry chooses as the
+first try would have.
 """
 
 from __future__ import annotations

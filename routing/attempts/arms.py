@@ -10,13 +10,7 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidSettings
 from perdure.routing.attempts.ladder import Choice
-from perdure.routing.canary import (
-    Arm,
-    Canary,
-    Moved,
-    Part,
-    State,
-)
+from perdure.routing.canary import Arm, Canary, Moved, Part, State
 from perdure.routing.contracts import Attempt, GenerateCall
 from perdure.routing.load import Routes
 from perdure.routing.prompts import Messages, fits, render

@@ -14,12 +14,7 @@ from perdure.errors import (
     ModelUnavailable,
 )
 from perdure.routing.attempts.ladder import Choice, Ladder
-from perdure.routing.calls import (
-    Kept,
-    ModelCall,
-    Outcome,
-    Settled,
-)
+from perdure.routing.calls import Kept, ModelCall, Outcome, Settled
 from perdure.routing.canary import Part
 from perdure.routing.contracts import (
     Attempt,
@@ -29,14 +24,7 @@ from perdure.routing.contracts import (
     Usage,
 )
 from perdure.routing.escalation import InForce
-from perdure.routing.prompts import (
-    Answer,
-    Form,
-    Messages,
-    Misfit,
-    most_tokens,
-    size,
-)
+from perdure.routing.prompts import Answer, Form, Messages, Misfit, most_tokens, size
 from perdure.routing.providers import ProviderFailure, Reply, as_confidence
 from perdure.routing.routes import Deployment, Task
 

@@ -1,7 +1,7 @@
 """What becomes of calls that can wait: sent together at a lower price, each answer read as if it had come alone.
 
-Must not break: a batch is submitted once, whatever dies, and each of its calls is booked. Another provider's batches go beside
-`_batch_api`.
+Must not break: a batch is submitted once, whatever dies, and each of its calls is booked. Another provider's batches
+go beside `_batch_api`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which calls were made, what they cost, and what may still be spent.
 
-Must not break: a call is written down and its price held back before it is sent, and settled once, by whoever comes later at the
-latest. A new figure is a column in `perdure.routing.tables` and a migration; what people see of it goes into `spending`.
+Must not break: a call is written down and its price held back before it is sent, and settled once, by whoever comes
+later at the latest. A new figure is a column in `perdure.routing.tables` and a migration; what people see of it goes
+into `spending`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a canary tries, how both arms do, and when it is rolled back.
 
-Must not break: a canary never fails a run that would have worked, and a rollback holds in all workers at once. The rule is in
-`rollback` with its proof in `_evidence`; who stands where is in `trials`.
+Must not break: a canary never fails a run that would have worked, and a rollback holds in all workers at once. The
+rule is in `rollback` with its proof in `_evidence`; who stands where is in `trials`.
 """
 
 from __future__ import annotations

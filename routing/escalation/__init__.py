@@ -1,7 +1,7 @@
 """When a larger tier is asked although there is a valid answer, as learned from labelled answers.
 
-Must not break: a label has neither prompt nor answer in it, and what was learned is in force only after it has beaten the tier on
-questions kept aside. Features go into `escalation`, how they are weighed into `_learning`.
+Must not break: a label has neither prompt nor answer in it, and what was learned is in force only after it has beaten
+the tier on questions kept aside. Features go into `escalation`, how they are weighed into `_learning`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a model is asked, and what its text says.
 
-`render` writes the messages, `Form` reads one JSON value strictly. Must not break: no secret goes into a prompt, and an answer is
-valid against its form or an error; never a guess. A new slip that is safe to mend goes into `reading`, with the text that had it.
+`render` writes the messages, `Form` reads one JSON value strictly. Must not break: no secret goes into a prompt, and
+an answer is valid against its form or an error; never a guess. A new slip that is safe to mend goes into `reading`,
+with the text that had it.
 """
 
 from __future__ import annotations

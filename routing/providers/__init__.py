@@ -1,7 +1,8 @@
 """How one prompt reaches one deployment, and what its failure means.
 
-Must not break: one attempt is one call: LiteLLM neither retries nor caches nor falls back, and a call that may have been served
-is never called unsent. What a provider's error means goes into `failures`, another local model beside `gguf`.
+Must not break: one attempt is one call: LiteLLM neither retries nor caches nor falls back, and a call that may have
+been served is never called unsent. What a provider's error means goes into `failures`, another local model beside
+`gguf`.
 """
 
 from __future__ import annotations

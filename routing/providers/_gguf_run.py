@@ -1,4 +1,4 @@
-"""The process that runs one GGUF file: started as a script by `perdure.routing.providers.gguf`, it answers requests on its input.
+"""The process that runs one GGUF file: started as a script by `gguf`, it answers requests on its input.
 
 A line of JSON each way. It imports nothing of ours, and ends when its input does: with the worker, however that ends.
 """

@@ -23,7 +23,7 @@ from perdure.routing.routes import Deployment
 
 log = structlog.get_logger(__name__)
 
-SCRIPT = Path(__file__).with_name("gguf_run.py")
+SCRIPT = Path(__file__).with_name("_gguf_run.py")
 
 PATIENCE = 2.0
 """So many seconds a process has to stop generating. While it reads a long prompt it cannot, and is ended."""
@@ -177,7 +177,7 @@ class _Ended(Exception):
 
 
 class _Process:
-    """A running process of `gguf_run.py`. Made by `start`."""
+    """A running process of `_gguf_run.py`. Made by `start`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.version = ""

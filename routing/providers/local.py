@@ -22,12 +22,7 @@ from pydantic import JsonValue
 from perdure.errors import InvalidSettings
 from perdure.lineage import digest
 from perdure.routing.providers._classifier import Classifier
-from perdure.routing.routes import (
-    LOCAL,
-    Example,
-    Task,
-    text_of,
-)
+from perdure.routing.routes import LOCAL, Example, Task, text_of
 
 _MOST_EXAMPLES = 2000
 _FREE_TEXT = {"why", "confidence"}

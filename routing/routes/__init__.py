@@ -1,7 +1,8 @@
 """What a routing file can say: tasks, deployments, budgets, embeddings, and their examples.
 
-Must not break: a key that is unknown, or a value that cannot hold, is refused with file and line before anything runs. A new
-setting is a field here, with its unit in its docstring, and a sentence in docs/routing.md. Files are read by `perdure.routing.load`.
+Must not break: a key that is unknown, or a value that cannot hold, is refused with file and line before anything
+runs. A new setting is a field here, with its unit in its docstring, and a sentence in docs/routing.md. Files are read
+by `perdure.routing.load`.
 """
 
 from __future__ import annotations

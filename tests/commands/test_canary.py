@@ -10,12 +10,7 @@ import sqlalchemy as sa
 from cli_kit import Perdure
 
 from perdure.commands.exits import Exit
-from perdure.routing.canary import (
-    Arm,
-    Canary,
-    CanaryTable,
-    Part,
-)
+from perdure.routing.canary import Arm, Canary, CanaryTable, Part
 from perdure.storage import open_database
 
 CANARY = Canary(

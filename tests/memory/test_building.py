@@ -13,12 +13,7 @@ from memory_kit import ADA, Ask, Clock, Letters, Say
 
 from perdure.lineage import StepRef
 from perdure.memory import Memory, open_memory
-from perdure.memory.index import (
-    EdgeIndex,
-    Index,
-    ServerIndex,
-    Vector,
-)
+from perdure.memory.index import EdgeIndex, Index, ServerIndex, Vector
 from perdure.memory.records.requests import ForgetCall
 from perdure.settings import Settings
 from perdure.storage import Database

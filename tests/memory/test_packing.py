@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from perdure.errors import InvalidInput
 from perdure.memory import MemoryRecord, customer
-from perdure.memory.conversations import (
-    Entitled,
-    Message,
-    Summary,
-    Window,
-    labelled,
-    pack,
-)
+from perdure.memory.conversations import Entitled, Message, Summary, Window, labelled, pack
 from perdure.memory.conversations.contracts import Packed, Role
 from perdure.routing.prompts import most_tokens
 

@@ -15,13 +15,7 @@ from qdrant_stand_in import QdrantStandIn, qdrant_stand_in
 
 from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory import Memory, open_memory
-from perdure.memory.index import (
-    Point,
-    ServerIndex,
-    Vector,
-    Where,
-    Words,
-)
+from perdure.memory.index import Point, ServerIndex, Vector, Where, Words
 from perdure.memory.moments import FOR_EVER
 from perdure.memory.tables import OutboxRow
 from perdure.settings import Settings

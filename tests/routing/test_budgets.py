@@ -31,13 +31,7 @@ from perdure.routing import (
     Router,
     load_routes,
 )
-from perdure.routing.calls import (
-    BudgetState,
-    budget_states,
-    costs,
-    purses,
-    raise_by_hand,
-)
+from perdure.routing.calls import BudgetState, budget_states, costs, purses, raise_by_hand
 from perdure.routing.calls.budgets import usd
 from perdure.storage import Database, open_database
 

@@ -16,12 +16,7 @@ from perdure.errors import InvalidInput, ModelError, NotFound
 from perdure.routing import GenerateCall, Generation, Router
 from perdure.routing.batches import Batches
 from perdure.routing.calls import costs
-from perdure.routing.canary import (
-    Report,
-    decide,
-    report,
-    standings,
-)
+from perdure.routing.canary import Report, decide, report, standings
 from perdure.routing.contracts import JudgeCall
 from perdure.routing.escalation import label
 from perdure.storage import Database

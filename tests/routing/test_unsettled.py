@@ -15,13 +15,7 @@ from stub_provider import Answers, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
 from perdure.routing import Router
-from perdure.routing.calls import (
-    budget_states,
-    costs,
-    give_up,
-    overdue,
-    repeats,
-)
+from perdure.routing.calls import budget_states, costs, give_up, overdue, repeats
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
