@@ -214,7 +214,7 @@ class Postgres:
     """A PostgreSQL server, both ledger and target."""
 
     def __init__(self, folder: Path) -> None:
-        from postgres_server import Postgres as Server
+        from kits.postgres_server import Postgres as Server
 
         self._server = Server(folder, connections=600)
         self.socket = str(folder / "run" / ".s.PGSQL.5432")

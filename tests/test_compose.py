@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from compose_file import ROOT, example, offered, seconds, services, source, variables
+from kits.compose_file import ROOT, example, offered, seconds, services, source, variables
 from packaging.requirements import Requirement
 from temporalio.envconfig import ClientConfig
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compose_file import Service, seconds, services
-from qdrant_stand_in import qdrant_stand_in
+from kits.compose_file import Service, seconds, services
+from kits.toy_workflows import Asks
+from kits.workflows import Handle
+from stand_ins.qdrant import qdrant_stand_in
 from temporalio.client import Client
-from toy_workflows import Asks
-from workflow_kit import Handle
 
 from perdure import storage
 from perdure.commands.dev import tied
@@ -40,7 +40,7 @@ from perdure.settings import Settings
 from perdure.visibility import missing_search_attributes
 
 if TYPE_CHECKING:
-    from postgres_server import Postgres
+    from kits.postgres_server import Postgres
 
 BIN = Path(sysconfig.get_path("scripts"))
 
@@ -79,7 +79,9 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
     """The jobs prepare an empty database and a new namespace; a run that one of two workers began is ended by the other."""
     database = postgres.url(postgres.create())
     namespace = f"compose-{uuid.uuid4()}"
-    made = services(TEMPORAL_ADDRESS=temporal_address, TEMPORAL_NAMESPACE=namespace, PERDURE_MODULES='["toy_workflows"]')
+    made = services(
+        TEMPORAL_ADDRESS=temporal_address, TEMPORAL_NAMESPACE=namespace, PERDURE_MODULES='["kits.toy_workflows"]'
+    )
     made["temporal-namespace"]["environment"]["TEMPORAL_ADDRESS"] = temporal_address
     async with AsyncExitStack() as stack:
         # No Qdrant server comes as a package, and workers of one database share one.

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from e2e_kit import PYTHON, ROOT, Ended
+from kits.e2e import PYTHON, ROOT, Ended
 
 from perdure.connectors import EffectState
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import TESTS, Ended, Perdure, environment
+from kits.cli import TESTS, Ended, Perdure, environment
 
 from perdure.cli import call
 
@@ -24,7 +24,7 @@ def worker(temporal_address: str, home: Path) -> Iterator[subprocess.Popen[bytes
     """A worker that serves `cli_workflows`, as `perdure worker` starts it."""
     with (home / "worker.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.worker", "cli_workflows"],
+            [sys.executable, "-m", "perdure.worker", "kits.cli_workflows"],
             cwd=TESTS,
             env=environment(temporal_address, home),
             stderr=log,

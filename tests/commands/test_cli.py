@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from cli_kit import TESTS, Perdure, environment, until
+from kits.cli import TESTS, Perdure, environment, until
 
 from perdure.cli import app
 from perdure.commands.exits import Exit

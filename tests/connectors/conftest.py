@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from connectors_kit import Bank, QuickPayments, Server, ShopProcess
+from kits.connectors import Bank, QuickPayments, Server, ShopProcess
 
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
+from kits.recorded import KEY, Recorded, answered, execute, probe
 from pydantic import JsonValue
-from recorded_kit import KEY, Recorded, answered, execute, probe
 
 from perdure.connectors import (
     Absent,

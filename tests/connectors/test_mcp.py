@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from connectors_kit import key_of, persist, step
+from kits.connectors import key_of, persist, step
 from pydantic import JsonValue, ValidationError
 
 from perdure.connectors import EffectCall, EffectResult, Target
@@ -35,7 +35,7 @@ from perdure.errors import (
 )
 from perdure.storage import Database
 
-SERVER = Path(__file__).parent.parent / "mcp_server.py"
+SERVER = Path(__file__).parent.parent / "stand_ins" / "mcp_server.py"
 
 Connect = Callable[..., McpConnector]
 

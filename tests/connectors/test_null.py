@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from connectors_kit import call, undo
+from kits.connectors import call, undo
 
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.null import NullConnector

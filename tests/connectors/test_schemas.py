@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import cast
 
 import pytest
-from connectors_kit import ShopProcess
+from kits.connectors import ShopProcess
+from kits.watch import ListedPayments
 from pydantic import JsonValue
-from watch_kit import ListedPayments
 
 from perdure.connectors import HttpAction, HttpConnector, Listing
 from perdure.connectors.schemas import (

@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 import pytest
-from connectors_kit import ShopProcess
+from kits.connectors import ShopProcess
 
 ASKED = {"order": "R-1001", "amount": 100, "currency": "EUR", "reference": "k"}
 

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from connectors_kit import key_of, step
+from kits.connectors import key_of, step
 from pydantic import JsonValue, ValidationError
 
 from perdure.connectors import EffectCall, Target

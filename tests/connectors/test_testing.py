@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from connectors_kit import Bank, Paid, Pay, QuickPayments, ShopProcess
+from kits.connectors import Bank, Paid, Pay, QuickPayments, ShopProcess
 from pydantic import BaseModel
 
 from perdure.connectors import (

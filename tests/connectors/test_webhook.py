@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from connectors_kit import call, key_of, persist
+from kits.connectors import call, key_of, persist
 from pydantic import JsonValue
 
 from perdure.connectors import EffectCall, Target

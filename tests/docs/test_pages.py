@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from doc_pages import Page
+from kits.doc_pages import Page
 
 import perdure
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from doc_pages import Page
+from kits.doc_pages import Page
 from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined, to_json
 

@@ -9,9 +9,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from e2e_kit import TESTS, environment, running
-from model_workflows import Ask, Judged, Judges
-from stub_provider import Answers, stub_provider
+from kits.e2e import TESTS, environment, running
+from kits.model_workflows import Ask, Judged, Judges
+from stand_ins.provider import Answers, stub_provider
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -52,7 +52,7 @@ async def killed(temporal_address: str, folder: Path, *dooms: str) -> None:
         (folder / "models.toml").write_text(MODELS.format(name=f"night-{uuid.uuid4().hex[:8]}", url=stub.url))
         more = {"PERDURE_TASK_QUEUE": queue, "PERDURE_MODELS": str(folder / "models.toml")}
         env = environment(temporal_address, folder / "home", more)
-        command = [sys.executable, str(TESTS / "mortal_batches.py"), *dooms]
+        command = [sys.executable, "-m", "processes.mortal_batches", *dooms]
         async with running(command, env, cwd=TESTS, log=folder / "log") as workers:
             runs = [
                 await client.start_workflow(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conversation_workflows import Chats, Talk
-from e2e_kit import TESTS, environment, running
-from stub_provider import Answers, Hangs, stub_provider
+from kits.conversation_workflows import Chats, Talk
+from kits.e2e import TESTS, environment, running
+from stand_ins.provider import Answers, Hangs, stub_provider
 from temporalio.client import Client
 from temporalio.worker import Replayer, Worker
 
@@ -44,7 +44,7 @@ async def test_kill_in_the_middle_of_a_turn(temporal_address: str, database: Dat
         "PERDURE_MODELS": str(routes),
     }
     env = environment(temporal_address, settings.home, more)
-    command = [sys.executable, "-m", "perdure.worker", "conversation_workflows"]
+    command = [sys.executable, "-m", "perdure.worker", "kits.conversation_workflows"]
     client = await Client.connect(temporal_address, plugins=[PerdurePlugin(settings)])
     async with stub_provider() as stub:
         stub.will(Answers('{"say": "first"}'), Hangs(), Answers('{"say": "second"}'))

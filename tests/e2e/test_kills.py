@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from connectors_kit import ShopProcess
-from e2e_kit import TESTS, environment, running
-from mortal_desk import Sale, Sells
+from kits.connectors import ShopProcess
+from kits.e2e import TESTS, environment, running
+from processes.mortal_desk import Sale, Sells
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
@@ -43,7 +43,7 @@ async def test_killed_at_every_transition(temporal_address: str, tmp_path: Path,
     connectors = {name: {"url": shop.url} for name in ("inventory", "payments")}
     more = {"PERDURE_TASK_QUEUE": queue, "PERDURE_CONNECTORS": json.dumps(connectors)}
     client = await Client.connect(temporal_address, data_converter=pydantic_data_converter)
-    command = [sys.executable, str(TESTS / "mortal_worker.py"), side, *KILLS]
+    command = [sys.executable, "-m", "processes.mortal_worker", side, *KILLS]
     env = environment(temporal_address, tmp_path / "home", more)
     async with running(command, env, cwd=TESTS, log=tmp_path / "log") as workers:
         paying = await client.start_workflow(Sells.run, Sale(order="R-1001"), id=f"{queue}-1", task_queue=queue)

@@ -6,9 +6,9 @@ import asyncio
 import uuid
 from pathlib import Path
 
+from kits.toy_workflows import WritesTwice
 from temporalio.client import Client
 from temporalio.worker import Worker
-from toy_workflows import WritesTwice
 
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.null import NullConnector

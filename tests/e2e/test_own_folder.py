@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2e_kit import ROOT, Ended, call, environment, running
-from returns_kit import DeskShop, open_shop
+from kits.e2e import ROOT, Ended, call, environment, running
+from kits.returns import DeskShop, open_shop
 
 MODELS = '''
 """What the refund desk talks about."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_kit import Ended, call
+from kits.e2e import Ended, call
+from kits.toy_workflows import Asks, Echo
 from temporalio.client import Client
 from temporalio.worker import Worker
-from toy_workflows import Asks, Echo
 
 from perdure.commands.dev.server import program
 from perdure.connectors.null import NullConnector

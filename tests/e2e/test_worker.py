@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from e2e_kit import ROOT, TESTS, Ended, call, environment, running
+from kits.e2e import ROOT, TESTS, Ended, call, environment, running
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -79,22 +79,22 @@ async def test_python_worker_py_serves_and_drains(temporal_address: str, tmp_pat
     ("modules", "settings", "said"),
     [
         (
-            ["toy_workflows"],
+            ["kits.toy_workflows"],
             {"PERDURE_DATABASE_URL": "mysql://root@localhost/x"},
             "'database_url' in perdure.toml or PERDURE_DATABASE_URL",
         ),
-        (["toy_workflows"], {"PERDURE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "cannot be opened"),
+        (["kits.toy_workflows"], {"PERDURE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "cannot be opened"),
         (["no_such_module"], {}, "module 'no_such_module' cannot be found"),
         (["empty"], {}, "module 'empty' defines no @workflow.defn class"),
         (["broken"], {}, "module 'broken' cannot be imported: ZeroDivisionError"),
         (["impure"], {}, "Failed validating workflow Impure: Cannot access random.random"),
         (["double"], {}, "More than one activity named perdure.act"),
-        (["toy_workflows"], {"PERDURE_MODELS": "bad.toml"}, "bad.toml"),
-        (["toy_workflows"], {"PERDURE_MODELS": "missing.toml"}, "missing.toml"),
+        (["kits.toy_workflows"], {"PERDURE_MODELS": "bad.toml"}, "bad.toml"),
+        (["kits.toy_workflows"], {"PERDURE_MODELS": "missing.toml"}, "missing.toml"),
         (["perdure.examples.returns_desk.desk"], {}, "needs the address of the system"),
-        (["toy_workflows"], {"TEMPORAL_NAMESPACE": "nowhere"}, "Temporal has no namespace 'nowhere'"),
-        (["toy_workflows"], {"TEMPORAL_ADDRESS": "nonsense"}, "TEMPORAL_ADDRESS"),
-        (["toy_workflows"], {"PERDURE_TASK_QUEUE": ""}, "task_queue"),
+        (["kits.toy_workflows"], {"TEMPORAL_NAMESPACE": "nowhere"}, "Temporal has no namespace 'nowhere'"),
+        (["kits.toy_workflows"], {"TEMPORAL_ADDRESS": "nonsense"}, "TEMPORAL_ADDRESS"),
+        (["kits.toy_workflows"], {"PERDURE_TASK_QUEUE": ""}, "task_queue"),
     ],
     ids=[
         "database-kind",
@@ -129,7 +129,7 @@ async def test_a_bad_start_ends_with_one_message(
 
 async def test_an_unreachable_server_ends_with_3(tmp_path: Path) -> None:
     """A worker waits for the server as long as `patience` says, then tells where nobody answered."""
-    ended = await start("127.0.0.1:1", tmp_path, ["toy_workflows"], {})
+    ended = await start("127.0.0.1:1", tmp_path, ["kits.toy_workflows"], {})
 
     assert 3 == ended.code
     assert_one_message(ended, "no Temporal server answers at 127.0.0.1:1")
@@ -142,7 +142,7 @@ async def test_an_index_has_one_owner(temporal_address: str, tmp_path: Path) -> 
     async with Worker(client, task_queue="owner"):
         while not (tmp_path / "home/index/owner.lock").exists():  # noqa: ASYNC110  a file gives no event
             await asyncio.sleep(0.02)
-        ended = await start(temporal_address, tmp_path, ["toy_workflows"], {})
+        ended = await start(temporal_address, tmp_path, ["kits.toy_workflows"], {})
 
     assert 1 == ended.code
     assert_one_message(ended, "index")

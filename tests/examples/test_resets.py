@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from returns_kit import CASES, Desk, Handle, decide, open_desk, open_shop, plain_request
+from kits.returns import CASES, Desk, Handle, decide, open_desk, open_shop, plain_request
+from kits.workflows import reset, task_ends
 from temporalio.client import WorkflowFailureError
-from workflow_kit import reset, task_ends
 
 from perdure.connectors.ledger import Ledger
 from perdure.examples.returns_desk.models import Outcome

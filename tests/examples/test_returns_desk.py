@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from kits.returns import CASES, Desk, DeskShop, decide, open_desk, open_request, open_shop, plain_request, write_models
 from pydantic import JsonValue
-from returns_kit import CASES, Desk, DeskShop, decide, open_desk, open_request, open_shop, plain_request, write_models
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import toy_workflows as toys
-from box import Box
-from box_workflows import Packing, Packs, Puts
-from reserving_workflows import ReservesPlainly
-from returns_kit import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
+from kits.box_workflows import Packing, Packs, Puts
+from kits.reserving_workflows import ReservesPlainly
+from kits.returns import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
+from kits.workflows import parked
+from stand_ins.box import Box
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
-from workflow_kit import parked
 
 import perdure
 from perdure.commands.dev.server import DevServer

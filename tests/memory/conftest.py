@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from memory_kit import ADA, Ask, Clock, Say
+from kits.memory import ADA, Ask, Clock, Say
 
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import (

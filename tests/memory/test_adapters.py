@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from kits.memory import ADA, Clock, Say
 from langgraph.store.base import SearchItem
 from mcp.client.client import Client
-from memory_kit import ADA, Clock, Say
 
 from perdure.errors import InvalidInput
 from perdure.memory import Memory, customer

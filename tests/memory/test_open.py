@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from memory_kit import Ask, Say
+from kits.memory import Ask, Say
 
 from perdure.errors import Unreachable
 from perdure.memory import MiniLm, open_memory

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import memory_kit
 import pytest
-from memory_kit import Ask, Say
-from qdrant_stand_in import qdrant_stand_in
+from kits import memory as memory_kit
+from kits.memory import Ask, Say
+from stand_ins.qdrant import qdrant_stand_in
 
 from perdure.errors import InvalidSettings
 from perdure.memory import Memory, RecallCall, open_memory
@@ -18,7 +18,7 @@ from perdure.memory.index import MiniLm, load_embedder
 from perdure.settings import Settings
 from perdure.storage import Database
 
-OLD, NEW, GATED = (f"memory_kit:{name}" for name in ("Letters", "Other", "Gated"))
+OLD, NEW, GATED = (f"kits.memory:{name}" for name in ("Letters", "Other", "Gated"))
 
 
 @asynccontextmanager
@@ -116,9 +116,9 @@ async def test_embedders_are_loaded_by_name() -> None:
     for name, said in {
         "minilm2": "neither 'minilm' nor of the form",
         "no_such_module:A": "cannot be imported",
-        "memory_kit:Nobody": "cannot be imported",
-        "memory_kit:Clock": "it has no `embed`",
-        "memory_kit:Needy": "cannot be made without arguments",
+        "kits.memory:Nobody": "cannot be imported",
+        "kits.memory:Clock": "it has no `embed`",
+        "kits.memory:Needy": "cannot be made without arguments",
     }.items():
         with pytest.raises(InvalidSettings, match=said):
             await load_embedder(name)

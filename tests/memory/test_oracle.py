@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from memory_kit import Clock, Letters
-from memory_oracle import Oracle, Said
+from kits.memory import Clock, Letters
+from kits.memory_oracle import Oracle, Said
 
 from perdure.errors import NotFound
 from perdure.lineage import Lineage, StepRef

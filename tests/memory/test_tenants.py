@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from kits.memory import ADA, Ask, Clock, Say
 from langgraph.store.base import SearchItem
 from mcp.client.client import Client
-from memory_kit import ADA, Ask, Clock, Say
 from pydantic import ValidationError
 
 from perdure.errors import InvalidInput, NotFound

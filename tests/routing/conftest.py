@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from routing_kit import KEY, HashingEmbedder
-from stub_provider import Stub, stub_provider
+from kits.routing import KEY, HashingEmbedder
+from stand_ins.provider import Stub, stub_provider
 
 from perdure.routing import Router, load_routes
 from perdure.routing.providers import litellm as provider

@@ -9,10 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from llama_server import llama_server
-from routing_kit import KEY, rows
-from stub_provider import Answers, Fails, Sends, Stub
-from tiny_gguf import write_gguf
+from kits.llama_server import llama_server
+from kits.routing import KEY, rows
+from kits.tiny_gguf import write_gguf
+from stand_ins.provider import Answers, Fails, Sends, Stub
 
 from perdure.activities.embedders import embedders
 from perdure.errors import (

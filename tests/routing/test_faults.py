@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import pytest
+from kits.routing import KEY, PROMPT, Triage, asking, rows
 from pydantic import JsonValue
-from routing_kit import KEY, PROMPT, Triage, asking, rows
-from stub_provider import Answers, Behaviour, Sends, Stub, completion, says, stub_provider
+from stand_ins.provider import Answers, Behaviour, Sends, Stub, completion, says, stub_provider
 
 from perdure.errors import ModelError, ModelRefused, ModelUnavailable
 from perdure.routing import Router

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from kits.routing import KEY, PROMPT, Triage, asking, rows
 from pydantic import BaseModel
-from routing_kit import KEY, PROMPT, Triage, asking, rows
-from stub_provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
+from stand_ins.provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
 
 from perdure.errors import (
     AskAgain,

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from targets_kit import TARGETS, free_port, running, wait_for
-from vendure_kit import Shop, a_shop
-from wordpress_kit import Site, a_site
+from kits.targets import TARGETS, free_port, running, wait_for
+from kits.vendure import Shop, a_shop
+from kits.wordpress import Site, a_site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,9 +16,9 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from recorded_kit import KEY, Recorded, execute, probe
-from vendure_kit import Shop, a_shop
-from wordpress_kit import Site, a_site
+from kits.recorded import KEY, Recorded, execute, probe
+from kits.vendure import Shop, a_shop
+from kits.wordpress import Site, a_site
 
 from perdure.connectors import HttpConnector
 from perdure.connectors.contracts import Action, In, Out

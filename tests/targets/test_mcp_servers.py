@@ -7,9 +7,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from connectors_kit import persist, step
+from kits.connectors import persist, step
+from kits.targets import TARGETS
 from pydantic import JsonValue
-from targets_kit import TARGETS
 
 from perdure.connectors import EffectCall
 from perdure.connectors.ledger import Ledger

@@ -10,7 +10,7 @@ from typing import cast
 
 import httpx
 import pytest
-from connectors_kit import key_of, persist, step, undo
+from kits.connectors import key_of, persist, step, undo
 from pydantic import JsonValue
 
 from perdure.connectors import (

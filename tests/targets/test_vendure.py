@@ -10,9 +10,9 @@ from typing import cast
 
 import httpx
 import pytest
-from connectors_kit import key_of, persist, step, undo
+from kits.connectors import key_of, persist, step, undo
+from kits.vendure import Shop
 from pydantic import JsonValue
-from vendure_kit import Shop
 
 from perdure.connectors import (
     AnyAction,

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
-from connectors_kit import key_of, persist, step, undo
+from kits.connectors import key_of, persist, step, undo
+from kits.wordpress import Site
 from pydantic import JsonValue
-from wordpress_kit import Site
 
 from perdure.connectors import EffectCall, EffectResult, Target
 from perdure.connectors.drift._compatibility import compare

@@ -1,4 +1,4 @@
-"""What timelines tell of stored histories, which were recorded from real runs of `tests/cli_workflows.py`."""
+"""What timelines tell of stored histories, which were recorded from real runs of `tests/kits/cli_workflows.py`."""
 
 from __future__ import annotations
 

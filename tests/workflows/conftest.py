@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kits.workflows import Governed, OpenWorker
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
-from workflow_kit import Governed, OpenWorker
 
 from perdure.connectors.contracts import Connector
 from perdure.connectors.null import NullConnector

@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from kits.toy_workflows import Asks, AsksTwoAtOnce
+from kits.workflows import Handle, OpenWorker
 from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
-from toy_workflows import Asks, AsksTwoAtOnce
-from workflow_kit import Handle, OpenWorker
 
 from perdure.connectors.null import NullConnector
 from perdure.governance.approvals import Approvals

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from model_workflows import Ask, Judged, Judges
-from routing_kit import HashingEmbedder
-from stub_provider import Answers, Behaviour, Fails, Sends, Stub, stub_provider
-from workflow_kit import Governed, Handle, OpenWorker
+from kits.model_workflows import Ask, Judged, Judges
+from kits.routing import HashingEmbedder
+from kits.workflows import Governed, Handle, OpenWorker
+from stand_ins.provider import Answers, Behaviour, Fails, Sends, Stub, stub_provider
 
 from perdure.lineage import Lineage, StepRef
 from perdure.routing import (
@@ -158,7 +158,7 @@ def large(number: int) -> GenerateCall:
         step=StepRef(lineage=lineage, name=f"step-{number}"),
         task="triage",
         inputs={"message": f"{number} " + "x" * 20_000},
-        output=OutputRef(name="model_workflows:Judgement"),
+        output=OutputRef(name="kits.model_workflows:Judgement"),
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import Box
-from box_workflows import Packing, Packs, Puts
+from kits.box_workflows import Packing, Packs, Puts
+from kits.workflows import Handle, OpenWorker
+from stand_ins.box import Box
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client, WorkflowFailureError
@@ -22,7 +23,6 @@ from temporalio.worker import (
     WorkflowInstance,
     WorkflowInstanceDetails,
 )
-from workflow_kit import Handle, OpenWorker
 
 from perdure.connectors.ledger import Ledger
 from perdure.plugin import PerdurePlugin

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conversation_workflows import Acts, Chats, GoesOn, Knows, Looks, Renews, Talk, Visit, Writes
-from kit import activity_names
+from kits.conversation_workflows import Acts, Chats, GoesOn, Knows, Looks, Renews, Talk, Visit, Writes
+from kits.runs import activity_names
+from kits.workflows import Governed, Handle, OpenWorker
 from pydantic import JsonValue
 from sqlmodel import col
-from stub_provider import Answers, Fails, Stub, stub_provider
+from stand_ins.provider import Answers, Fails, Stub, stub_provider
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from workflow_kit import Governed, Handle, OpenWorker
 
 from perdure.lineage import Lineage, StepRef, digest
 from perdure.memory import customer

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from model_workflows import Ask, Judged, Judges
-from returns_kit import decide, open_request
-from stub_provider import Answers, Fails, Hangs, Stub, stub_provider
+from kits.model_workflows import Ask, Judged, Judges
+from kits.returns import decide, open_request
+from kits.workflows import OpenWorker
+from stand_ins.provider import Answers, Fails, Hangs, Stub, stub_provider
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHistory
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
-from workflow_kit import OpenWorker
 
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from returns_kit import decide, open_request
-from stub_provider import Answers, Stub, stub_provider
+from kits.returns import decide, open_request
+from kits.toy_workflows import JudgesWhatIsGone, SaysWhatWasRight
+from kits.workflows import OpenWorker
+from stand_ins.provider import Answers, Stub, stub_provider
 from temporalio.client import WorkflowFailureError
-from toy_workflows import JudgesWhatIsGone, SaysWhatWasRight
-from workflow_kit import OpenWorker
 
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import Verdict

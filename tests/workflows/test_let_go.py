@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kits.toy_workflows import Asks, Unwinds
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
-from toy_workflows import Asks, Unwinds
 
 from perdure.connectors.null import NullConnector
 from perdure.plugin import PerdurePlugin

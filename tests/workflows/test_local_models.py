@@ -7,11 +7,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from model_workflows import Ask, Chooses
+from kits.model_workflows import Ask, Chooses
+from kits.tiny_gguf import write_gguf
+from kits.workflows import OpenWorker
 from temporalio.client import Client
 from temporalio.worker import Worker
-from tiny_gguf import write_gguf
-from workflow_kit import OpenWorker
 
 from perdure.errors import InvalidSettings
 from perdure.plugin import PerdurePlugin

@@ -10,11 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from box import Box
-from box_workflows import Puts
-from cli_kit import environment
-from connectors_kit import ShopProcess
+from kits.box_workflows import Puts
+from kits.cli import environment
+from kits.connectors import ShopProcess
+from kits.watch import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
+from kits.workflows import Governed, Handle, OpenWorker, parked, reset, task_ends
+from processes.watch_desk import Pays
 from pydantic import BaseModel
+from stand_ins.box import Box
 from temporalio.client import (
     Client,
     Schedule,
@@ -27,9 +30,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
-from watch_desk import Pays
-from watch_kit import ListedBank, ListedInventory, ListedPayments, everything, reserve_directly
-from workflow_kit import Governed, Handle, OpenWorker, parked, reset, task_ends
 
 from perdure.commands.effects.work import Said, resolve_effect
 from perdure.commands.options import Options
@@ -198,7 +198,7 @@ async def test_what_was_approved_must_still_be_so(governed: OpenWorker) -> None:
     bank = ListedBank()
     async with governed(connectors=[bank]) as worker:
         async with open_database(worker.settings.database) as database:
-            from connectors_kit import call
+            from kits.connectors import call
 
             await Ledger(database, {"bank": bank}).perform(call())
         kept, bank.paid = bank.paid, []
@@ -223,7 +223,7 @@ async def test_a_parked_repair_is_woken(governed: OpenWorker, monkeypatch: pytes
     )
     async with governed(connectors=[bank]) as worker:
         async with open_database(worker.settings.database) as database:
-            from connectors_kit import call
+            from kits.connectors import call
 
             await Ledger(database, {"bank": bank}).perform(call())
         bank.paid.clear()
@@ -284,7 +284,7 @@ async def test_a_comparison_sweeps_first(governed: OpenWorker) -> None:
     bank = ListedBank()
     async with governed(connectors=[bank]) as worker:
         async with open_database(worker.settings.database) as database:
-            from connectors_kit import call
+            from kits.connectors import call
 
             bank.sends = [EffectUnknown("gone")]
             with pytest.raises(EffectUnknown):

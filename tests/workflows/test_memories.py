@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from kit import activity_names
-from toy_workflows import Keeps
-from workflow_kit import OpenWorker
+from kits.runs import activity_names
+from kits.toy_workflows import Keeps
+from kits.workflows import OpenWorker
 
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
@@ -44,7 +44,7 @@ async def test_a_run_keeps_its_memory(governed: OpenWorker) -> None:
 
 async def test_provenance_comes_from_the_run(governed: OpenWorker) -> None:
     """A record names the run, step and event that wrote it, although the workflow says nothing of them."""
-    from toy_workflows import Remembers
+    from kits.toy_workflows import Remembers
 
     async with governed(Remembers) as desk:
         handle = await desk.start(Remembers.run, "the parcel of c-1 was lost")

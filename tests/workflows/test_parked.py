@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from box import Box
-from box_workflows import Labels, Packing, Packs, Puts
+from kits.box_workflows import Labels, Packing, Packs, Puts
+from kits.workflows import Governed, Handle, OpenWorker, parked
+from stand_ins.box import Box
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError, CancelledError
-from workflow_kit import Governed, Handle, OpenWorker, parked
 
 from perdure.connectors import Resolution
 from perdure.connectors.ledger import Ledger

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kit import step_summaries
+from kits.runs import step_summaries
+from kits.workflows import OpenWorker
 from pydantic import JsonValue
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
-from workflow_kit import OpenWorker
 
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from conversation_workflows import Chats, Talk
-from returns_kit import decide, open_request
-from stub_provider import Answers, Stub, stub_provider
+from kits.conversation_workflows import Chats, Talk
+from kits.returns import decide, open_request
+from kits.workflows import OpenWorker
+from stand_ins.provider import Answers, Stub, stub_provider
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from workflow_kit import OpenWorker
 
 from perdure.routing.calls import budget_states, costs
 from perdure.storage import open_database
@@ -142,4 +142,4 @@ async def test_a_person_answers_for_a_plan(governed: OpenWorker, stub: Stub, tmp
 def test_a_person_needs_a_schema() -> None:
     """`or_ask` goes with a JSON schema: a class is known to the worker only."""
     with pytest.raises(ValueError, match="checked against a JSON schema"):
-        plan(output="kit:Answer", or_ask="support-lead")
+        plan(output="kits.runs:Answer", or_ask="support-lead")

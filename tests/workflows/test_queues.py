@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from kits.toy_workflows import Unwinds, WritesTwice
+from kits.workflows import Governed, Handle, OpenWorker
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from toy_workflows import Unwinds, WritesTwice
-from workflow_kit import Governed, Handle, OpenWorker
 
 from perdure.errors import InvalidSettings
 from perdure.settings import ConnectorQueue, Settings, load_settings

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kit import step_summaries
+from kits.runs import step_summaries
+from kits.toy_workflows import Unwinds
+from kits.workflows import OpenWorker
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
-from toy_workflows import Unwinds
-from workflow_kit import OpenWorker
 
 
 async def test_a_failure_undoes_what_was_done_in_reverse(governed: OpenWorker) -> None:

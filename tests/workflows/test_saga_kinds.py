@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from box import Box
-from box_workflows import Packing, Packs, Shipping, ShipsFirst
-from kit import step_summaries
+from kits.box_workflows import Packing, Packs, Shipping, ShipsFirst
+from kits.runs import step_summaries
+from kits.workflows import Handle, OpenWorker, parked
+from stand_ins.box import Box
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from workflow_kit import Handle, OpenWorker, parked
 
 from perdure.connectors import Action, Resolution
 from perdure.connectors.ledger import Ledger

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from kit import activity_names, step_summaries
+from kits.runs import activity_names, step_summaries
+from kits.toy_workflows import Echo, MisusesAct, Remembers, WritesTwice
+from kits.workflows import OpenWorker, reset, task_ends
 from temporalio.client import WorkflowFailureError
-from toy_workflows import Echo, MisusesAct, Remembers, WritesTwice
-from workflow_kit import OpenWorker, reset, task_ends
 
 
 async def test_what_is_remembered_is_recalled(governed: OpenWorker) -> None:
