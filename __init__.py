@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from perdure import moved
+
 if TYPE_CHECKING:
     from perdure.connection import connect
     from perdure.plugin import PerdurePlugin
@@ -23,6 +25,9 @@ _HOMES = {
     "ensure_search_attributes": "perdure.visibility",
     "load_settings": "perdure.settings",
 }
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> object:

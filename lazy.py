@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
+from perdure import moved
+
 
 def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
     """Return the `__getattr__` of PACKAGE, which loads each name from the module of the package that HOMES says it is in.
@@ -15,9 +17,12 @@ def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], ob
     home = {name: module for module, names in homes.items() for name in names}
 
     def load(name: str) -> object:
-        if name not in home:
+        if name in home:
+            value: object = getattr(import_module(f"{package}.{home[name]}"), name)
+        elif name.startswith("_"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(f"{package}.{home[name]}"), name)
+        else:
+            value = moved.find(package, name)
         setattr(sys.modules[package], name, value)
         return value
 

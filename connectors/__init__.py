@@ -39,7 +39,7 @@ from perdure.connectors.drift.contracts import (
     Pinned,
 )
 from perdure.connectors.http import HttpAction, HttpConnector, Listing
-from perdure.connectors.ledger.contracts import Asker, Resolution
+from perdure.connectors.ledger.contracts import Dependent, Resolution
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "ledger": ["Ledger"],
             "events": ["Stream"],
+            "ledger": ["Ledger"],
         },
     )
 
@@ -58,12 +58,12 @@ __all__ = [
     "Absent",
     "Action",
     "AnyAction",
-    "Asker",
     "Attempt",
     "CannotTell",
     "Connector",
     "Contract",
     "Contracted",
+    "Dependent",
     "Done",
     "Effect",
     "EffectCall",

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from perdure.lazy import lazy
 from perdure.lineage import Frozen, StepRef, digest
 
 In = TypeVar("In", bound=BaseModel)
@@ -381,3 +382,8 @@ class EffectEvent(Frozen):
     """The person who said so, where one did."""
     verified: bool | None = None
     """Whether somebody checked that BY really said it. A name typed into the CLI is not verified."""
+
+
+if not TYPE_CHECKING:
+    # What 0.1.0 had here is in `ledger.contracts` and `drift.contracts`. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

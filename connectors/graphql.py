@@ -23,7 +23,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.http import HttpAction, HttpConnector, Request
-from perdure.connectors.http.connector import _retry_after
+from perdure.connectors.http.connector import retry_after
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 
@@ -166,7 +166,7 @@ class GraphqlConnector(HttpConnector):
         status = response.status_code
         answer = _answer(response)
         if status in (429, *spec.untouched):
-            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=_retry_after(response))
+            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=retry_after(response))
         if status in (401, 403) or _code(answer) in _NOT_LET_IN:
             if await self.let_in_anew(response.request, attempt):
                 raise TargetUnavailable(f"{spec.name}: {self.name} wants us to log in again, which the next attempt does")
@@ -175,7 +175,7 @@ class GraphqlConnector(HttpConnector):
             raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quoted(answer)}")
         if status != 200 or not isinstance(answer, dict):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
-            raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=_retry_after(response))
+            raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=retry_after(response))
         if answer.get("errors"):
             if _code(answer) in self.refusals:
                 raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quoted(answer)}")

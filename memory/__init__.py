@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from perdure.memory.opening import open_memory
     from perdure.memory.store import Memory
 else:
-    __getattr__ = lazy(__name__, {"index": ["Embedder", "MiniLm"], "store": ["Memory"], "opening": ["open_memory"]})
+    __getattr__ = lazy(
+        __name__,
+        {
+            "index": ["Embedder", "MiniLm"],
+            "opening": ["open_memory"],
+            "store": ["Memory"],
+        },
+    )
 
 __all__ = [
     "Embedder",

@@ -39,7 +39,7 @@ else:
             "prompts": ["resolve_output"],
             "providers": ["Embedder"],
             "router": ["Router"],
-            "routes": ["SHIPPED", "Budget", "Deployment", "Task"],
+            "routes": ["Budget", "Deployment", "SHIPPED", "Task"],
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -28,7 +29,53 @@ NOT_PACKAGED = {"bench", "docs", "requirements", "tests"}
 HEAVY = ("litellm", "sqlmodel", "sqlalchemy", "alembic", "qdrant_client", "qdrant_edge", "onnxruntime", "hvac", "httpx")
 # What comes with a dependency as part of its own interface.
 PART_OF = {"google": "temporalio", "pydantic_core": "pydantic"}
+FACES = [
+    ".".join(("perdure", *path.parent.relative_to(ROOT).parts))
+    for path in sorted((*ROOT.glob("*/__init__.py"), *ROOT.glob("*/*/__init__.py")))
+    if path.relative_to(ROOT).parts[0] in PACKAGED and "__all__" in path.read_text()
+]
 PACKAGES = ["perdure", *(f"perdure.{part}" for part in PACKAGED if "." not in part)]
+
+
+# Names
+
+
+def test_what_0_1_0_had_is_found() -> None:
+    """Each public name that 0.1.0 had for its users is found where it was. Goes with `perdure.moved`."""
+    names: dict[str, list[str]] = json.loads((ROOT / "tests/data/public_names_0.1.0.json").read_text())
+    gone = []
+    for module, of_module in names.items():
+        there = importlib.import_module(module)
+        gone += [f"{module}.{name}" for name in of_module if not hasattr(there, name)]
+
+    assert [] == gone
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_a_face_has_what_it_names(package: str) -> None:
+    """What a package's `__all__` names can be imported from it."""
+    face = importlib.import_module(package)
+
+    assert [] == [name for name in face.__all__ if not hasattr(face, name)]
+
+
+def test_what_is_private_to_a_package_stays_there() -> None:
+    """No module imports a file of another package whose name begins with an underscore, or a name that does."""
+    reached = []
+    for path in sorted(ROOT.glob("**/*.py")):
+        inside = path.relative_to(ROOT)
+        if inside.parts[0] in NOT_PACKAGED | {".dev", ".venv"} or inside.parts[0].startswith("."):
+            continue
+        package = ".".join(("perdure", *inside.parent.parts))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("perdure."):
+                continue
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                owner, _, private = name.partition("._")
+                if private and package != owner and not package.startswith(f"{owner}."):
+                    reached.append(f"{inside}:{node.lineno} imports {name}")
+
+    assert [] == reached
 
 
 # The wheel

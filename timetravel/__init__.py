@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from perdure.timetravel.timeline import Scribe, read_timeline
 
 else:
-    __getattr__ = lazy(__name__, {"timeline": ["Scribe", "read_timeline"]})
+    __getattr__ = lazy(
+        __name__,
+        {
+            "timeline": ["Scribe", "read_timeline"],
+        },
+    )
 
 __all__ = ["Failure", "RunFacts", "Scribe", "Step", "Timeline", "read_timeline"]

@@ -19,7 +19,7 @@ from perdure.connectors.contracts import (
     effect_key,
     undo_key,
 )
-from perdure.connectors.ledger.contracts import RESOLVED, Asker, Resolution
+from perdure.connectors.ledger.contracts import RESOLVED, Dependent, Resolution
 from perdure.connectors.reconciliation.contracts import REPAIRING, repair_id
 from perdure.errors import (
     InvalidInput,
@@ -39,7 +39,7 @@ class Found(Frozen):
 
     effect: Effect
     events: tuple[EffectEvent, ...]
-    askers: tuple[Asker, ...] = ()
+    askers: tuple[Dependent, ...] = ()
     undo: str | None = None
     """The key of the effect that undoes it, if that has begun."""
 

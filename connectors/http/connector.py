@@ -110,7 +110,7 @@ class HttpConnector(Configured):
         response = await self._send(spec, spec.asks(args, attempt.key), attempt, open_end)
         status = response.status_code
         if status in spec.untouched:
-            raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+            raise TargetUnavailable(self._said(spec, response), retry_after=retry_after(response))
         if status == 401 and await self._refused(response.request):
             raise TargetUnavailable(f"{self._said(spec, response)}, so another access token is got")
         # To a repeated key, 409 says that the first request with it is still at work.
@@ -120,7 +120,7 @@ class HttpConnector(Configured):
         if not 200 <= status < 300:
             if spec.reads and status < 400:
                 raise EffectRejected(f"{self._said(spec, response)}: check the connector's url")
-            raise open_end(self._said(spec, response), retry_after=_retry_after(response))
+            raise open_end(self._said(spec, response), retry_after=retry_after(response))
         try:
             return spec.executed(self.parsed(spec, response))
         except ValueError as error:
@@ -138,7 +138,7 @@ class HttpConnector(Configured):
         if status == 404 and spec.absent_is_404:
             return Absent()
         if status in (408, 429) or status >= 500:
-            raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+            raise TargetUnavailable(self._said(spec, response), retry_after=retry_after(response))
         if status != 200:
             return CannotTell(self._said(spec, response))
         try:
@@ -154,7 +154,7 @@ class HttpConnector(Configured):
         response = await self._send(cast("_Action", spec), request, attempt, TargetUnavailable)
         status = response.status_code
         if status in (408, 429) or status >= 500:
-            raise TargetUnavailable(self._said(cast("_Action", spec), response), retry_after=_retry_after(response))
+            raise TargetUnavailable(self._said(cast("_Action", spec), response), retry_after=retry_after(response))
         try:
             return _parsed(response) if status == 200 else None
         except ValueError:
@@ -252,7 +252,7 @@ class HttpConnector(Configured):
         response = await self._send(spec, Request("GET", path), attempt, TargetUnavailable, key=False)
         status = response.status_code
         if status in (408, 429) or status >= 500:
-            raise TargetUnavailable(self._said(spec, response), retry_after=_retry_after(response))
+            raise TargetUnavailable(self._said(spec, response), retry_after=retry_after(response))
         if status != 200:
             raise EffectRejected(f"{self._said(spec, response)}: check {path.partition('?')[0]}")
         return response
@@ -378,7 +378,7 @@ def _message(response: httpx.Response, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _retry_after(response: httpx.Response) -> timedelta | None:
+def retry_after(response: httpx.Response) -> timedelta | None:
     # RFC 9110, 10.2.3: seconds, or a date.
     value = response.headers.get("Retry-After", "")
     if value.isdecimal():

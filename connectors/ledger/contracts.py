@@ -18,7 +18,7 @@ PARKED = "perdure.parked"
 """The query that lists what a run waits for a person to resolve."""
 
 
-class Asker(Frozen):
+class Dependent(Frozen):
     """A step of another run that asked for an effect by its business key, and relies on it."""
 
     effect: str

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.connectors.contracts import undo_key
-from perdure.connectors.ledger.contracts import Asker
+from perdure.connectors.ledger.contracts import Dependent
 from perdure.connectors.ledger.journal import Intent
 from perdure.connectors.ledger.tables import AskerRow, EffectEventRow, EffectRow
 from perdure.storage import Database
@@ -105,11 +105,11 @@ class Askers:
 
         return await self._database.transact(write)
 
-    async def of(self, effect: str) -> Sequence[Asker]:
+    async def of(self, effect: str) -> Sequence[Dependent]:
         """Return who relies on EFFECT, the first first."""
         query = sa.select(AskerRow).where(col(AskerRow.effect) == effect).order_by(col(AskerRow.at), col(AskerRow.key))
         async with self._database.read() as connection:
-            return [Asker.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
+            return [Dependent.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
 
 
 class _Row(NamedTuple):

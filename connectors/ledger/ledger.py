@@ -27,7 +27,7 @@ from perdure.connectors.contracts import (
 from perdure.connectors.ledger._execution import Course, parked, read
 from perdure.connectors.ledger._key_claim import stand
 from perdure.connectors.ledger._resolution import resolve, undone
-from perdure.connectors.ledger.contracts import Asker, Resolution
+from perdure.connectors.ledger.contracts import Dependent, Resolution
 from perdure.connectors.ledger.dependents import Askers
 from perdure.connectors.ledger.journal import Intent, Journal
 from perdure.connectors.ledger.states import ENDED
@@ -142,7 +142,7 @@ class Ledger:
         many = "more than one effect" if found else "no effect"
         raise NotFound(f"the ledger has {many} whose key begins with {prefix!r}. `perdure effects list` shows them.")
 
-    async def askers(self, key: str) -> Sequence[Asker]:
+    async def askers(self, key: str) -> Sequence[Dependent]:
         """Return the steps of other runs that rely on the effect under KEY, by its business key."""
         return await self._askers.of(key)
 

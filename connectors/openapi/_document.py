@@ -80,7 +80,7 @@ class Document:
                 f"{self.source} has no operation {name!r}"
                 + (f"; near it: {', '.join(near)}" if near else "")
                 + self._lost(name)
-                + f". `python -m perdure.connectors.openapi.connector --list {self.source}` shows all."
+                + f". `python -m perdure.connectors.openapi --list {self.source}` shows all."
             )
         return ids[0]
 

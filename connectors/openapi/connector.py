@@ -1,7 +1,7 @@
 """How operations of an OpenAPI document become actions.
 
-    python -m perdure.connectors.openapi.connector --list https://shop.example/openapi.json
-    python -m perdure.connectors.openapi.connector https://shop.example/openapi.json > shop.openapi.json
+    python -m perdure.connectors.openapi --list https://shop.example/openapi.json
+    python -m perdure.connectors.openapi https://shop.example/openapi.json > shop.openapi.json
 
 Safe to import in workflow code: httpx and YAML come when they are needed.
 """
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import argparse
     import sys
 
-    parser = argparse.ArgumentParser(prog="python -m perdure.connectors.openapi.connector", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m perdure.connectors.openapi", description=main.__doc__)
     parser.add_argument("document", help="a path or an address; JSON or YAML, OpenAPI 3.0 or 3.1")
     parser.add_argument("--list", action="store_true", help="list the operations, and which of them can be actions")
     given = parser.parse_args(arguments)
@@ -290,7 +290,3 @@ def _line(named: tuple[str, Part]) -> str:
 
 def _printed(document: Document) -> str:
     return json.dumps(document.root, indent=2, ensure_ascii=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import toy_workflows as toys
+from kits import toy_workflows as toys
 from kits.box_workflows import Packing, Packs, Puts
 from kits.reserving_workflows import ReservesPlainly
 from kits.returns import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request

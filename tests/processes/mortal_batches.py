@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import model_workflows  # noqa: F401  imported before the forks, so that each of them does not have to
+from kits import model_workflows  # noqa: F401  imported before the forks, so that each of them does not have to
 from temporalio.client import Client, WorkflowHandle
 
 from perdure import worker
