@@ -7,11 +7,12 @@ STAMP := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # What a person's shell has set for other projects must not reach this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help demo test test-targets test-models test-long check bench chaos setup clean
+.PHONY: help demo test test-faults test-targets test-models test-long check bench chaos setup clean
 
 help:
 	@echo 'make demo    watch sixty return requests survive a kill -9'
 	@echo 'make test    run the tests'
+	@echo 'make test-faults  run the tests that kill processes, the chaos bench and the commands of the compose file'
 	@echo 'make test-targets  run the tests against other systems, which it installs'
 	@echo 'make test-models  run the tests that ask a small language model, which it installs: 93 MB'
 	@echo 'make test-long  run the tests that try the same for longer: memory against its oracle, 10,000 operations each'
@@ -24,9 +25,12 @@ help:
 demo: setup
 	@$(BIN)/perdure demo
 
-# Two at a time, a file at a time: tests of one file may share servers.
+# A file at a time: tests of one file may share servers.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile
+
+test-faults: setup
+	$(BIN)/pytest -n auto --dist loadfile -m "faults and not long"
 
 test-targets: setup .targets/.ready
 	$(BIN)/pytest -m targets

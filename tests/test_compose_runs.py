@@ -39,6 +39,8 @@ from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.visibility import missing_search_attributes
 
+pytestmark = pytest.mark.faults
+
 if TYPE_CHECKING:
     from kits.postgres_server import Postgres
 

@@ -16,6 +16,7 @@ SMALL = ("--json", "--temporal", "0", "--targets", "http-listed,http-neither,sql
 WRONG = ("duplicates", "lost", "unknown_unparked")
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_small_run_and_a_sabotaged_one(tmp_path: Path) -> None:
     """The ledger does nothing twice where the naive client does; one whose keys change with each attempt is found out."""

@@ -121,3 +121,28 @@ def test_errors_of_steps() -> None:
 
     assert listed
     assert listed <= set(vars(errors))
+
+
+def test_the_map_names_files() -> None:
+    """Each file and folder that docs/architecture.md names is in the tree, and each room and package is on the map."""
+    text = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.py|/))`", text))
+    here = {name for name in named if "/" in name.strip("/") or (ROOT / name).exists()}
+
+    assert [] == sorted(name for name in here if not (ROOT / name).exists())
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"bench"}
+    assert [] == sorted(room for room in rooms if f"{room}/" not in text)
+    packages = {path.parent.relative_to(ROOT) for path in ROOT.glob("*/*/__init__.py")}
+    inside = {path.name for path in packages if path.parts[0] in ("connectors", "memory", "routing")}
+    assert [] == sorted(name for name in inside if f"`{name}/`" not in text)
+
+
+def test_decisions_are_numbered_and_listed() -> None:
+    """Each decision has a number of its own, says it in its heading, and is listed in docs/index.md."""
+    files = sorted((DOCS / "decisions").glob("*.md"))
+    numbers = [int(file.name[:4]) for file in files]
+    index = (DOCS / "index.md").read_text()
+
+    assert sorted(set(numbers)) == numbers
+    assert numbers == [int(re.match(r"# (\d+)\. ", file.read_text())[1]) for file in files]
+    assert [] == [file.name for file in files if f"(decisions/{file.name})" not in index]

@@ -18,6 +18,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from perdure.routing.calls import budget_states, costs
 from perdure.storage import open_database
 
+pytestmark = pytest.mark.faults
+
 CALLS = 50
 COST = 10_500
 """What one answer costs in a batch, in nano-USD."""

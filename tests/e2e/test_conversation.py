@@ -32,6 +32,7 @@ output_usd_per_mtok = 0
 """
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(300)  # a worker starts while other tests run
 async def test_kill_in_the_middle_of_a_turn(temporal_address: str, database: Database, tmp_path: Path) -> None:
     """A worker is killed with -9 while the model thinks: another one goes on, and nothing is said twice or lost."""

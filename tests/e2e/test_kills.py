@@ -21,6 +21,8 @@ from temporalio.exceptions import ApplicationError
 from perdure.connectors.ledger import Ledger
 from perdure.storage import open_database
 
+pytestmark = pytest.mark.faults
+
 KILLS = ("1", "2", "2")
 """At which of its transitions each worker dies. All of it takes nine at least, so none of them lives to see the end."""
 

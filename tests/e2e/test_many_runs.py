@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from pathlib import Path
 
+import pytest
 from kits.toy_workflows import WritesTwice
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -17,6 +18,7 @@ from perdure.settings import Settings
 from perdure.storage import open_database
 
 
+@pytest.mark.faults
 async def test_two_hundred_runs_at_once(temporal_address: str, tmp_path: Path) -> None:
     """Two hundred runs of two effects each end, and each effect has happened once, by its target and by the ledger."""
     null = NullConnector()

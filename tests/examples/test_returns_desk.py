@@ -171,6 +171,7 @@ async def test_a_cancel_while_the_reservation_is_in_flight(desk: Desk, plan: boo
     assert slot["released_at"]
 
 
+@pytest.mark.faults
 async def test_a_killed_worker_refunds_once(tmp_path: Path) -> None:
     """Kill -9 while refunds are in flight, as Python and as plans, another worker: each order is refunded once."""
     own = tmp_path / "own"

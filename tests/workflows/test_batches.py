@@ -192,10 +192,11 @@ async def test_the_next_day(governed: OpenWorker, stub: Stub, tmp_path: Path, mo
     async with governed(Judges) as desk, open_database(desk.settings.database) as database:
         room = Batches(database, Router(database, load_routes([models]), HashingEmbedder()))
         batch = BatchCall(batch="night-1", deployment=name, poll=timedelta(seconds=1), calls=(large(1),))
-        for module in ("budgets", "batches", "calls"):
+        clocks = ("calls.budgets", "batches.batches", "calls.calls")
+        for module in clocks:
             monkeypatch.setattr(f"perdure.routing.{module}.now", lambda: days[0])
         sent = await room.submit(batch, attempt=1)
-        for module in ("budgets", "batches", "calls"):
+        for module in clocks:
             monkeypatch.setattr(f"perdure.routing.{module}.now", lambda: days[1])
         await room.fetch(batch.model_copy(update={"at_provider": sent.at_provider}))
         states = await budget_states(database)

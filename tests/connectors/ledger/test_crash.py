@@ -10,11 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from kits.connectors import QuickInventory, ShopProcess, key_of, persist, step, undo
 
 from perdure.connectors import EffectCall
 from perdure.connectors.ledger import Ledger
 from perdure.storage import Database
+
+pytestmark = pytest.mark.faults
 
 KILLED = -signal.SIGKILL
 

@@ -15,6 +15,8 @@ from perdure.memory import open_memory
 from perdure.settings import Settings
 from perdure.storage import Database
 
+pytestmark = pytest.mark.faults
+
 RECORDS = 90
 DIES = """
 import asyncio, os, signal, sys

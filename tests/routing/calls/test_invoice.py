@@ -134,6 +134,7 @@ async def crash(url: str, folder: Path, when: str) -> asyncio.subprocess.Process
     )
 
 
+@pytest.mark.faults
 async def test_killed_between_answer_and_record(
     routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ async def test_killed_between_answer_and_record(
     assert ("ambiguous", lost["reserved_nano_usd"]) == (earlier.outcome, earlier.at_risk_nano_usd)
 
 
+@pytest.mark.faults
 async def test_killed_between_record_and_completion(
     routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ async def test_killed_between_record_and_completion(
     assert (0, 21_000) == (budget.reserved, budget.spent)
 
 
+@pytest.mark.faults
 async def test_paused_between_answer_and_record(
     routed: Routed, stub: Stub, sqlite_database: Database, sqlite_url: str, tmp_path: Path
 ) -> None:
