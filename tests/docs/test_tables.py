@@ -144,5 +144,5 @@ def test_decisions_are_numbered_and_listed() -> None:
     index = (DOCS / "index.md").read_text()
 
     assert sorted(set(numbers)) == numbers
-    assert numbers == [int(re.match(r"# (\d+)\. ", file.read_text())[1]) for file in files]
+    assert numbers == [int(re.findall(r"\A# (\d+)\. ", file.read_text())[0]) for file in files]
     assert [] == [file.name for file in files if f"(decisions/{file.name})" not in index]
