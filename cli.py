@@ -10,38 +10,24 @@ from collections.abc import Sequence
 
 import typer
 
-from perdure.commands.approvals import cli as approval
+from perdure.commands.approvals import cli as approvals
 from perdure.commands.connectors import cli as connectors
-from perdure.commands.conversations import cli as conversation
+from perdure.commands.conversations import cli as conversations
 from perdure.commands.dev import cli as dev
-from perdure.commands.dev import demo, worker
-from perdure.commands.doctor import about
 from perdure.commands.doctor import cli as doctor
 from perdure.commands.effects import cli as effects
-from perdure.commands.effects import events as effect_events
 from perdure.commands.exits import Exit, explain
 from perdure.commands.memory import cli as memory
-from perdure.commands.models import canary, routes
-from perdure.commands.models import cli as cost
+from perdure.commands.models import cli as models
 from perdure.commands.options import (
     AddressOption,
     NamespaceOption,
     Options,
     OutputOption,
     ProfileOption,
-    given,
+    global_options,
 )
-from perdure.commands.runs import (
-    cli as run,
-)
-from perdure.commands.runs import (
-    listing as list_runs,
-)
-from perdure.commands.runs import (
-    messages,
-    replay,
-    show,
-)
+from perdure.commands.runs import cli as runs
 
 app = typer.Typer(
     name="perdure",
@@ -65,34 +51,19 @@ def _before(
     namespace: NamespaceOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    given.set(Options(output=output, address=address, namespace=namespace, profile=profile))
+    global_options.set(Options(output=output, address=address, namespace=namespace, profile=profile))
 
 
-app.command()(dev.dev)
-app.command()(demo.demo)
-app.command()(worker.worker)
-app.command()(run.run)
-app.command("list")(list_runs.list_runs)
-app.command()(show.show)
-app.command()(replay.replay)
-app.add_typer(approval.app, name="approval")
-app.add_typer(connectors.app, name="connectors")
-effects.app.command()(effect_events.events)
-effects.app.command()(effect_events.publish)
+# A family without a name puts its commands beside the others. The order is the one of --help.
+app.add_typer(dev.app)
+app.add_typer(runs.app)
+app.add_typer(approvals.app, name="approval")
 app.add_typer(effects.app, name="effects")
+app.add_typer(connectors.app, name="connectors")
 app.add_typer(memory.app, name="memory")
-app.add_typer(conversation.app, name="conversation")
-app.command()(cost.cost)
-app.command()(cost.models)
-app.add_typer(cost.budgets, name="budgets")
-app.add_typer(canary.app, name="canary")
-app.add_typer(routes.app, name="routes")
-app.command()(messages.signal)
-app.command()(messages.query)
-app.command()(messages.cancel)
-app.command()(doctor.doctor)
-app.command()(about.version)
-app.command()(about.completion)
+app.add_typer(conversations.app, name="conversation")
+app.add_typer(models.app)
+app.add_typer(doctor.app)
 
 
 def main() -> None:
@@ -112,7 +83,7 @@ def call(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character gets a question mark, not an error.
             stream.reconfigure(errors="replace")
-    if about.COMPLETE in os.environ:
+    if doctor.COMPLETE in os.environ:
         from typer import completion as shells
 
         # A shell asks for completions. Typer does this only where its own options for it are in the help.

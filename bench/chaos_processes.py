@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 
 ROOT = Path(__file__).resolve().parent.parent
 _NOT_OURS = ("PERDURE_", "TEMPORAL_", "SSL_CERT_", "PYTHONDONTWRITEBYTECODE")
@@ -19,7 +19,7 @@ async def start(
 ) -> asyncio.subprocess.Process:
     """Start MODULE with ARGUMENT. What it SAYS on stdout is read from a pipe; all else goes to the file `log` in HOME."""
     with (home / "log").open("ab") as log:
-        return await tied.start(
+        return await child_process.start(
             [sys.executable, "-m", module, argument],
             env=environment(home) | dict(more or {}),
             stdout=asyncio.subprocess.PIPE if says else log.fileno(),

@@ -99,12 +99,12 @@ class Fleet:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        from perdure.commands.dev import tied
+        from perdure.commands.dev import child_process
 
         for keeping in self._keeping:
             keeping.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
-        await asyncio.gather(*(tied.stop(process, patience=15) for process in self._processes))
+        await asyncio.gather(*(child_process.stop(process, patience=15) for process in self._processes))
 
     async def _keep(self) -> None:
         while True:

@@ -26,7 +26,7 @@ from bench.chaos_processes import start
 from bench.chaos_world import AT_WORK
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 from perdure.connectors import EffectState
 from perdure.storage import open_database
 
@@ -103,7 +103,7 @@ class Side:
         assert self._world.stdout is not None
         ready = await self._world.stdout.readline()
         if not ready:
-            raise RuntimeError(f"the targets ended at once: {tied.last_lines(self._home / 'log')}")
+            raise RuntimeError(f"the targets ended at once: {child_process.last_lines(self._home / 'log')}")
         self.addresses: dict[str, str] = json.loads(ready) | {"sqlite": f"sqlite+aiosqlite:///{shop}"}
 
     async def work(self) -> None:
@@ -113,7 +113,7 @@ class Side:
         assert host.stdout is not None
         said = await host.stdout.read()
         if await host.wait() or not said:
-            raise RuntimeError(f"the worker processes ended early: {tied.last_lines(self._home / 'log', 20)}")
+            raise RuntimeError(f"the worker processes ended early: {child_process.last_lines(self._home / 'log', 20)}")
         self.facts["workers"] = json.loads(said) | {"seconds": round(time.monotonic() - began, 1)}
         surprises: Counter[str] = Counter()
         for line in self._results.read_text().splitlines():
@@ -206,7 +206,7 @@ class Side:
 
     async def _start(self, module: str, argument: str) -> asyncio.subprocess.Process:
         process = await start(module, argument, self._home)
-        self._stack.push_async_callback(tied.stop, process, patience=10)
+        self._stack.push_async_callback(child_process.stop, process, patience=10)
         return process
 
 

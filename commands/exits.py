@@ -40,12 +40,12 @@ def explain(error: BaseException) -> int:
     """Tell the user on stderr what ERROR means for them, in one message without a traceback; return the exit code."""
     if os.environ.get("PERDURE_DEBUG"):
         traceback.print_exception(error)
-    code, message = meaning(error)
+    code, message = classify(error)
     say(f"perdure: {message}")
     return code
 
 
-def meaning(error: BaseException) -> tuple[Exit, str]:
+def classify(error: BaseException) -> tuple[Exit, str]:
     """Return the exit code and the message for ERROR."""
     if isinstance(error, KeyboardInterrupt):
         return Exit.INTERRUPTED, "interrupted"

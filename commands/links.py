@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from perdure.settings import Settings
 
-NOTE = "dev.json"
+DEV_SERVER_FILE = "dev.json"
 """What `perdure dev` writes under `home`: where its server and its Web UI are."""
 
 
@@ -59,7 +59,7 @@ def _base(address: str, home: Path) -> str:
 
 def _note(home: Path) -> dict[str, str]:
     try:
-        found = json.loads((home / NOTE).read_text("utf-8"))
+        found = json.loads((home / DEV_SERVER_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         # No dev server was started here, or it is writing this moment: then there is no link to give.
         return {}

@@ -1,4 +1,4 @@
-"""What every command can be told: how to print, and which Temporal to talk to."""
+"""The options that every command takes, how to print and which Temporal to talk to, and those that families share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Concatenate, ParamSpec, get_type_hints
 
 import typer
+
+from perdure.commands.durations import parse_duration
 
 P = ParamSpec("P")
 
@@ -37,7 +40,7 @@ class Options:
         """The output format in force."""
         return self.output or Format.text
 
-    def over(self, earlier: Options) -> Options:
+    def with_fallback(self, earlier: Options) -> Options:
         """Return these options, and those of EARLIER where these say nothing."""
         return Options(
             output=self.output or earlier.output,
@@ -48,7 +51,7 @@ class Options:
 
 
 _NOTHING = Options()
-given: ContextVar[Options] = ContextVar("given", default=_NOTHING)
+global_options: ContextVar[Options] = ContextVar("given", default=_NOTHING)
 """What stood before the command."""
 
 OutputOption = Annotated[
@@ -82,6 +85,30 @@ ProfileOption = Annotated[
     ),
 ]
 
+RunArgument = Annotated[
+    str, typer.Argument(help="The run: its workflow id, or WORKFLOW_ID/RUN_ID.", metavar="RUN", show_default=False)
+]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", help="Who decides. Default: the user of this terminal. Nobody verifies it.", metavar="NAME"),
+]
+ScheduleOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--schedule",
+        help="Do it from now on so often, on the worker, e.g. 1h; the first time at once.",
+        metavar="EVERY",
+        parser=parse_duration,
+        show_default=False,
+    ),
+]
+UnscheduleOption = Annotated[bool, typer.Option("--unschedule", help="Do it no more on a schedule.")]
+
+UserOption = Annotated[str | None, typer.Option("--user", help="Whose memory: this user's.", metavar="NAME")]
+AgentOption = Annotated[str | None, typer.Option("--agent", help="Whose memory: this agent's.", metavar="NAME")]
+SessionOption = Annotated[str | None, typer.Option("--session", help="Whose memory: this session's.", metavar="ID")]
+TenantOption = Annotated[str, typer.Option("--tenant", help="Of which tenant.", metavar="NAME")]
+
 _COMMON = {"output": OutputOption, "address": AddressOption, "namespace": NamespaceOption, "profile": ProfileOption}
 
 
@@ -91,7 +118,7 @@ def takes_options(command: Callable[Concatenate[Options, P], None]) -> Callable[
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         own = Options(**{name: kwargs.pop(name) for name in _COMMON})  # type: ignore[arg-type]  # Typer has converted them
-        command(own.over(given.get()), *args, **kwargs)
+        command(own.with_fallback(global_options.get()), *args, **kwargs)
 
     # Typer reads a command's signature, so the four options take the place of the one.
     hints = get_type_hints(command, include_extras=True)

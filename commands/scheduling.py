@@ -58,10 +58,10 @@ async def schedule_on_worker(
     except ScheduleAlreadyRunningError:
         await handle.update(lambda _: ScheduleUpdate(schedule=schedule))
         await handle.trigger()
-    say(f"{id} every {spelled(every)}, on task queue {session.settings.task_queue!r}")
+    say(f"{id} every {format_interval(every)}, on task queue {session.settings.task_queue!r}")
 
 
-def spelled(time: timedelta) -> str:
+def format_interval(time: timedelta) -> str:
     """Return TIME as it is given on a command line, e.g. 1d12h."""
     left, text = round(time.total_seconds()), ""
     for unit, seconds in _UNITS:

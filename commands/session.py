@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -37,11 +38,11 @@ class Session:
         """What decodes this connection's payloads."""
         return self.client.data_converter
 
-    async def find(self, run: str) -> tuple[WorkflowHandle[object, object], WorkflowExecutionDescription]:
+    async def find_run(self, run: str) -> tuple[WorkflowHandle[object, object], WorkflowExecutionDescription]:
         """Return the run called RUN, `WORKFLOW_ID` or `WORKFLOW_ID/RUN_ID`. Raises `NotFound` if there is none."""
         from temporalio.service import RPCError, RPCStatusCode
 
-        workflow_id, run_id = named(run)
+        workflow_id, run_id = parse_run(run)
         handle: WorkflowHandle[object, object] = self.client.get_workflow_handle(workflow_id, run_id=run_id)
         try:
             return handle, await handle.describe()
@@ -55,7 +56,7 @@ class Session:
 
 
 @asynccontextmanager
-async def connected(options: Options) -> AsyncIterator[Session]:
+async def open_session(options: Options) -> AsyncIterator[Session]:
     """Yield a session as OPTIONS say. Raises `Unreachable`, `NotAllowed` or `InvalidSettings`; never hangs."""
     from perdure.commands.links import Links
     from perdure.connection import connect
@@ -90,20 +91,29 @@ def client_settings() -> Settings:
     return settings
 
 
-def perform(work: Callable[[Session], Coroutine[object, object, None]], options: Options) -> None:
+def run_with_session(work: Callable[[Session], Coroutine[object, object, None]], options: Options) -> None:
     """Run WORK with a session."""
 
     async def go() -> None:
-        async with connected(options) as session:
+        async with open_session(options) as session:
             await work(session)
 
     asyncio.run(go())
 
 
-def named(run: str) -> tuple[str, str | None]:
+def parse_run(run: str) -> tuple[str, str | None]:
     """Return workflow id and run id of what a user calls RUN."""
     workflow_id, slash, run_id = run.rpartition("/")
     # Workflow ids may have slashes, run ids are UUIDs.
     if slash and len(run_id) == 36 and run_id.count("-") == 4:
         return workflow_id, run_id
     return run, None
+
+
+def terminal_user() -> str:
+    """Return the name of the person at this terminal, as the operating system has it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # No such user, e.g. in a container that runs under a bare number.
+        return "somebody"

@@ -28,7 +28,7 @@ from stand_ins.qdrant import qdrant_stand_in
 from temporalio.client import Client
 
 from perdure import storage
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 from perdure.governance.contracts import (
     APPROVALS,
     DECIDE,
@@ -101,8 +101,8 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
         for number in range(made["worker"]["deploy"]["replicas"]):
             environment = _here(made["worker"], database, index, tmp_path / f"worker-{number}")
             assert not await _healthy(made["worker"], environment)
-            worker = await tied.start(_command(made["worker"]["command"]), env=environment)
-            stack.push_async_callback(tied.stop, worker, patience=5)
+            worker = await child_process.start(_command(made["worker"]["command"]), env=environment)
+            stack.push_async_callback(child_process.stop, worker, patience=5)
             workers[worker.pid] = (worker, environment)
         async with asyncio.timeout(60):
             for worker, environment in workers.values():
@@ -114,7 +114,7 @@ async def test_two_workers(postgres: Postgres, temporal_address: str, tmp_path: 
         handle: Handle = await client.start_workflow(Asks.run, 1, id="r-1", task_queue=queue)
         request = await _asked(handle)
         first = (await _who(handle))[-1]
-        code = await tied.stop(workers[first][0], patience=seconds(made["worker"]["stop_grace_period"]))
+        code = await child_process.stop(workers[first][0], patience=seconds(made["worker"]["stop_grace_period"]))
         decision = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="mara")
         await handle.execute_update(DECIDE, decision)
 
@@ -148,13 +148,13 @@ def _command(command: Sequence[str]) -> list[str]:
 
 
 async def _ended(service: Service, environment: Mapping[str, str]) -> int:
-    return await (await tied.start(_command(service["command"]), env=environment)).wait()
+    return await (await child_process.start(_command(service["command"]), env=environment)).wait()
 
 
 async def _healthy(service: Service, environment: Mapping[str, str]) -> bool:
     check = _command(service["healthcheck"]["test"][1:])
     quiet = asyncio.subprocess.DEVNULL
-    return 0 == await (await tied.start(check, env=environment, stderr=quiet)).wait()
+    return 0 == await (await child_process.start(check, env=environment, stderr=quiet)).wait()
 
 
 async def _asked(handle: Handle) -> ApprovalRequest:

@@ -1,24 +1,17 @@
-"""`perdure approval`: what people are asked, and what they say."""
+"""`perdure approval`, as it is typed."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import (
-    at,
-    emit,
-    emit_line,
-    one_line,
-    out,
-    plain,
-    say,
-)
-from perdure.commands.runs.show import RunArgument
-from perdure.commands.session import Session, perform
+from perdure.commands.options import AsOption, Options, RunArgument, takes_options
+from perdure.commands.session import Session, run_with_session
+
+if TYPE_CHECKING:
+    from perdure.governance.contracts import Verdict
 
 app = typer.Typer(
     help="See what people are asked, and decide.",
@@ -32,10 +25,6 @@ NameArgument = Annotated[
     typer.Argument(
         help="The approval's name; needed only where the run waits for several.", metavar="[APPROVAL]", show_default=False
     ),
-]
-AsOption = Annotated[
-    str | None,
-    typer.Option("--as", help="Who decides. Default: the user of this terminal. Nobody verifies it.", metavar="NAME"),
 ]
 DigestOption = Annotated[
     str | None,
@@ -56,7 +45,7 @@ WhyOption = Annotated[
 ]
 
 
-class Asked(StrEnum):
+class ApprovalFilter(StrEnum):
     """Which approvals to list."""
 
     open = "open"
@@ -70,7 +59,7 @@ class Asked(StrEnum):
 @takes_options
 def list_approvals(
     options: Options,
-    state: Annotated[Asked, typer.Option("--state", "-s", help="Only those in this state.")] = Asked.open,
+    state: Annotated[ApprovalFilter, typer.Option("--state", "-s", help="Only those in this state.")] = ApprovalFilter.open,
     of: Annotated[
         str | None, typer.Option(help="Only those that this role or person is asked.", metavar="WHO", show_default=False)
     ] = None,
@@ -78,38 +67,11 @@ def list_approvals(
     """List approvals across runs, the nearest deadline first."""
 
     async def work(session: Session) -> None:
-        from perdure.commands.approvals.work import listed
+        from perdure.commands.approvals.work import print_approvals
 
-        found = await listed(session, None if state is Asked.all else state.value, of)
-        if options.format is Format.json:
-            emit([each.model_dump(mode="json") for each in found])
-        elif options.format is Format.jsonl:
-            for each in found:
-                emit_line(each)
-        elif not found:
-            say("nobody is asked anything" if state is Asked.open else f"no approvals are {state.value}")
-        else:
-            from rich.table import Table
-            from rich.text import Text
+        await print_approvals(session, options, None if state is ApprovalFilter.all else state.value, of)
 
-            table = Table(box=None, pad_edge=False, header_style="dim")
-            for name in ("RUN", "APPROVAL", "OF", "RISK", "UNTIL", "STATE", "QUESTION"):
-                table.add_column(name, no_wrap=True, overflow="ellipsis")
-            for each in found:
-                stands = f"{each.verdict} by {each.by}" if each.verdict else each.state
-                cells = (
-                    each.workflow_id,
-                    each.approval,
-                    each.of,
-                    each.risk,
-                    at(each.deadline),
-                    stands,
-                    one_line(each.question),
-                )
-                table.add_row(*(Text(plain(cell)) for cell in cells))
-            out().print(table)
-
-    perform(work, options)
+    run_with_session(work, options)
 
 
 @app.command()
@@ -118,29 +80,11 @@ def show(options: Options, run: RunArgument, approval: NameArgument = None) -> N
     """Show what is asked: the question, what it is about, until when, and the digest that a decision binds to."""
 
     async def work(session: Session) -> None:
-        from perdure.commands.approvals.work import find_request
+        from perdure.commands.approvals.work import print_request
 
-        found = await find_request(session, run, approval)
-        if options.format is not Format.text:
-            emit(found.model_dump(mode="json"))
-            return
-        request = found.request
-        rows = [
-            ("run", found.workflow_id),
-            ("approval", request.approval),
-            ("question", request.question),
-            ("of", request.of),
-            ("risk", request.risk),
-            ("asked", at(request.asked_at)),
-            ("until", at(request.deadline)),
-            ("about", one_line(request.about)),
-            ("digest", request.digest),
-            ("state", "open" if found.decision is None and not found.ended else found.stands),
-        ]
-        for name, value in rows:
-            typer.echo(plain(f"{name:9} {value}"))
+        await print_request(session, options, run, approval)
 
-    perform(work, options)
+    run_with_session(work, options)
 
 
 @app.command()
@@ -155,9 +99,7 @@ def approve(
     digest: DigestOption = None,
 ) -> None:
     """Approve what a run asks; the run goes on. Deciding twice the same does nothing more."""
-    from perdure.commands.approvals.work import Said
-
-    _decide(options, Said(run, approval, "approve", by, comment, digest))
+    _decide(options, run, approval, "approve", by=by, comment=comment, digest=digest)
 
 
 @app.command()
@@ -172,9 +114,7 @@ def reject(
     digest: DigestOption = None,
 ) -> None:
     """Reject what a run asks."""
-    from perdure.commands.approvals.work import Said
-
-    _decide(options, Said(run, approval, "reject", by, comment, digest))
+    _decide(options, run, approval, "reject", by=by, comment=comment, digest=digest)
 
 
 @app.command("request-changes")
@@ -189,22 +129,22 @@ def request_changes(
     digest: DigestOption = None,
 ) -> None:
     """Ask for changes before you decide; the run is told what to change."""
-    from perdure.commands.approvals.work import Said
-
-    _decide(options, Said(run, approval, "request changes", by, comment, digest))
+    _decide(options, run, approval, "request changes", by=by, comment=comment, digest=digest)
 
 
-def _decide(options: Options, said: object) -> None:
-    from perdure.commands.approvals.work import Said, decide
-
-    assert isinstance(said, Said)
-
+def _decide(
+    options: Options,
+    run: str,
+    approval: str | None,
+    verdict: Verdict,
+    *,
+    by: str | None,
+    comment: str,
+    digest: str | None,
+) -> None:
     async def work(session: Session) -> None:
-        decision = await decide(session, said)
-        if options.format is not Format.text:
-            emit({"workflow_id": said.workflow_id, **decision.model_dump(mode="json")})
-            return
-        note = "" if decision.verified else " (nobody verified that name)"
-        say(f"{decision.verdict}: {said.workflow_id} {decision.approval}, by {decision.by}{note}")
+        from perdure.commands.approvals.work import DecisionInput, decide_and_report
 
-    perform(work, options)
+        await decide_and_report(session, options, DecisionInput(run, approval, verdict, by, comment, digest))
+
+    run_with_session(work, options)

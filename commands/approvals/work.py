@@ -1,4 +1,4 @@
-"""How a decision reaches a run: bound to what was read, sent so that twice is once."""
+"""What people are asked, and how a decision reaches a run: bound to what was read, sent so that twice is once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import typer
 from pydantic import ValidationError
 
-from perdure.commands.runs.listing import quoted
-from perdure.commands.runs.show import read
-from perdure.commands.runs.work import user
-from perdure.commands.session import Session, named
+from perdure.commands.options import Format, Options
+from perdure.commands.output import (
+    Column,
+    emit,
+    emit_rows,
+    format_time,
+    is_narrow,
+    one_line,
+    printable,
+    say,
+    table,
+)
+from perdure.commands.runs.history import read_timeline
+from perdure.commands.runs.listing import quote_literal
+from perdure.commands.session import Session, parse_run, terminal_user
 from perdure.errors import (
     InvalidInput,
     NotFound,
@@ -37,12 +49,23 @@ PATIENCE = timedelta(seconds=15)
 """How long a worker may take to accept a decision."""
 
 
-class Refused(PerdureError):
+_COLUMNS = (
+    "RUN",
+    Column("APPROVAL", drop=3),
+    Column("OF", least=8, drop=2),
+    Column("RISK", drop=1),
+    "UNTIL",
+    Column("STATE", least=8, drop=4),
+    Column("QUESTION", least=20),
+)
+
+
+class DecisionRefused(PerdureError):
     """The run did not take the decision; the message says why."""
 
 
 @dataclass(frozen=True)
-class Said:
+class DecisionInput:
     """What a person said at this terminal."""
 
     run: str
@@ -55,10 +78,10 @@ class Said:
     @property
     def workflow_id(self) -> str:
         """The run's workflow id."""
-        return named(self.run)[0]
+        return parse_run(self.run)[0]
 
 
-class Request(Frozen):
+class RecordedRequest(Frozen):
     """One request of a run as its history has it, with what became of it."""
 
     workflow_id: str
@@ -69,18 +92,76 @@ class Request(Frozen):
     """decided, expired or withdrawn; empty while it is open."""
 
     @property
-    def stands(self) -> str:
+    def state(self) -> str:
         """How it stands, in a few words."""
         return f"{self.decision.verdict} by {self.decision.by}" if self.decision else self.ended or "open"
 
 
-async def find_request(session: Session, run: str, approval: str | None) -> Request:
+async def print_approvals(session: Session, options: Options, state: str | None, of: str | None) -> None:
+    """Print the approvals in STATE that OF is asked, the nearest deadline first."""
+    found = await read_approvals(session, state, of)
+    if options.format is not Format.text:
+        emit_rows(options.format, [each.model_dump(mode="json") for each in found])
+        return
+    if not found:
+        say("no approval is open" if state == "open" else f"no approvals{f' are {state}' if state else ''}")
+        return
+    short = is_narrow()
+    rows = [
+        (
+            each.workflow_id,
+            each.approval,
+            each.of,
+            each.risk,
+            format_time(each.deadline, short=short),
+            f"{each.verdict} by {each.by}" if each.verdict else each.state,
+            one_line(each.question),
+        )
+        for each in found
+    ]
+    table(_COLUMNS, rows)
+
+
+async def print_request(session: Session, options: Options, run: str, approval: str | None) -> None:
+    """Print the request of RUN called APPROVAL: the question, what it is about, until when, and its digest."""
+    found = await find_request(session, run, approval)
+    if options.format is not Format.text:
+        emit(found.model_dump(mode="json"))
+        return
+    request = found.request
+    rows = [
+        ("run", found.workflow_id),
+        ("approval", request.approval),
+        ("question", request.question),
+        ("of", request.of),
+        ("risk", request.risk),
+        ("asked", format_time(request.asked_at)),
+        ("until", format_time(request.deadline)),
+        ("about", one_line(request.about)),
+        ("digest", request.digest),
+        ("state", found.state),
+    ]
+    for name, value in rows:
+        typer.echo(printable(f"{name:9} {value}"))
+
+
+async def decide_and_report(session: Session, options: Options, given: DecisionInput) -> None:
+    """Decide as GIVEN, and say what was decided by whom."""
+    decision = await decide(session, given)
+    if options.format is not Format.text:
+        emit({"workflow_id": given.workflow_id, **decision.model_dump(mode="json")})
+        return
+    note = "" if decision.verified else " (nobody verified that name)"
+    say(f"{decision.verdict}: {given.workflow_id} {decision.approval}, by {decision.by}{note}")
+
+
+async def find_request(session: Session, run: str, approval: str | None) -> RecordedRequest:
     """Return the request of RUN called APPROVAL, or its only open one, else its only one.
 
     It is read from the history, which needs no worker and is what an auditor would read. Raises `NotFound` with those
     there are.
     """
-    timeline = await read(session, run)
+    timeline = await read_timeline(session, run)
     requests = _requests(timeline)
     if not requests:
         workflow_id = timeline.run.workflow_id
@@ -91,23 +172,23 @@ async def find_request(session: Session, run: str, approval: str | None) -> Requ
         found = [each for each in requests if not each.ended] or requests
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(f"{each.request.approval} ({each.stands})" for each in requests)
+    listed = ", ".join(f"{each.request.approval} ({each.state})" for each in requests)
     raise NotFound(
         f"run {timeline.run.workflow_id} has "
         + (f"no approval {approval!r}; it has: {listed}" if approval else f"several approvals; name one of: {listed}")
     )
 
 
-async def decide(session: Session, said: Said) -> Decision:
-    """Send what was SAID and return the decision as the run took it.
+async def decide(session: Session, given: DecisionInput) -> Decision:
+    """Send what was GIVEN and return the decision as the run took it.
 
     Raises `Refused` if the run does not take it, `Unreachable` if no worker does, `NotFound`, `InvalidInput`.
     """
-    found = await find_request(session, said.run, said.approval)
-    call = _call(said, found.request)
-    if said.digest is not None and said.digest != found.request.digest:
-        raise Refused(
-            f"what {found.workflow_id} asks has changed: its digest is {found.request.digest}, not {said.digest}. "
+    found = await find_request(session, given.run, given.approval)
+    call = _call(given, found.request)
+    if given.digest is not None and given.digest != found.request.digest:
+        raise DecisionRefused(
+            f"what {found.workflow_id} asks has changed: its digest is {found.request.digest}, not {given.digest}. "
             f"Read it again with `perdure approval show {found.workflow_id}` and decide on that."
         )
     if found.ended:
@@ -115,7 +196,7 @@ async def decide(session: Session, said: Said) -> Decision:
     return await _send(session, found, call)
 
 
-async def listed(session: Session, state: str | None, of: str | None) -> list[Listed]:
+async def read_approvals(session: Session, state: str | None, of: str | None) -> list[Listed]:
     """Return the approvals in STATE that OF is asked, from the table; open ones only of runs that are running."""
     from perdure.governance.approvals import Approvals
     from perdure.storage import open_database
@@ -129,10 +210,10 @@ async def listed(session: Session, state: str | None, of: str | None) -> list[Li
     return [each for each in found if each.state != "open" or each.workflow_id in running]
 
 
-def _requests(timeline: Timeline) -> list[Request]:
+def _requests(timeline: Timeline) -> list[RecordedRequest]:
     closing = {step.name: step for step in timeline.decisions}
     return [
-        Request(
+        RecordedRequest(
             workflow_id=timeline.run.workflow_id,
             run_id=timeline.run.run_id,
             request=step.request,
@@ -150,14 +231,14 @@ def _ended(timeline: Timeline, closing: Step | None) -> str:
     return "" if timeline.run.state == "running" else "withdrawn"
 
 
-def _call(said: Said, request: ApprovalRequest) -> DecisionCall:
+def _call(given: DecisionInput, request: ApprovalRequest) -> DecisionCall:
     try:
         return DecisionCall(
             approval=request.approval,
             digest=request.digest,
-            verdict=said.verdict,
-            by=said.by or user(),
-            comment=said.comment,
+            verdict=given.verdict,
+            by=given.by or terminal_user(),
+            comment=given.comment,
         )
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
@@ -166,15 +247,15 @@ def _call(said: Said, request: ApprovalRequest) -> DecisionCall:
         ) from None
 
 
-def _decided_before(found: Request, call: DecisionCall) -> Decision:
+def _decided_before(found: RecordedRequest, call: DecisionCall) -> Decision:
     decision = found.decision
     if decision is not None and (decision.verdict, decision.by) == (call.verdict, call.by):
         return decision
     how = f"{decision.verdict} by {decision.by}" if decision else found.ended
-    raise Refused(f"approval {call.approval!r} of {found.workflow_id} is closed already: {how}")
+    raise DecisionRefused(f"approval {call.approval!r} of {found.workflow_id} is closed already: {how}")
 
 
-async def _send(session: Session, found: Request, call: DecisionCall) -> Decision:
+async def _send(session: Session, found: RecordedRequest, call: DecisionCall) -> Decision:
     from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
     from temporalio.exceptions import ApplicationError
     from temporalio.service import RPCError, RPCStatusCode
@@ -188,7 +269,7 @@ async def _send(session: Session, found: Request, call: DecisionCall) -> Decisio
             return decision
     except WorkflowUpdateFailedError as error:
         cause = error.cause
-        raise Refused(cause.message if isinstance(cause, ApplicationError) else str(cause)) from None
+        raise DecisionRefused(cause.message if isinstance(cause, ApplicationError) else str(cause)) from None
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             raise NotFound(f"run {found.workflow_id} has ended, so nobody can decide there any more") from None
@@ -204,7 +285,7 @@ async def _running(session: Session, workflow_ids: set[str]) -> set[str]:
     found: set[str] = set()
     wanted = sorted(workflow_ids)
     for start in range(0, len(wanted), 50):
-        names = ", ".join(quoted(name) for name in wanted[start : start + 50])
+        names = ", ".join(quote_literal(name) for name in wanted[start : start + 50])
         query = f'ExecutionStatus="Running" AND WorkflowId IN ({names})'
         async for run in session.client.list_workflows(query):
             found.add(run.id)

@@ -1,4 +1,4 @@
-"""`perdure connectors`: what there is to act through, and whether ledger, targets and contracts agree."""
+"""`perdure connectors`, as it is typed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import (
-    at,
-    emit,
-    emit_line,
-    say,
-)
-from perdure.commands.session import Session, client_settings, perform
-from perdure.commands.spans import span
+from perdure.commands.durations import parse_duration
+from perdure.commands.options import Options, ScheduleOption, UnscheduleOption, takes_options
+from perdure.commands.session import Session, client_settings, run_with_session
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from perdure.connectors.reconciliation.contracts import FindingState, How
+    from perdure.connectors.reconciliation.contracts import How
 
 app = typer.Typer(
     help="See what agents can act through, and whether ledger, targets and contracts agree.",
@@ -33,20 +25,12 @@ app = typer.Typer(
 
 NameArgument = Annotated[str, typer.Argument(help="The connector's name.", metavar="NAME", show_default=False)]
 AnyNameArgument = Annotated[str | None, typer.Argument(help="Only this connector.", metavar="[NAME]", show_default=False)]
-EveryOption = Annotated[
-    timedelta | None,
-    typer.Option(
-        "--schedule",
-        help="Do it from now on so often, on the worker, e.g. 1h; the first time at once.",
-        metavar="EVERY",
-        parser=span,
-        show_default=False,
-    ),
-]
-StopOption = Annotated[bool, typer.Option("--unschedule", help="Do it no more on a schedule.")]
+
+# Typer parses a default as it parses what is typed.
+_A_DAY, _A_WEEK = cast(timedelta, "24h"), cast(timedelta, "7d")
 
 
-class States(StrEnum):
+class FindingFilter(StrEnum):
     """Which findings to list."""
 
     open = "open"
@@ -56,7 +40,7 @@ class States(StrEnum):
     all = "all"
 
 
-class Ways(StrEnum):
+class RepairWay(StrEnum):
     """How a finding is repaired."""
 
     again = "again"
@@ -64,7 +48,7 @@ class Ways(StrEnum):
     accept = "accept"
 
 
-_WAYS: dict[Ways, How] = {Ways.again: "send again", Ways.remove: "remove", Ways.accept: "accept"}
+_WAYS: dict[RepairWay, How] = {RepairWay.again: "send again", RepairWay.remove: "remove", RepairWay.accept: "accept"}
 
 
 @app.command("list")
@@ -78,7 +62,9 @@ def list_connectors(options: Options) -> None:
 
 @app.command()
 @takes_options
-def check(options: Options, name: AnyNameArgument = None, every: EveryOption = None, stop: StopOption = False) -> None:
+def check(
+    options: Options, name: AnyNameArgument = None, every: ScheduleOption = None, stop: UnscheduleOption = False
+) -> None:
     """Compare contracts with the live ones.
 
     A worker asks the targets. A breaking change blocks high-risk writes until somebody accepts it; then the exit code is 1.
@@ -89,7 +75,7 @@ def check(options: Options, name: AnyNameArgument = None, every: EveryOption = N
 
         await check_contracts(session, options, name, every=every, stop=stop)
 
-    perform(work, options)
+    run_with_session(work, options)
 
 
 @app.command()
@@ -114,18 +100,9 @@ def accept(
 
     What was blocked goes on.
     """
+    from perdure.commands.connectors.work import accept_contract
 
-    async def work() -> None:
-        from perdure.commands.connectors.work import watched
-        from perdure.commands.runs.work import user
-
-        async with watched(client_settings()) as watch:
-            accepted = await watch.drift.accept(name, by=by or user(), live=digest)
-        _print(options, accepted[0])
-        if options.format is Format.text:
-            say(f"{name} relies on {accepted[0].live} from now on, accepted by {by or user()} (nobody verified that name)")
-
-    asyncio.run(work())
+    asyncio.run(accept_contract(options, name, digest=digest, by=by))
 
 
 @app.command()
@@ -134,8 +111,8 @@ def reconcile(
     options: Options,
     name: NameArgument,
     *,
-    every: EveryOption = None,
-    stop: StopOption = False,
+    every: ScheduleOption = None,
+    stop: UnscheduleOption = False,
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -146,8 +123,8 @@ def reconcile(
     ] = None,
     look_back: Annotated[
         timedelta,
-        typer.Option(help="How far to look again at what the last comparison saw.", metavar="SPAN", parser=span),
-    ] = cast(timedelta, "24h"),  # noqa: B008  Typer parses the default as well
+        typer.Option(help="How far to look again at what the last comparison saw.", metavar="SPAN", parser=parse_duration),
+    ] = _A_DAY,
 ) -> None:
     """Compare the ledger with a target.
 
@@ -155,11 +132,11 @@ def reconcile(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.connectors.work import compare
+        from perdure.commands.connectors.work import reconcile_connector
 
-        await compare(session, options, name, every=every, stop=stop, since=since, look_back=look_back)
+        await reconcile_connector(session, options, name, every=every, stop=stop, since=since, look_back=look_back)
 
-    perform(work, options)
+    run_with_session(work, options)
 
 
 @app.command()
@@ -167,19 +144,12 @@ def reconcile(
 def findings(
     options: Options,
     name: AnyNameArgument = None,
-    state: Annotated[States, typer.Option("--state", "-s", help="Only those in this state.")] = States.open,
+    state: Annotated[FindingFilter, typer.Option("--state", "-s", help="Only those in this state.")] = FindingFilter.open,
 ) -> None:
     """List in what ledger and targets differ."""
+    from perdure.commands.connectors.work import list_findings
 
-    async def work() -> None:
-        from perdure.commands.connectors.work import print_findings, watched
-
-        async with watched(client_settings()) as watch:
-            wanted: FindingState | None = None if state is States.all else cast("FindingState", state.value)
-            found = await watch.reconciler.findings.findings(name, state=wanted)
-        print_findings(options, found)
-
-    asyncio.run(work())
+    asyncio.run(list_findings(options, name, None if state is FindingFilter.all else state.value))
 
 
 @app.command()
@@ -190,14 +160,9 @@ def reports(
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, metavar="NUMBER")] = 20,
 ) -> None:
     """List comparisons, the newest first."""
+    from perdure.commands.connectors.work import list_reports
 
-    async def work() -> None:
-        from perdure.commands.connectors.work import print_reports, watched
-
-        async with watched(client_settings()) as watch:
-            print_reports(options, await watch.reconciler.findings.reports(name, limit=limit))
-
-    asyncio.run(work())
+    asyncio.run(list_reports(options, name, limit=limit))
 
 
 @app.command()
@@ -206,20 +171,9 @@ def report(
     options: Options, report: Annotated[str, typer.Argument(help="The report.", metavar="REPORT", show_default=False)]
 ) -> None:
     """Show one comparison and what it found."""
+    from perdure.commands.connectors.work import print_report
 
-    async def work() -> None:
-        from perdure.commands.connectors.work import print_findings, watched
-
-        async with watched(client_settings()) as watch:
-            found = await watch.reconciler.findings.report(report)
-        if options.format is not Format.text:
-            emit(found)
-            return
-        say(f"{found.id}: {found.connector}, {at(found.since)} to {at(found.until)}, made {at(found.at)}")
-        say(f"{found.effects} effects, {found.listed} at the target, {found.unsettled} effects still open")
-        print_findings(options, found.findings)
-
-    asyncio.run(work())
+    asyncio.run(print_report(options, report))
 
 
 @app.command()
@@ -228,7 +182,7 @@ def repair(
     options: Options,
     finding: Annotated[str, typer.Argument(help="The finding, also as REPORT/FINDING.", metavar="FINDING")],
     how: Annotated[
-        Ways | None,
+        RepairWay | None,
         typer.Option(
             help="again: send what is missing again. remove: take away what is too much. accept: leave it as it is. "
             "Default: what fits the finding.",
@@ -236,7 +190,7 @@ def repair(
         ),
     ] = None,
     of: Annotated[str, typer.Option(help="Who is asked to approve it.", metavar="WHO")] = "operations",
-    within: Annotated[timedelta, typer.Option(help="Until when.", metavar="SPAN", parser=span)] = cast(timedelta, "7d"),  # noqa: B008  Typer parses the default as well
+    within: Annotated[timedelta, typer.Option(help="Until when.", metavar="SPAN", parser=parse_duration)] = _A_WEEK,
 ) -> None:
     """Repair a finding, once a person has approved.
 
@@ -249,11 +203,4 @@ def repair(
         wanted: How | None = None if how is None else _WAYS[how]
         await start_repair(session, options, finding, how=wanted, of=of, within=within)
 
-    perform(work, options)
-
-
-def _print(options: Options, value: BaseModel) -> None:
-    if options.format is Format.json:
-        emit(value)
-    elif options.format is Format.jsonl:
-        emit_line(value)
+    run_with_session(work, options)

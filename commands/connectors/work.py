@@ -6,25 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, cast
 
 import typer
 
 from perdure.commands.exits import Exit
+from perdure.commands.on_worker import PATIENCE, error_of, require_worker, run_on_worker
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
-    at,
+    Column,
     emit,
     emit_line,
+    emit_rows,
+    format_time,
     one_line,
-    out,
-    plain,
+    printable,
     say,
+    table,
 )
-from perdure.commands.runs.follow import last_poll, nobody
-from perdure.commands.runs.work import user
 from perdure.commands.scheduling import schedule_on_worker
-from perdure.commands.session import Session
+from perdure.commands.session import Session, client_settings, terminal_user
 from perdure.connectors.drift.contracts import CheckContractCall, Checked, ContractState
 from perdure.connectors.reconciliation.contracts import (
     Finding,
@@ -41,9 +42,7 @@ from perdure.connectors.reconciliation.contracts import (
 from perdure.errors import (
     InvalidInput,
     NotFound,
-    PerdureError,
     Unreachable,
-    by_name,
 )
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
 
@@ -51,10 +50,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from temporalio.client import WorkflowHandle
 
+    from perdure.connectors.reconciliation.contracts import FindingState
     from perdure.connectors.watch import Watch
     from perdure.settings import Settings
-
-T = TypeVar("T", bound="BaseModel")
 
 _FATES = {
     "alive": "are still asked for by their runs, and left alone",
@@ -66,12 +64,36 @@ _FATES = {
     "unserved": "are of actions that the worker does not have",
 }
 
-PATIENCE = timedelta(minutes=5)
-"""How long a worker may take before the command stops waiting; the run goes on."""
+
+_ACTIONS = (
+    "ACTION",
+    "RISK",
+    Column("MECHANISM", least=8, drop=2),
+    Column("UNDO", least=8),
+    Column("LISTED", drop=3),
+    Column("CONTRACT", drop=1),
+)
+_FINDINGS = (
+    "FINDING",
+    "KIND",
+    Column("STATE", drop=3),
+    Column("ACTION", least=10),
+    Column("REFERENCE", least=8, drop=2),
+    Column("KEY", least=8, drop=4),
+    Column("DETAIL", least=12, drop=1),
+)
+_REPORTS = (
+    "REPORT",
+    "CONNECTOR",
+    Column("MADE", drop=1),
+    Column("EFFECTS", right=True, drop=2),
+    Column("LISTED", right=True, drop=2),
+    Column("FOUND", least=16),
+)
 
 
 @asynccontextmanager
-async def watched(settings: Settings) -> AsyncIterator[Watch]:
+async def open_watch(settings: Settings) -> AsyncIterator[Watch]:
     """Yield what the database knows of connectors, without any of them: no target is asked, and no worker or server."""
     from perdure.connectors.watch import Watch
     from perdure.storage import open_database
@@ -82,14 +104,14 @@ async def watched(settings: Settings) -> AsyncIterator[Watch]:
 
 async def print_connectors(options: Options, settings: Settings) -> None:
     """Print the connectors that workers serve."""
-    async with watched(settings) as watch:
+    async with open_watch(settings) as watch:
         known = await watch.drift.connectors()
         checks = {(each.connector, each.version): each for each in await watch.drift.last()}
     if options.format is not Format.text:
         rows = [
             {**each.model_dump(mode="json"), "contract": _dumped(checks.get((each.name, each.version)))} for each in known
         ]
-        _emit_rows(options, rows)
+        emit_rows(options.format, rows)
         return
     if not known:
         say("no worker on this database has served a connector yet")
@@ -101,14 +123,14 @@ async def print_connectors(options: Options, settings: Settings) -> None:
             stands = "" if check is None else "blocked" if action.name in check.blocked else check.verdict_on(action.name)
             undo = "reads" if action.reads else action.undo or action.reversibility
             rows_of_text.append((action.name, action.risk, action.mechanism, undo, "yes" if action.listed else "", stands))
-    _table(("ACTION", "RISK", "MECHANISM", "UNDO", "LISTED", "CONTRACT"), rows_of_text)
+    table(_ACTIONS, rows_of_text)
 
 
 async def check_contracts(
     session: Session, options: Options, name: str | None, *, every: timedelta | None, stop: bool
 ) -> None:
     """Have a worker check the contract of NAME, or of every connector, or have it done EVERY so often."""
-    async with watched(session.settings) as watch:
+    async with open_watch(session.settings) as watch:
         known = [each.name for each in await watch.drift.connectors()]
     if name is not None and known and name not in known:
         raise NotFound(f"no worker on this database serves a connector {name!r}; there are: {', '.join(known)}")
@@ -126,7 +148,7 @@ async def check_contracts(
         for each in names
     ]
     if options.format is not Format.text:
-        _emit_rows(options, [state.model_dump(mode="json") for state in states])
+        emit_rows(options.format, [state.model_dump(mode="json") for state in states])
     else:
         for state in states:
             _show_contract(state)
@@ -134,7 +156,7 @@ async def check_contracts(
         raise typer.Exit(Exit.ERROR)
 
 
-async def compare(
+async def reconcile_connector(
     session: Session,
     options: Options,
     name: str,
@@ -150,21 +172,24 @@ async def compare(
         await schedule_on_worker(session, "perdure.reconcile", name, call, every, stop=stop)
         return
     done = await run_on_worker(session, "perdure.reconcile", name, call, Reconciled)
-    async with watched(session.settings) as watch:
+    async with open_watch(session.settings) as watch:
         report = await watch.reconciler.findings.report(done.report)
     if options.format is not Format.text:
-        emit(report) if options.format is Format.json else emit_line(report)
+        _emit_one(options, report)
     else:
         say(
-            f"{report.id}: {report.effects} effects and {report.listed} at {name}, {at(report.since)} to "
-            f"{at(report.until)}: {len(report.findings)} findings, {len(report.opened)} new, {len(report.gone)} gone"
+            f"{report.id}: {report.effects} effects and {report.listed} at {name}, "
+            f"{format_time(report.since)} to {format_time(report.until)}: "
+            f"{len(report.findings)} findings, {len(report.opened)} new, {len(report.gone)} gone"
         )
         print_findings(options, report.findings)
     if report.opened:
         raise typer.Exit(Exit.ERROR)
 
 
-async def sweep(session: Session, options: Options, connector: str | None, *, every: timedelta | None, stop: bool) -> None:
+async def sweep_orphans(
+    session: Session, options: Options, connector: str | None, *, every: timedelta | None, stop: bool
+) -> None:
     """Have a worker look up what ended runs left open, of CONNECTOR or of all, or have it done EVERY so often."""
     name, call = connector or "all", SweepCall(connector=connector or "")
     if every is not None or stop:
@@ -172,7 +197,7 @@ async def sweep(session: Session, options: Options, connector: str | None, *, ev
         return
     swept = await run_on_worker(session, "perdure.sweep", name, call, Swept)
     if options.format is not Format.text:
-        emit(swept) if options.format is Format.json else emit_line(swept)
+        _emit_one(options, swept)
     else:
         _show_swept(swept)
     if swept.counts.get("parked"):
@@ -197,10 +222,10 @@ async def start_repair(
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     id = repair_id(finding.rpartition("/")[2])
-    async with watched(session.settings) as watch:
+    async with open_watch(session.settings) as watch:
         await watch.reconciler.findings.finding(finding.rpartition("/")[2])
-    call = RepairCall(finding=finding.rpartition("/")[2], how=how, of=of, within=within, by=user())
-    await _require_worker(session)
+    call = RepairCall(finding=finding.rpartition("/")[2], how=how, of=of, within=within, by=terminal_user())
+    await require_worker(session)
     try:
         handle = await session.client.start_workflow(
             "perdure.repair",
@@ -213,7 +238,7 @@ async def start_repair(
         )
     except WorkflowAlreadyStartedError:
         raise InvalidInput(f"that is asked already: `perdure approval show {id}`") from None
-    request = await _asked(handle)
+    request = await _wait_until_asked(handle)
     if options.format is not Format.text:
         emit({"workflow_id": id, "finding": call.finding, "request": request.model_dump(mode="json")})
         return
@@ -222,88 +247,86 @@ async def start_repair(
     typer.echo(id)
 
 
+async def accept_contract(options: Options, name: str, *, digest: str | None, by: str | None) -> None:
+    """Have the contract of NAME that the last check found relied on, if its digest is DIGEST."""
+    who = by or terminal_user()
+    async with open_watch(client_settings()) as watch:
+        accepted = await watch.drift.accept(name, by=who, live=digest)
+    if options.format is not Format.text:
+        _emit_one(options, accepted[0])
+    else:
+        say(f"{name} relies on {accepted[0].live} from now on, accepted by {who} (nobody verified that name)")
+
+
+async def list_findings(options: Options, name: str | None, state: str | None) -> None:
+    """Print the findings of NAME, or of every connector, in STATE."""
+    async with open_watch(client_settings()) as watch:
+        found = await watch.reconciler.findings.findings(name, state=cast("FindingState | None", state))
+    print_findings(options, found)
+
+
+async def list_reports(options: Options, name: str | None, *, limit: int) -> None:
+    """Print the newest LIMIT comparisons of NAME, or of every connector."""
+    async with open_watch(client_settings()) as watch:
+        print_reports(options, await watch.reconciler.findings.reports(name, limit=limit))
+
+
+async def print_report(options: Options, report: str) -> None:
+    """Print one comparison and what it found."""
+    async with open_watch(client_settings()) as watch:
+        found = await watch.reconciler.findings.report(report)
+    if options.format is not Format.text:
+        emit(found)
+        return
+    span = f"{format_time(found.since)} to {format_time(found.until)}"
+    say(f"{found.id}: {found.connector}, {span}, made {format_time(found.at)}")
+    say(f"{found.effects} effects, {found.listed} at the target, {found.unsettled} effects still open")
+    print_findings(options, found.findings)
+
+
 def print_findings(options: Options, findings: Sequence[Finding]) -> None:
     """Print FINDINGS."""
     if options.format is not Format.text:
-        _emit_rows(options, [each.model_dump(mode="json") for each in findings])
+        emit_rows(options.format, [each.model_dump(mode="json") for each in findings])
     elif not findings:
         say("nothing found: ledger and target agree")
     else:
-        _table(
-            ("FINDING", "KIND", "STATE", "ACTION", "REFERENCE", "KEY", "DETAIL"),
-            [
-                (
-                    each.id,
-                    each.kind if each.certain else f"{each.kind}?",
-                    each.state,
-                    each.action,
-                    each.remote_ref,
-                    each.key,
-                    one_line(each.detail),
-                )
-                for each in findings
-            ],
-        )
+        rows = [
+            (
+                each.id,
+                each.kind if each.certain else f"{each.kind}?",
+                each.state,
+                each.action,
+                each.remote_ref,
+                each.key,
+                one_line(each.detail),
+            )
+            for each in findings
+        ]
+        table(_FINDINGS, rows)
 
 
 def print_reports(options: Options, reports: Sequence[Report]) -> None:
     """Print REPORTS, a line each."""
     if options.format is not Format.text:
-        _emit_rows(options, [{**each.model_dump(mode="json"), "counts": each.counts} for each in reports])
+        emit_rows(options.format, [{**each.model_dump(mode="json"), "counts": each.counts} for each in reports])
         return
     rows = [
         (
             each.id,
             each.connector,
-            at(each.at),
+            format_time(each.at),
             str(each.effects),
             str(each.listed),
             ", ".join(f"{count} {kind}" for kind, count in each.counts.items() if count) or "they agree",
         )
         for each in reports
     ]
-    _table(("REPORT", "CONNECTOR", "MADE", "EFFECTS", "LISTED", "FOUND"), rows)
+    table(_REPORTS, rows)
 
 
-async def run_on_worker(
-    session: Session, workflow: str, name: str, call: BaseModel, result: type[T], *, patience: timedelta | None = None
-) -> T:
-    """Return what WORKFLOW, started with CALL, comes to. Raises `Unreachable` if no worker is there.
-
-    After PATIENCE the run is given up; without it the command stops waiting after a while, and the run goes on.
-    """
+async def _wait_until_asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
     from temporalio.client import WorkflowFailureError
-    from temporalio.exceptions import ApplicationError
-
-    await _require_worker(session)
-    handle: WorkflowHandle[object, T] = await session.client.start_workflow(
-        workflow,
-        call,
-        id=f"{workflow.removeprefix('perdure.').replace('_', '-')}-{name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
-        task_queue=session.settings.task_queue,
-        result_type=result,
-        static_summary=f"{name}, started by {user()}",
-        execution_timeout=patience,
-    )
-    try:
-        async with asyncio.timeout((patience or PATIENCE).total_seconds()):
-            return await handle.result()
-    except TimeoutError:
-        if patience is not None:
-            raise Unreachable(
-                f"no worker on task queue {session.settings.task_queue!r} answered within "
-                f"{patience.total_seconds():.0f} s. Look whether one runs: `perdure doctor`"
-            ) from None
-        raise Unreachable(f"it still runs after {PATIENCE}: `perdure show {handle.id}`") from None
-    except WorkflowFailureError as failure:
-        cause = failure.cause
-        known = by_name(cause.type or "") if isinstance(cause, ApplicationError) else None
-        raise (known or PerdureError)(f"{cause}".partition(": ")[2] or f"{cause}") from None
-
-
-async def _asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
-    from temporalio.client import WorkflowFailureError
-    from temporalio.exceptions import ApplicationError
 
     ended = asyncio.ensure_future(handle.result())
     try:
@@ -319,16 +342,9 @@ async def _asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
     except TimeoutError:
         raise Unreachable(f"nobody is asked after {PATIENCE}: `perdure show {handle.id}`") from None
     except WorkflowFailureError as failure:
-        cause = failure.cause
-        known = by_name(cause.type or "") if isinstance(cause, ApplicationError) else None
-        raise (known or PerdureError)(cause.message if isinstance(cause, ApplicationError) else f"{cause}") from None
+        raise error_of(failure) from None
     finally:
         ended.cancel()
-
-
-async def _require_worker(session: Session) -> None:
-    if await last_poll(session.client, session.settings.task_queue) is None:
-        raise Unreachable(await nobody(session.client, session.settings.task_queue))
 
 
 def _show_contract(state: ContractState) -> None:
@@ -336,9 +352,9 @@ def _show_contract(state: ContractState) -> None:
     if checked is None:
         say(f"{state.connector}: its target has no contract to ask for")
         return
-    typer.echo(plain(f"{state.connector}: {checked.verdict}, {checked.live}"))
+    typer.echo(printable(f"{state.connector}: {checked.verdict}, {checked.live}"))
     for change in checked.changes:
-        typer.echo(plain(f"  {change.verdict:10} {change}"))
+        typer.echo(printable(f"  {change.verdict:10} {change}"))
     if checked.blocked:
         accept = f"perdure connectors accept {state.connector} --digest {checked.live}"
         say(f"blocked until `{accept}`: {', '.join(checked.blocked)}")
@@ -348,21 +364,8 @@ def _dumped(checked: Checked | None) -> object:
     return None if checked is None else checked.model_dump(mode="json")
 
 
-def _emit_rows(options: Options, rows: Sequence[object]) -> None:
+def _emit_one(options: Options, value: BaseModel) -> None:
     if options.format is Format.json:
-        emit(list(rows))
-        return
-    for row in rows:
-        emit_line(row)
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    out().print(table)
+        emit(value)
+    else:
+        emit_line(value)

@@ -1,4 +1,4 @@
-"""`perdure conversation`: what runs have said with models, as far as it is kept; and how it is erased or held."""
+"""`perdure conversation`, as it is typed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from perdure.commands.memory.cli import (
+from perdure.commands.memory.scopes import optional_scope
+from perdure.commands.options import (
     AgentOption,
+    Options,
     SessionOption,
     TenantOption,
     UserOption,
-    some_scope,
+    takes_options,
 )
-from perdure.commands.options import Options, takes_options
 from perdure.errors import InvalidInput
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RunArgument = Annotated[
+ConversationRunArgument = Annotated[
     str,
     typer.Argument(
         help="The workflow's id, or WORKFLOW_ID/RUN_ID with the id of its first run.", metavar="RUN", show_default=False
@@ -56,7 +57,7 @@ def list_conversations(
     """
     from perdure.commands.conversations.work import list_conversations as work
 
-    scope = some_scope(tenant, agent, user, session)
+    scope = optional_scope(tenant, agent, user, session)
     if tenant != "default" and scope is None:
         raise InvalidInput("say whose: --user, --agent or --session; a tenant alone would be everyone in it")
     asyncio.run(work(options, run, scope, narrower=narrower, limit=limit))
@@ -66,7 +67,7 @@ def list_conversations(
 @takes_options
 def erase(
     options: Options,
-    run: RunArgument,
+    run: ConversationRunArgument,
     *,
     name: NameOption = None,
     why: Annotated[str, typer.Option(help="Why; it goes into the receipt.", metavar="TEXT")] = "",
@@ -86,7 +87,7 @@ def erase(
 @takes_options
 def hold(
     options: Options,
-    run: RunArgument,
+    run: ConversationRunArgument,
     *,
     name: NameOption = None,
     release: Annotated[bool, typer.Option("--release", help="Lift the hold.")] = False,

@@ -1,48 +1,197 @@
-"""`perdure demo`: the returns desk with a killed worker, a reviewer and the books compared, live."""
+"""How the demo is shown: a live view, the questions to a reviewer, and the summary."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from perdure.commands.exits import Exit
-from perdure.commands.options import Options, takes_options
+from perdure.commands.options import Format, Options
+from perdure.commands.output import (
+    emit,
+    format_usd,
+    one_line,
+    printable,
+    stderr_console,
+    stdout_console,
+)
+from perdure.examples.returns_desk.demo import (
+    REVIEWER,
+    Decide,
+    Demo,
+    Progress,
+    Report,
+    by_the_labels,
+)
+from perdure.examples.returns_desk.stage import Stage
+from perdure.governance.approvals import Listed
+from perdure.governance.contracts import DecisionCall
 
 
-@takes_options
-def demo(  # noqa: PLR0917  Typer makes an option of each
-    options: Options,
-    kills: Annotated[
-        int, typer.Option(help="How often to kill the worker while refunds are in flight.", min=0, max=10)
-    ] = 2,
-    plan: Annotated[bool, typer.Option("--plan", help="Run the YAML plan instead of the Python workflow.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Let the demo reviewer decide, also on a terminal.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the Temporal Web UI up afterwards, until Ctrl-C.")] = False,
-    home: Annotated[
-        Path, typer.Option(help="Where the demo keeps its files; what an earlier one left there is removed.", metavar="DIR")
-    ] = Path(".perdure/demo"),
-    database_url: Annotated[
-        str,
-        typer.Option(help="Use this database instead of SQLite, e.g. postgresql://USER:PASSWORD@HOST/NAME.", metavar="URL"),
-    ] = "",
-    models: Annotated[
-        Path | None, typer.Option(help="A routing file that goes before the keyless one.", metavar="FILE", exists=True)
-    ] = None,
-) -> None:
-    """Watch sixty return requests through triage, refunds, a kill -9 and approvals, on this machine, without keys.
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asked for."""
 
-    Exits with 0 only if the shop's own books agree with what the desk decided: no refund twice, none lost.
-    """
-    from perdure.commands.dev.demo_work import Wanted, run
+    kills: int
+    plan: bool
+    ask: bool
+    keep: bool
+    home: Path
+    database_url: str
+    models: Path | None
 
-    report = asyncio.run(
-        run(
-            options,
-            Wanted(kills=kills, plan=plan, ask=not yes, keep=keep, home=home, database_url=database_url, models=models),
-        )
+
+async def run(options: Options, wanted: DemoOptions) -> Report:
+    """Perform the demo as WANTED, show it on stderr and print the summary on stdout."""
+    view = View()
+    async with Stage(wanted.home, database_url=wanted.database_url, models=wanted.models, say=view.say) as stage:
+        asked = wanted.ask and sys.stdin.isatty() and sys.stderr.isatty()
+        reviewer = getpass.getuser() if asked else REVIEWER
+        demo = Demo(stage, kills=wanted.kills, plan=wanted.plan, decide=_never, reviewer=reviewer, say=view.say)
+        labels = by_the_labels(demo.labels, demo.requests, reviewer)
+        demo.decide = Reviewer(view, labels).decide if asked else labels
+        if not asked:
+            view.say(f"approvals are decided by {REVIEWER} as the requests are labelled; nobody verified that name")
+        async with view.showing(demo.progress):
+            report = await demo.run()
+        if options.format is Format.text:
+            show(report)
+        else:
+            emit(report)
+        if wanted.keep:
+            view.say(f"the Web UI stays up at {report.web_ui} until Ctrl-C")
+            await asyncio.Event().wait()
+    return report
+
+
+class View:
+    """What the person at the terminal sees meanwhile: one block that changes, or lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = stderr_console()
+        self._live: Live | None = None
+        self._began = time.monotonic()
+
+    def say(self, message: str) -> None:
+        """Print MESSAGE above the live block."""
+        line = Text(f"{time.monotonic() - self._began:6.1f} s  {printable(message)}")
+        (self._live.console if self._live else self._console).print(line)
+
+    @asynccontextmanager
+    async def showing(self, progress: Progress) -> AsyncIterator[None]:
+        """Show PROGRESS live for as long as the block lasts, on a terminal only."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(
+            get_renderable=lambda: _block(progress), console=self._console, refresh_per_second=8, transient=True
+        ) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    async def question(self, text: Text) -> str:
+        """Stop the live block, ask TEXT, go on, and return what was typed."""
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+        self._console.print(text, end="")
+        answer: str = await asyncio.to_thread(sys.stdin.readline)
+        if live:
+            live.start()
+            self._live = live
+        return answer.strip()
+
+
+class Reviewer:
+    """The person at the terminal: decides one by one, or leaves the rest to the labels."""
+
+    def __init__(self, view: View, labels: Decide) -> None:
+        self._view = view
+        self._labels = labels
+        self._rest = False
+
+    async def decide(self, request: Listed) -> DecisionCall:
+        """Ask about REQUEST and return the decision."""
+        suggested = await self._labels(request)
+        if self._rest:
+            return suggested
+        about = request.about if isinstance(request.about, dict) else {}
+        mail = about.get("request")
+        message = one_line(str(mail.get("message", "")) if isinstance(mail, dict) else "", 300)
+        answer = ""
+        while answer[:1] not in ("y", "n", "a"):
+            text = Text.assemble(
+                "\n",
+                (printable(request.question), "bold"),
+                f"\n  {message}\n  a desk that knows would say: {suggested.verdict} ({printable(suggested.comment)})\n",
+                ("  refund it? [y]es, [n]o, [a]ll the rest as the desk would: ", "bold"),
+            )
+            answer = (await self._view.question(text)).lower()
+        self._rest = answer.startswith("a")
+        if self._rest:
+            return suggested
+        verdict = "approve" if answer.startswith("y") else "reject"
+        return suggested.model_copy(update={"verdict": verdict, "comment": "decided at the terminal"})
+
+
+def show(report: Report) -> None:
+    """Print REPORT for people, on stdout."""
+    console = stdout_console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    agree = "the books agree" if report.books_agree else "THE BOOKS DO NOT AGREE"
+    resumed = ", ".join(f"{seconds:g} s" for seconds in report.resumed_after_seconds) or "-"
+    rows = {
+        "Requests": f"{report.requests}, of which {report.repeated} were the same mail again",
+        "Refunded": f"{report.refunds_wanted} wanted, {report.refunds_in_books} in the shop's books: {agree}",
+        "Twice / lost": f"{report.duplicates} / {report.lost}",
+        "Rejected": str(report.rejected),
+        "Customer asked": str(report.customers_asked),
+        "By people": f"{report.decided_by_people}, {report.approvals} approvals by {report.reviewer} (unverified)",
+        "Model calls": f"{report.model_calls}, {format_usd(round(report.cost_usd * 1e9))}",
+        "Accuracy": f"{report.accuracy_unseen:.0%} of the {report.unseen} requests that the model never saw",
+        "Worker killed": f"{report.worker_kills} times with {report.effects_in_flight_at_kills} refunds in flight; "
+        f"went on after {resumed}",
+        "Replayed": f"{report.histories_replayed} histories, each with the same decisions",
+        "Took": f"{report.seconds:g} s",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(Group(Text(), table, Text()))
+    console.print(
+        f"Look at it: PERDURE_HOME={report.home} perdure dev, then http://localhost:8233 or `perdure show return-R-1001`."
     )
-    if not report.books_agree:
-        raise typer.Exit(Exit.ERROR)
+
+
+def _block(progress: Progress) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = {
+        "runs": f"{progress.ended.total()}/{progress.started}",
+        "refunded": str(progress.ended["refunded"]),
+        "rejected": str(progress.ended["reject"]),
+        "waiting for people": str(progress.waiting),
+        "refunds in flight": str(progress.in_flight),
+        "worker": f"{progress.worker or ''} killed {progress.kills}x",
+    }
+    for name in columns:
+        table.add_column(name)
+    table.add_row(*columns.values())
+    return table
+
+
+async def _never(request: Listed) -> DecisionCall:
+    raise AssertionError(f"nobody was asked to decide {request.approval}")

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 from perdure.errors import InvalidSettings, Unreachable
 
 HOST = "127.0.0.1"
@@ -89,7 +89,7 @@ class DevServer:
 
     async def __aenter__(self) -> DevServer:
         self._home.mkdir(parents=True, exist_ok=True)
-        self._lock = None if self._in_memory else _own(self._home / "dev.lock")
+        self._lock = None if self._in_memory else _take_lock(self._home / "dev.lock")
         try:
             await self._start()
         except BaseException:
@@ -107,18 +107,20 @@ class DevServer:
         for left in reversed(range(1 if self._wanted[0] else 3)):
             self._choose_ports()
             with self.log.open("ab") as log:
-                self._process = await tied.start(self._command(), stdout=asyncio.subprocess.PIPE, stderr=log.fileno())
+                self._process = await child_process.start(
+                    self._command(), stdout=asyncio.subprocess.PIPE, stderr=log.fileno()
+                )
             try:
                 await self._ready()
             except Unreachable:
-                await tied.stop(self._process, patience=10)
+                await child_process.stop(self._process, patience=10)
                 if not left:
                     raise
             else:
                 return
 
     def _command(self) -> list[str]:
-        command = [program(), "server", "start-dev", "--ip", HOST, "--port", str(self.port), *self._tuning]
+        command = [temporal_program(), "server", "start-dev", "--ip", HOST, "--port", str(self.port), *self._tuning]
         command += ["--headless"] if self._headless else ["--ui-port", str(self.ui_port)]
         command += [] if self._in_memory else ["--db-filename", str(self._home / "temporal.db")]
         for name, kind in _search_attributes().items():
@@ -146,7 +148,7 @@ class DevServer:
                 while line := await self.process.stdout.readline():
                     said.append(line.decode("utf-8", "replace"))
                     if line.startswith(b"Temporal Metrics"):
-                        await _keep(self.address, self.namespace)
+                        await _set_retention(self.address, self.namespace)
                         return
         except TimeoutError:
             raise Unreachable(f"the Temporal server is not ready after 30 s; it said: {self._last(said)}") from None
@@ -154,18 +156,18 @@ class DevServer:
         raise Unreachable(f"the Temporal server ended at once; it said: {self._last(said)}")
 
     def _last(self, said: list[str]) -> str:
-        return "".join(said[-5:]).strip() or f"nothing. Its log {self.log} ends:\n{tied.last_lines(self.log)}"
+        return "".join(said[-5:]).strip() or f"nothing. Its log {self.log} ends:\n{child_process.last_lines(self.log)}"
 
     async def _stop(self) -> None:
         if self._process is not None:
-            await tied.stop(self._process, patience=10)
+            await child_process.stop(self._process, patience=10)
             self._process = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
-def program() -> str:
+def temporal_program() -> str:
     """Return the path of the `temporal` program. Raises `InvalidSettings` if it is not installed."""
     beside = Path(sysconfig.get_path("scripts")) / "temporal"
     found = str(beside) if beside.exists() else shutil.which("temporal")
@@ -183,7 +185,7 @@ def _search_attributes() -> dict[str, str]:
     return {name: IndexedValueType.Name(kind).removeprefix(prefix).capitalize() for name, kind in attributes.TYPES.items()}
 
 
-async def _keep(address: str, namespace: str) -> None:
+async def _set_retention(address: str, namespace: str) -> None:
     from google.protobuf.duration_pb2 import Duration
     from temporalio.api.namespace.v1 import NamespaceConfig
     from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
@@ -197,7 +199,7 @@ async def _keep(address: str, namespace: str) -> None:
     )
 
 
-def _own(lock: Path) -> int:
+def _take_lock(lock: Path) -> int:
     """Take LOCK, which is free again when this process ends, however it does."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:

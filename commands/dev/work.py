@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from perdure.commands.dev.server import DevServer
 from perdure.commands.dev.worker_process import WorkerProcess
-from perdure.commands.links import NOTE, Links
+from perdure.commands.links import DEV_SERVER_FILE, Links
 from perdure.commands.options import Format, Options
 from perdure.commands.output import emit_line, say
 from perdure.errors import Unreachable
@@ -17,7 +17,7 @@ from perdure.settings import Settings, load_settings
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DevOptions:
     """What was asked for."""
 
     modules: list[str]
@@ -27,13 +27,13 @@ class Wanted:
     worker: bool
 
 
-async def run(options: Options, wanted: Wanted) -> None:
+async def run(options: Options, wanted: DevOptions) -> None:
     """Run server and worker until a signal comes or one of them cannot go on."""
     settings = load_settings()
     stop = _stop_on_signals()
     server = DevServer(settings.home, port=wanted.port, ui_port=wanted.ui_port, headless=wanted.headless)
     async with server:
-        note = settings.home / NOTE
+        note = settings.home / DEV_SERVER_FILE
         note.write_text(json.dumps({"address": server.address, "ui": server.ui}), "utf-8")
         try:
             _announce(options, wanted, server, settings)
@@ -43,11 +43,11 @@ async def run(options: Options, wanted: Wanted) -> None:
     say("stopped")
 
 
-async def _until(stop: asyncio.Queue[str], server: DevServer, wanted: Wanted, settings: Settings) -> None:
+async def _until(stop: asyncio.Queue[str], server: DevServer, wanted: DevOptions, settings: Settings) -> None:
     worker = WorkerProcess(wanted.modules, address=server.address, namespace=server.namespace, say=say)
     stopped = asyncio.create_task(stop.get())
     down = asyncio.create_task(server.process.wait())
-    kept = asyncio.create_task(worker.keep() if wanted.worker else asyncio.Event().wait())
+    kept = asyncio.create_task(worker.supervise() if wanted.worker else asyncio.Event().wait())
     try:
         await asyncio.wait({stopped, down, kept}, return_when=asyncio.FIRST_COMPLETED)
         if kept.done():
@@ -74,7 +74,7 @@ async def _drain(worker: WorkerProcess, stop: asyncio.Queue[str], *, patience: f
     await stopping
 
 
-def _announce(options: Options, wanted: Wanted, server: DevServer, settings: Settings) -> None:
+def _announce(options: Options, wanted: DevOptions, server: DevServer, settings: Settings) -> None:
     links = Links(server.ui, server.namespace)
     if options.format is not Format.text:
         emit_line(

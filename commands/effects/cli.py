@@ -1,32 +1,21 @@
-"""`perdure effects`: what was done to other systems, and what people say of what nobody else can know."""
+"""`perdure effects`, as it is typed."""
 
 from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from perdure.commands.approvals.cli import AsOption
-from perdure.commands.connectors.cli import EveryOption, StopOption
-from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import (
-    at,
-    emit,
-    emit_line,
-    one_line,
-    out,
-    plain,
-    say,
+from perdure.commands.options import (
+    AsOption,
+    Options,
+    ScheduleOption,
+    UnscheduleOption,
+    takes_options,
 )
-from perdure.commands.session import Session, client_settings, perform
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perdure.commands.effects.work import Found
-    from perdure.connectors.contracts import Effect
+from perdure.commands.session import Session, run_with_session
 
 app = typer.Typer(
     help="See what was done to other systems, and resolve what is parked.",
@@ -41,7 +30,7 @@ KeyArgument = Annotated[
 ]
 
 
-class State(StrEnum):
+class EffectFilter(StrEnum):
     """Which effects to list."""
 
     parked = "parked"
@@ -59,7 +48,7 @@ class State(StrEnum):
 @takes_options
 def list_effects(
     options: Options,
-    state: Annotated[State, typer.Option("--state", "-s", help="Only those in this state.")] = State.parked,
+    state: Annotated[EffectFilter, typer.Option("--state", "-s", help="Only those in this state.")] = EffectFilter.parked,
     run: Annotated[
         str | None, typer.Option(help="Only those of this workflow id.", metavar="RUN", show_default=False)
     ] = None,
@@ -68,42 +57,19 @@ def list_effects(
     ] = 100,
 ) -> None:
     """List effects, the newest first: those that wait for a person, unless told otherwise."""
+    from perdure.commands.effects.work import print_effects
 
-    async def work() -> None:
-        from perdure.commands.effects.work import opened
-
-        async with opened(client_settings()) as ledger:
-            wanted = None if state is State.all else state.value.replace("-", " ")
-            found = await ledger.list(state=wanted, workflow_id=run, limit=limit)  # type: ignore[arg-type]  # State's are they
-        if options.format is Format.json:
-            emit([each.model_dump(mode="json") for each in found])
-        elif options.format is Format.jsonl:
-            for each in found:
-                emit_line(each)
-        elif not found:
-            say("nothing is parked" if state is State.parked else "no such effects")
-        else:
-            _print_table(found)
-
-    asyncio.run(work())
+    wanted = None if state is EffectFilter.all else state.value.replace("-", " ")
+    asyncio.run(print_effects(options, wanted, run=run, limit=limit))
 
 
 @app.command()
 @takes_options
 def show(options: Options, key: KeyArgument) -> None:
     """Show an effect: what was asked, what the target answered, who relies on it, and every transition with who said so."""
+    from perdure.commands.effects.work import print_effect
 
-    async def work() -> None:
-        from perdure.commands.effects.work import find, opened
-
-        async with opened(client_settings()) as ledger:
-            found = await find(ledger, key)
-        if options.format is Format.text:
-            _print(found)
-        else:
-            emit(found.model_dump(mode="json"))
-
-    asyncio.run(work())
+    asyncio.run(print_effect(options, key))
 
 
 @app.command()
@@ -155,7 +121,7 @@ def resolve(
 
     Saying the same again only tells the run once more.
     """
-    from perdure.commands.effects.work import Said, resolve_effect
+    from perdure.commands.effects.work import ResolutionInput, resolve_and_report
 
     flags = {
         "happened": happened,
@@ -163,29 +129,16 @@ def resolve(
         "send again": send_again,
         "new generation": as_new_generation,
     }
-    said = Said(
+    given = ResolutionInput(
         key=key,
-        verdicts=tuple(name for name, given in flags.items() if given),
+        verdicts=tuple(name for name, wanted in flags.items() if wanted),
         by=by,
         comment=comment,
         remote_ref=remote_ref,
         answer=answer,
         modules=tuple(module or ()),
     )
-
-    async def work() -> None:
-        resolved = await resolve_effect(options, said)
-        if options.format is not Format.text:
-            emit(resolved.model_dump(mode="json"))
-            return
-        effect = resolved.effect
-        say(f"{effect.state}: {effect.key} {effect.action}, said {resolved.by} (nobody verified that name)")
-        for name in resolved.told:
-            say(f"told {name}")
-        for name in resolved.ended:
-            say(f"{name} has ended, so nothing goes on there")
-
-    asyncio.run(work())
+    asyncio.run(resolve_and_report(options, given))
 
 
 @app.command()
@@ -195,8 +148,8 @@ def sweep(
     connector: Annotated[
         str | None, typer.Option(help="Only those of this connector.", metavar="NAME", show_default=False)
     ] = None,
-    every: EveryOption = None,
-    stop: StopOption = False,
+    every: ScheduleOption = None,
+    stop: UnscheduleOption = False,
 ) -> None:
     """Find out what became of effects that runs left open when they were terminated.
 
@@ -205,57 +158,49 @@ def sweep(
     """
 
     async def work(session: Session) -> None:
-        from perdure.commands.connectors.work import sweep
+        from perdure.commands.connectors.work import sweep_orphans
 
-        await sweep(session, options, connector, every=every, stop=stop)
+        await sweep_orphans(session, options, connector, every=every, stop=stop)
 
-    perform(work, options)
-
-
-def _print_table(found: Sequence[Effect]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("KEY", "ACTION", "RUN", "STEP", "STATE", "SINCE", "WHY"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for each in found:
-        cells = (
-            each.key[:15],
-            each.action,
-            each.step.lineage.workflow_id,
-            each.step.name,
-            each.state,
-            at(each.updated_at),
-            one_line(each.error),
-        )
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    out().print(table)
+    run_with_session(work, options)
 
 
-def _print(found: Found) -> None:
-    effect = found.effect
-    rows = [
-        ("key", effect.key),
-        ("action", effect.action),
-        ("state", effect.state),
-        ("why", one_line(effect.error)),
-        ("run", effect.step.lineage.workflow_id),
-        ("step", effect.step.name + (f", item {effect.item}" if effect.item else "")),
-        ("asked", one_line(effect.args)),
-        ("answer", one_line(effect.response) if effect.response is not None else ""),
-        ("reference", effect.remote_ref),
-        ("confirmed", f"by {effect.confirmed_by}, {at(effect.confirmed_at)}" if effect.confirmed_at else ""),
-        ("sent", f"{effect.sent} times, last {at(effect.last_sent_at)}" if effect.sent else "never"),
-        ("contradicts", effect.contradicts or ""),
-        ("undoes", effect.undo_of or ""),
-        ("undone by", found.undo or ""),
-        *(("relied on", f"by {each.workflow_id}, step {each.step}") for each in found.askers),
-    ]
-    for name, value in rows:
-        if value:
-            typer.echo(plain(f"{name:12} {value}"))
-    for event in found.events:
-        who = f", {event.by}{'' if event.verified else ' (not verified)'}" if event.by else ""
-        moved = f"{event.before or 'begins'} -> {event.after}" if event.before != event.after else "note"
-        typer.echo(plain(f"{at(event.at)}  {moved}{who}{': ' if event.note else ''}{one_line(event.note)}"))
+@app.command()
+@takes_options
+def events(
+    options: Options,
+    after: Annotated[int, typer.Option(help="Only those after this cursor.", min=0, metavar="CURSOR")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.", min=1, metavar="NUMBER")] = 100,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            help="Only of this type or below it: effect, finding, reconciliation, contract, inbound.",
+            metavar="TYPE",
+            show_default=False,
+        ),
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes; ends with Ctrl-C.")] = False,
+) -> None:
+    """Print the stream of events, oldest first: transitions of effects, findings, contracts, webhooks.
+
+    Ask for what comes after the last cursor that you have seen, and you miss none and see none twice.
+    """
+    from perdure.commands.effects.stream import print_events
+
+    asyncio.run(print_events(options, after, limit=limit, kind=kind, follow=follow))
+
+
+@app.command()
+@takes_options
+def publish(
+    options: Options,
+    url: Annotated[str, typer.Argument(help="The NATS server, e.g. nats://localhost:4222.", metavar="URL")],
+    name: Annotated[str, typer.Option(help="The JetStream stream; it is made if needed.", metavar="NAME")] = "PERDURE",
+    prefix: Annotated[str, typer.Option(help="What the subjects begin with.", metavar="SUBJECT")] = "perdure.events",
+    once: Annotated[bool, typer.Option("--once", help="Publish what is there and end.")] = False,
+) -> None:
+    """Publish the stream of events to NATS JetStream, from where it was, until Ctrl-C."""
+    from perdure.commands.effects.stream import publish_events
+
+    asyncio.run(publish_events(options, url, name=name, prefix=prefix, once=once))

@@ -1,4 +1,4 @@
-"""`perdure memory`: what the agents know, since when, from where; and how it is forgotten, moved and checked."""
+"""`perdure memory`, as it is typed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import asyncio
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from perdure.commands.options import Options, takes_options
+from perdure.commands.durations import parse_duration, parse_time
+from perdure.commands.memory.scopes import optional_scope, required_scope
+from perdure.commands.options import (
+    AgentOption,
+    Options,
+    SessionOption,
+    TenantOption,
+    UnscheduleOption,
+    UserOption,
+    takes_options,
+)
 from perdure.commands.output import say
-from perdure.commands.session import perform
-from perdure.commands.spans import moment, span
+from perdure.commands.session import Session, run_with_session
 from perdure.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from perdure.commands.session import Session
-    from perdure.memory.contracts import Scope
 
 app = typer.Typer(
     help="See what agents know, and since when; forget, move and check it.",
@@ -27,18 +32,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-UserOption = Annotated[str | None, typer.Option("--user", help="Whose memory: this user's.", metavar="NAME")]
-AgentOption = Annotated[str | None, typer.Option("--agent", help="Whose memory: this agent's.", metavar="NAME")]
-SessionOption = Annotated[str | None, typer.Option("--session", help="Whose memory: this session's.", metavar="ID")]
-TenantOption = Annotated[str, typer.Option("--tenant", help="Of which tenant.", metavar="NAME")]
 AsOfOption = Annotated[
     datetime | None,
-    typer.Option("--as-of", help="What was known then, e.g. 2026-11-17T09:00Z.", metavar="TIME", parser=moment),
+    typer.Option("--as-of", help="What was known then, e.g. 2026-11-17T09:00Z.", metavar="TIME", parser=parse_time),
 ]
 IdArgument = Annotated[str, typer.Argument(help="The memory's id.", metavar="ID", show_default=False)]
 
 
-class How(StrEnum):
+class ForgetMode(StrEnum):
     """How a memory is forgotten."""
 
     expire = "expire"
@@ -66,7 +67,9 @@ def search(
     """
     from perdure.commands.memory.work import search as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), query, limit=limit, as_of=as_of, explain=explain))
+    asyncio.run(
+        work(options, required_scope(tenant, agent, user, session), query, limit=limit, as_of=as_of, explain=explain)
+    )
 
 
 @app.command("list")
@@ -86,7 +89,7 @@ def list_memories(
     """List what holds, in the order in which it was recorded."""
     from perdure.commands.memory.work import list_records as work
 
-    scope = scope_of(tenant, agent, user, session)
+    scope = required_scope(tenant, agent, user, session)
     asyncio.run(work(options, scope, kinds=kind or [], subject=subject, limit=limit, as_of=as_of))
 
 
@@ -105,7 +108,7 @@ def show(
     """Show a memory: what it says, since when, and which step said so."""
     from perdure.commands.memory.work import show as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, as_of=as_of))
+    asyncio.run(work(options, required_scope(tenant, agent, user, session), memory, as_of=as_of))
 
 
 @app.command()
@@ -122,7 +125,7 @@ def history(
     """Show every version of a memory, also those that are over."""
     from perdure.commands.memory.work import history as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory))
+    asyncio.run(work(options, required_scope(tenant, agent, user, session), memory))
 
 
 @app.command()
@@ -132,7 +135,8 @@ def forget(
     memory: Annotated[str | None, typer.Argument(help="The memory's id.", metavar="[ID]", show_default=False)] = None,
     *,
     how: Annotated[
-        How, typer.Option("--how", help="Its time is over, it was wrong, or every byte of it goes.", show_default=False)
+        ForgetMode,
+        typer.Option("--how", help="Its time is over, it was wrong, or every byte of it goes.", show_default=False),
     ],
     user: UserOption = None,
     agent: AgentOption = None,
@@ -150,24 +154,23 @@ def forget(
 
     What was expired or retracted can still be read as of then. What was erased is gone; a receipt without content stays.
     """
+    from perdure.commands.memory.work import cli_step
     from perdure.commands.memory.work import forget as work
+    from perdure.commands.session import terminal_user
     from perdure.memory.records.requests import ForgetCall
 
     if (memory is not None) + (subject is not None) + everything != 1:
         raise InvalidInput("say which: give the memory's ID, --subject or --everything")
-    from perdure.commands.memory.work import cli_step
-    from perdure.commands.runs.work import user as person
-
     call = ForgetCall(
         step=cli_step("forget"),
-        scope=scope_of(tenant, agent, user, session),
+        scope=required_scope(tenant, agent, user, session),
         how=how.value,
         memory_id=memory,
         subject=subject,
         everything=everything,
         narrower=narrower,
         why=why,
-        by=person(),
+        by=terminal_user(),
         dry_run=dry_run,
     )
     asyncio.run(work(options, call))
@@ -190,7 +193,7 @@ def hold(
     """Keep memories from being erased, by people and by sweeps, until the hold is lifted."""
     from perdure.commands.memory.work import hold as work
 
-    asyncio.run(work(options, scope_of(tenant, agent, user, session), memory, held=not release))
+    asyncio.run(work(options, required_scope(tenant, agent, user, session), memory, held=not release))
 
 
 @app.command()
@@ -229,7 +232,7 @@ def stats(
     """Count what is known and how it is used: hit rates, what was cited, what it cost."""
     from perdure.commands.memory.work import stats as work
 
-    scope = some_scope(tenant, agent, user, session)
+    scope = optional_scope(tenant, agent, user, session)
     asyncio.run(work(options, scope, tenant))
 
 
@@ -249,7 +252,7 @@ def export(
     """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
     from perdure.commands.memory.work import export as work
 
-    scope = some_scope(tenant, agent, user, session)
+    scope = optional_scope(tenant, agent, user, session)
     asyncio.run(work(scope, tenant, erasures=erasures))
 
 
@@ -280,11 +283,11 @@ def sweep(
             "--schedule",
             help="Do it from now on so often, on the worker, e.g. 1d; the first time at once.",
             metavar="EVERY",
-            parser=span,
+            parser=parse_duration,
             show_default=False,
         ),
     ] = None,
-    stop: Annotated[bool, typer.Option("--unschedule", help="Do it no more on a schedule.")] = False,
+    stop: UnscheduleOption = False,
 ) -> None:
     """Erase what has been over for longer than its retention class keeps it. A legal hold wins.
 
@@ -296,7 +299,7 @@ def sweep(
 
         await sweep_on(session, options, dry_run=dry_run, every=every, stop=stop)
 
-    perform(work, options)
+    run_with_session(work, options)
 
 
 @app.command("serve-mcp")
@@ -323,33 +326,6 @@ def serve_mcp(
     verbs = frozenset(allow or ["recall"])
     if strange := verbs - VERBS:
         raise InvalidInput(f"--allow {min(strange)}: choose from {', '.join(sorted(VERBS))}")
-    scope = scope_of(tenant, agent, user, session)
+    scope = required_scope(tenant, agent, user, session)
     say(f"serving {scope} on stdin and stdout: {', '.join(sorted(verbs))}")
     asyncio.run(work(options, scope, verbs))
-
-
-def scope_of(tenant: str, agent: str | None, user: str | None, session: str | None) -> Scope:
-    """Return the scope that the options name. Raises `InvalidInput` if they name nobody."""
-    from pydantic import ValidationError
-
-    from perdure.memory.contracts import Scope
-
-    if not (agent or user or session):
-        raise InvalidInput("say whose memory: --user, --agent or --session; a tenant alone would be everyone in it")
-    try:
-        return Scope(tenant=tenant, agent=agent, user=user, session=session)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])) from None
-
-
-def some_scope(tenant: str | None, agent: str | None, user: str | None, session: str | None) -> Scope | None:
-    """Return the scope that the options name, or None if they say nothing of one.
-
-    An option that is empty, as an unset variable of a shell leaves it, names nobody; it does not mean everybody.
-    """
-    if (agent, user, session) == (None, None, None):
-        if tenant is not None and not tenant.strip():
-            raise InvalidInput("--tenant is empty; leave it out for all tenants, or name one")
-        return None
-    return scope_of("default" if tenant is None else tenant, agent, user, session)

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from perdure.commands.connectors.work import run_on_worker
 from perdure.commands.exits import Exit
+from perdure.commands.on_worker import run_on_worker
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
-    at,
-    dollars,
+    Column,
     emit,
-    emit_line,
+    emit_rows,
+    format_time,
+    format_usd,
     one_line,
-    out,
-    plain,
+    printable,
     say,
+    table,
 )
-from perdure.commands.runs.work import user
 from perdure.commands.scheduling import schedule_on_worker
-from perdure.commands.session import client_settings, connected
+from perdure.commands.session import client_settings, open_session, terminal_user
 from perdure.errors import IndexOwned, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.contracts import (
@@ -65,17 +65,18 @@ RECALL_PATIENCE = timedelta(seconds=30)
 async def search(options: Options, scope: Scope, query: str, *, limit: int, as_of: datetime | None, explain: bool) -> None:
     """Print what bears on QUERY; EXPLAIN adds why. What the records say is read here, so that no history holds it."""
     call = RecallCall(step=cli_step("search"), query=query, scope=scope, limit=limit, as_of=as_of, explain=explain)
-    async with _recalling(options) as memory:
+    async with _open_recall(options) as memory:
         hits = (await memory.recall(call)).hits
-    if options.format is Format.text and hits:
-        head = ("SCORE", "MEMORY", "RECORDED", *(("WHY",) if explain else ()), "SAYS")
-        rows = []
-        for hit in hits:
-            name, recorded, says = _row(hit.record)
-            rows.append((f"{hit.score:.3f}", name, recorded, *((_why(hit),) if explain else ()), says))
-        table(head, rows)
+    if options.format is not Format.text or not hits:
+        _print(options, [hit.model_dump(mode="json") for hit in hits], "nothing bears on it")
         return
-    _print(options, [hit.model_dump(mode="json") for hit in hits], "nothing bears on it")
+    why = (Column("WHY", least=16, drop=1),) if explain else ()
+    columns = (Column("SCORE", right=True), "MEMORY", Column("RECORDED", drop=2), *why, Column("SAYS", least=20))
+    rows = []
+    for hit in hits:
+        name, recorded, content = _row(hit.record)
+        rows.append((f"{hit.score:.3f}", name, recorded, *((_why(hit),) if explain else ()), content))
+    table(columns, rows)
 
 
 def _why(hit: RecallHit) -> str:
@@ -102,25 +103,25 @@ async def list_records(
             "limit": min(limit, 1000),
         }
     )
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         listed = await memory.list(call)
     _print_records(options, listed.records, "nothing is known")
 
 
 async def show(options: Options, scope: Scope, memory_id: str, *, as_of: datetime | None) -> None:
     """Print one memory with its provenance."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         record = await memory.get(memory_id, scope, as_of=as_of)
     if options.format is not Format.text:
         emit(record.model_dump(mode="json"))
         return
-    typer.echo(plain(record.content))
+    typer.echo(printable(record.content))
     facts = [
         ("memory", f"{record.memory_id} v{record.version}, {record.kind}, of {record.scope}"),
         ("fact", f"{record.subject}: {record.predicate}" if record.predicate else record.subject or ""),
-        ("recorded", at(record.recorded_at)),
-        ("valid", f"{at(record.valid_from)} - {at(record.valid_to) or 'open'}"),
-        ("expires", at(record.expires_at)),
+        ("recorded", format_time(record.recorded_at)),
+        ("valid", f"{format_time(record.valid_from)} - {format_time(record.valid_to) or 'open'}"),
+        ("expires", format_time(record.expires_at)),
         ("labels", ", ".join(record.labels)),
         ("confidence", "" if record.confidence is None else f"{record.confidence:.2f}"),
         ("retention", record.retention),
@@ -130,18 +131,18 @@ async def show(options: Options, scope: Scope, memory_id: str, *, as_of: datetim
         origin = record.provenance
         facts += [
             ("by", ", ".join(filter(None, (origin.actor, origin.step.workflow_type)))),
-            ("model", f"{origin.model} {dollars(origin.cost_nano_usd)}" if origin.model else ""),
+            ("model", f"{origin.model} {format_usd(origin.cost_nano_usd)}" if origin.model else ""),
             ("document", origin.uri),
             ("made from", ", ".join(origin.derived_from)),
         ]
     for name, fact in facts:
         if fact:
-            typer.echo(plain(f"  {name:11}{one_line(fact)}"))
+            typer.echo(printable(f"  {name:11}{one_line(fact)}"))
 
 
 async def history(options: Options, scope: Scope, memory_id: str) -> None:
     """Print every version of a memory. Raises `NotFound` if there is none."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         versions = await memory.history(memory_id, scope)
     if not versions:
         raise NotFound(f"no memory {memory_id!r} in scope {scope}; `perdure memory list` shows what there is")
@@ -150,7 +151,7 @@ async def history(options: Options, scope: Scope, memory_id: str) -> None:
 
 async def forget(options: Options, call: ForgetCall) -> None:
     """Forget, and print what was."""
-    answer = await answered(options, MemoryRequest(forget=call))
+    answer = await ask_index_owner(options, MemoryRequest(forget=call))
     assert answer.forgotten is not None
     print_forgotten(options, answer.forgotten)
 
@@ -161,7 +162,7 @@ def print_forgotten(options: Options, done: Forgotten) -> None:
         emit(done.model_dump(mode="json"))
     else:
         for named in (*done.memories, *done.conversations):
-            typer.echo(plain(named))
+            typer.echo(printable(named))
     verb = {"expire": "expired", "retract": "retracted", "erase": "erased"}[done.how]
     would = "would be " if done.dry_run else ""
     said = f" and {done.messages} messages of conversations" if done.messages else ""
@@ -172,7 +173,7 @@ def print_forgotten(options: Options, done: Forgotten) -> None:
 
 async def hold(options: Options, scope: Scope, memory_id: str | None, *, held: bool) -> None:
     """Hold or release, and say how much."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         call = HoldCall(step=cli_step("hold"), scope=scope, memory_id=memory_id, held=held)
         changed = await memory.hold(call)
     if options.format is not Format.text:
@@ -183,7 +184,7 @@ async def hold(options: Options, scope: Scope, memory_id: str | None, *, held: b
 
 async def verify(options: Options, *, vectors: bool) -> None:
     """Compare index and SQL, print how they differ, and end with 1 if they do."""
-    answer = await answered(options, MemoryRequest(verify=VerifyCall(vectors=vectors)))
+    answer = await ask_index_owner(options, MemoryRequest(verify=VerifyCall(vectors=vectors)))
     assert answer.verified is not None
     verified = answer.verified
     if options.format is Format.text:
@@ -196,7 +197,7 @@ async def verify(options: Options, *, vectors: bool) -> None:
 
 async def reindex(options: Options) -> None:
     """Fill the index anew and say how much it holds."""
-    answer = await answered(options, MemoryRequest(reindex=ReindexCall()))
+    answer = await ask_index_owner(options, MemoryRequest(reindex=ReindexCall()))
     assert answer.reindexed is not None
     if options.format is not Format.text:
         emit(answer.reindexed.model_dump(mode="json"))
@@ -205,7 +206,7 @@ async def reindex(options: Options) -> None:
 
 async def stats(options: Options, scope: Scope | None, tenant: str | None) -> None:
     """Print how much is known and used."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         counted = await memory.stats(StatsCall(scope=scope, tenant=tenant))
     if options.format is not Format.text:
         emit(counted.model_dump(mode="json") | {"hit_rate": counted.hit_rate})
@@ -215,25 +216,26 @@ async def stats(options: Options, scope: Scope | None, tenant: str | None) -> No
     typer.echo(f"held       {counted.held}; erased, times left: {counted.erased}; waiting for the index: {counted.waiting}")
     typer.echo(f"recalls    {counted.recalls}, {counted.hit_rate:.0%} found something, {counted.returned} records returned")
     typer.echo(f"cited      {counted.cited} of {counted.judged} that somebody judged")
-    typer.echo(f"cost       {dollars(counted.cost_nano_usd)} to come to know it")
+    typer.echo(f"cost       {format_usd(counted.cost_nano_usd)} to come to know it")
     if counted.most_used:
         rows = [
-            (each.memory_id, str(each.recalls), str(each.runs), str(each.cited), dollars(round(each.cost_per_recall)))
+            (each.memory_id, str(each.recalls), str(each.runs), str(each.cited), format_usd(round(each.cost_per_recall)))
             for each in counted.most_used
         ]
-        table(("MOST USED", "RECALLS", "RUNS", "CITED", "COST A RECALL"), rows)
+        numbers = (Column(name, right=True) for name in ("RECALLS", "RUNS", "CITED", "COST A RECALL"))
+        table(("MOST USED", *numbers), rows)
 
 
 async def export(scope: Scope | None, tenant: str | None, *, erasures: bool) -> None:
     """Print an export."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         async for line in memory.export(scope=scope, tenant=tenant, erasures=erasures):
             typer.echo(line)
 
 
 async def import_(options: Options, file: Path) -> None:
     """Write the export in FILE, and say how many versions were new, and how many it had erased here."""
-    async with records(client_settings()) as memory:
+    async with open_records(client_settings()) as memory:
         with file.open(encoding="utf-8") as lines:
             done = await memory.restore(lines)
     if options.format is not Format.text:
@@ -251,8 +253,8 @@ async def sweep(session: Session, options: Options, *, dry_run: bool, every: tim
     if options.format is not Format.text:
         emit(swept.model_dump(mode="json"))
     elif swept.due:
-        rows = [(each.memory_id, f"v{each.version}", each.retention, at(each.ended_at)) for each in swept.due]
-        table(("MEMORY", "VERSION", "RETENTION", "OVER SINCE"), rows)
+        rows = [(each.memory_id, f"v{each.version}", each.retention, format_time(each.ended_at)) for each in swept.due]
+        table(("MEMORY", "VERSION", Column("RETENTION", drop=1), "OVER SINCE"), rows)
     say(f"{swept.versions} versions {'would be erased' if dry_run else 'erased'}, {swept.held} held")
 
 
@@ -260,7 +262,7 @@ async def serve_mcp(options: Options, scope: Scope, verbs: frozenset[str]) -> No
     """Serve SCOPE over MCP until stdin ends."""
     from perdure.memory.mcp_server import mcp_server
 
-    async with _recalling(options) as memory:
+    async with _open_recall(options) as memory:
         await mcp_server(memory, scope, verbs).run_stdio_async()
 
 
@@ -268,30 +270,30 @@ def cli_step(verb: str) -> StepRef:
     """Return who asks: this command, now, as the user of this terminal."""
     moment = datetime.now(UTC).isoformat()
     lineage = Lineage(namespace="cli", workflow_id=f"perdure memory {verb}", first_execution_run_id=moment)
-    return StepRef(lineage=lineage, name=user())
+    return StepRef(lineage=lineage, name=terminal_user())
 
 
-async def answered(options: Options, request: MemoryRequest) -> MemoryAnswer:
+async def ask_index_owner(options: Options, request: MemoryRequest) -> MemoryAnswer:
     """Return what the owner of the index answers to REQUEST: this process if nobody else is, else the worker."""
     async with AsyncExitStack() as stack:
-        memory = await _own(stack, client_settings())
+        memory = await _open_index(stack, client_settings())
         if memory is not None:
             return await _answer(memory, request)
-        session = await stack.enter_async_context(connected(options))
+        session = await stack.enter_async_context(open_session(options))
         return await run_on_worker(session, "perdure.memory_request", "memory", request, MemoryAnswer)
 
 
 @asynccontextmanager
-async def _recalling(options: Options) -> AsyncIterator[Memory]:
+async def _open_recall(options: Options) -> AsyncIterator[Memory]:
     """Yield a memory that can recall: with the index if nobody owns it, else by way of the worker."""
     from perdure.memory.unindexed import records_only
     from perdure.storage import open_database
 
     settings = client_settings()
     async with AsyncExitStack() as stack:
-        memory = await _own(stack, settings)
+        memory = await _open_index(stack, settings)
         if memory is None:
-            session = await stack.enter_async_context(connected(options))
+            session = await stack.enter_async_context(open_session(options))
 
             async def find(call: RecallCall) -> Found:
                 request = MemoryRequest(find=call)
@@ -306,7 +308,7 @@ async def _recalling(options: Options) -> AsyncIterator[Memory]:
         yield memory
 
 
-async def _own(stack: AsyncExitStack, settings: Settings) -> Memory | None:
+async def _open_index(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
     from perdure.activities.embedders import embedders
     from perdure.memory.opening import open_memory
@@ -351,7 +353,7 @@ async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
 
 
 @asynccontextmanager
-async def records(settings: Settings) -> AsyncIterator[Memory]:
+async def open_records(settings: Settings) -> AsyncIterator[Memory]:
     """Yield a memory that reads and writes SQL alone."""
     from perdure.memory.unindexed import records_only
     from perdure.storage import open_database
@@ -371,49 +373,43 @@ def _print_verified(verified: Verified) -> None:
     }
     for what, ids in named.items():
         for version_id in ids:
-            typer.echo(plain(f"  {version_id}  {what}"))
+            typer.echo(printable(f"  {version_id}  {what}"))
     if verified.unfinished:
         say(f"{verified.unfinished} erasures may have left bytes in files; the worker goes on at its next start or sweep")
     say("they agree" if verified.sound else f"{verified.divergent} differ; `perdure memory reindex` fills the index anew")
 
 
 def _print_records(options: Options, records: Sequence[MemoryRecord], nothing: str) -> None:
-    if options.format is Format.text and records:
-        rows = [(*_row(each)[:-1], _ended(each), _row(each)[-1]) for each in records]
-        table(("MEMORY", "RECORDED", "ENDED", "SAYS"), rows)
+    if options.format is not Format.text or not records:
+        _print(options, [each.model_dump(mode="json") for each in records], nothing)
         return
-    _print(options, [each.model_dump(mode="json") for each in records], nothing)
+    rows = []
+    for each in records:
+        name, recorded, content = _row(each)
+        rows.append((name, recorded, _end(each), content))
+    table(("MEMORY", Column("RECORDED", drop=2), Column("ENDED", drop=1), Column("SAYS", least=20)), rows)
 
 
 def _print(options: Options, found: Sequence[object], nothing: str) -> None:
-    if options.format is Format.json:
-        emit(list(found))
-    elif options.format is Format.jsonl:
-        for each in found:
-            emit_line(each)
-    else:
+    if options.format is Format.text:
         say(nothing)
+    else:
+        emit_rows(options.format, found)
 
 
 def _row(record: MemoryRecord) -> tuple[str, str, str]:
-    return f"{record.memory_id} v{record.version}", at(record.recorded_at), one_line(record.content, 80) or "(erased)"
+    return (
+        f"{record.memory_id} v{record.version}",
+        format_time(record.recorded_at),
+        one_line(record.content, 80) or "(erased)",
+    )
 
 
-def _ended(record: MemoryRecord) -> str:
+def _end(record: MemoryRecord) -> str:
     ends = {
         "erased": record.erased_at,
         record.forgotten_as or "forgotten": record.forgotten_at,
         "superseded": record.superseded_at,
         "expires": record.expires_at,
     }
-    return next((f"{name} {at(end)}" for name, end in ends.items() if end is not None), "")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print ROWS under HEAD."""
-    from rich.table import Table
-
-    table = Table(*head, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(plain, row))
-    out().print(table)
+    return next((f"{name} {format_time(end)}" for name, end in ends.items() if end is not None), "")

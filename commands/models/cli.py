@@ -1,31 +1,19 @@
-"""`perdure cost`, `models` and `budgets`: what models have cost, how they have done, and what may still be spent."""
+"""`perdure cost`, `models`, `budgets`, `canary` and `routes`, as they are typed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, cast
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from perdure.commands.approvals.cli import AsOption
-from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import (
-    dollars,
-    emit,
-    emit_line,
-    out,
-    plain,
-    say,
-)
-from perdure.commands.session import client_settings
-from perdure.errors import InvalidInput, NotFound
+from perdure.commands.options import AsOption, Options, takes_options
+from perdure.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from perdure.routing.calls import BudgetState, Cost, Quality
-    from perdure.routing.calls import By as Group
+app = typer.Typer()
 
 budgets = typer.Typer(
     help="See what budgets of models have left, and raise one.",
@@ -33,9 +21,36 @@ budgets = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+canary = typer.Typer(
+    help="See how models or prompts do that some runs try, and decide about them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+routes = typer.Typer(
+    help="See where tasks go, say which answers were right, and learn when a larger model is worth asking.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SinceOption = Annotated[
+    str | None, typer.Option(help="Only calls from this day or time on, in UTC.", metavar="DATE", show_default=False)
+]
+CanaryArgument = Annotated[
+    str, typer.Argument(help="Its name in models.toml, or NAME@VERSION.", metavar="NAME", show_default=False)
+]
+CommentOption = Annotated[str, typer.Option("--comment", "-c", help="Why.", metavar="TEXT", show_default=False)]
+TaskArgument = Annotated[str, typer.Argument(help="Its name in models.toml.", metavar="TASK", show_default=False)]
+TargetOption = Annotated[
+    float,
+    typer.Option(
+        "--quality", help="The quality wanted, as a share of the larger tier's.", min=0.5, max=1.0, metavar="SHARE"
+    ),
+]
 
 
-class By(StrEnum):
+class CostGroup(StrEnum):
     """What costs can be grouped by."""
 
     workflow = "workflow"
@@ -50,15 +65,14 @@ class By(StrEnum):
     outcome = "outcome"
 
 
+@app.command()
 @takes_options
 def cost(
     options: Options,
     by: Annotated[
-        By | None, typer.Option("--by", help="Group by this. `outcome`: by how the runs ended.", show_default=False)
+        CostGroup | None, typer.Option("--by", help="Group by this. `outcome`: by how the runs ended.", show_default=False)
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only calls from this day or time on, in UTC.", metavar="DATE", show_default=False)
-    ] = None,
+    since: SinceOption = None,
     until: Annotated[
         str | None, typer.Option(help="Only calls before this day or time, in UTC.", metavar="DATE", show_default=False)
     ] = None,
@@ -67,78 +81,30 @@ def cost(
 
     AT RISK is the most that calls may have cost besides whose answer nobody saw. SAVED is what the cache and batches saved.
     """
-    span = _time(since), _time(until)
+    from perdure.commands.models.work import print_costs
 
-    async def work() -> None:
-        from perdure.routing.calls import costs
-        from perdure.storage import open_database
-
-        async with open_database(client_settings().database) as database:
-            if by is By.outcome:
-                parts = await costs(database, "run", since=span[0], until=span[1])
-            else:
-                # By without outcome is what `costs` takes.
-                group = cast("Group | None", by.value if by else None)
-                parts = await costs(database, group, since=span[0], until=span[1])
-        _print(options, await _by_outcome(options, parts) if by is By.outcome else parts, by)
-
-    asyncio.run(work())
+    asyncio.run(print_costs(options, by.value if by else None, _time(since), _time(until)))
 
 
+@app.command()
 @takes_options
 def models(
     options: Options,
-    since: Annotated[
-        str | None, typer.Option(help="Only calls from this day or time on, in UTC.", metavar="DATE", show_default=False)
-    ] = None,
+    since: SinceOption = None,
 ) -> None:
     """Show how models have done, by deployment and version: errors, answers that fitted, latency and cost."""
-    begin = _time(since)
+    from perdure.commands.models.work import print_qualities
 
-    async def work() -> None:
-        from perdure.routing.calls import qualities
-        from perdure.storage import open_database
-
-        async with open_database(client_settings().database) as database:
-            found = await qualities(database, since=begin)
-        rows = [
-            {**each.model_dump(mode="json"), "error_rate": each.error_rate, "validity": each.validity} for each in found
-        ]
-        if options.format is Format.json:
-            emit(rows)
-        elif options.format is Format.jsonl:
-            for row in rows:
-                emit_line(row)
-        elif not found:
-            say("no model was called")
-        else:
-            _print_models(found)
-
-    asyncio.run(work())
+    asyncio.run(print_qualities(options, _time(since)))
 
 
 @budgets.command("list")
 @takes_options
 def list_budgets(options: Options) -> None:
     """List the budgets that were drawn on: what is spent, held back for calls in progress, and raised by people."""
+    from perdure.commands.models.work import print_budgets
 
-    async def work() -> None:
-        from perdure.routing.calls import budget_states
-        from perdure.storage import open_database
-
-        async with open_database(client_settings().database) as database:
-            found = await budget_states(database)
-        if options.format is Format.json:
-            emit([each.model_dump(mode="json") for each in found])
-        elif options.format is Format.jsonl:
-            for each in found:
-                emit_line(each)
-        elif not found:
-            say("no budget was drawn on; [budgets.NAME] in models.toml makes one")
-        else:
-            _print_budgets(found)
-
-    asyncio.run(work())
+    asyncio.run(print_budgets(options))
 
 
 @budgets.command("raise")
@@ -165,50 +131,133 @@ def raise_budget(
     by: AsOption = None,
 ) -> None:
     """Let a budget that was drawn on spend more, for one subject and time. It is written down who said so."""
+    from perdure.commands.models.work import raise_and_report
 
-    async def work() -> None:
-        from perdure.commands.runs.work import user
-        from perdure.routing.calls import budget_states, raise_by_hand
-        from perdure.storage import open_database
-
-        async with open_database(client_settings().database) as database:
-            fitting = [
-                each
-                for each in await budget_states(database)
-                if each.budget == budget and subject in (None, each.subject) and since in (None, each.since)
-            ]
-            if not fitting:
-                raise NotFound(f"no budget {budget!r} was drawn on so. `perdure budgets list` shows those that were.")
-            if len(fitting) > 1:
-                raise InvalidInput(
-                    f"budget {budget!r} is kept for {len(fitting)} subjects or times. Say which: --subject, --since."
-                )
-            raised = await raise_by_hand(database, fitting[0], round(usd * 1e9), by=by or user(), why=comment)
-        if options.format is Format.text:
-            say(f"{budget} is raised by {dollars(raised.raised)} in all")
-        else:
-            emit(raised.model_dump(mode="json"))
-
-    asyncio.run(work())
+    asyncio.run(raise_and_report(options, budget, usd, subject=subject, since=since, comment=comment, by=by))
 
 
-async def _by_outcome(options: Options, parts: Sequence[Cost]) -> list[Cost]:
-    """Return PARTS, which are of one run each, put together by how the runs ended."""
-    from perdure.commands.runs.listing import quoted, row
-    from perdure.commands.session import connected
-    from perdure.routing.calls import together
+@canary.command("list")
+@takes_options
+def list_canaries(options: Options) -> None:
+    """List the canaries that calls have taken part in, and how they stand.
 
-    ids = sorted({part.group.rpartition("/")[0] for part in parts})
-    states: dict[str, str] = {}
-    async with connected(options) as session:
-        for start in range(0, len(ids), 50):
-            wanted = ", ".join(quoted(name) for name in ids[start : start + 50])
-            async for run in session.client.list_workflows(f"WorkflowId IN ({wanted})"):
-                states[f"{run.id}/{run.run_id}"] = str(row(session, run)["state"])
-    grouped: dict[str, list[Cost]] = {}
-    for part in parts:
-        grouped.setdefault(states.get(part.group, "not in Temporal any more"), []).append(part)
-    return sorted((together(state, each) for state, each in grouped.items()), key=lambda each: -each.cost)
+    ANSWERED and VALID are shares of the first calls of steps.
+    """
+    from perdure.commands.models.canary import print_canaries
+
+    asyncio.run(print_canaries(options))
+
+
+@canary.command("show")
+@takes_options
+def show_canary(options: Options, name: CanaryArgument) -> None:
+    """Show both arms of a canary side by side, and how strong the evidence against it is.
+
+    The arms are compared by the first calls of steps. A canary is rolled back when the evidence reaches what is needed.
+    """
+    from perdure.commands.models.canary import print_canary
+
+    asyncio.run(print_canary(options, name))
+
+
+@canary.command()
+@takes_options
+def promote(options: Options, name: CanaryArgument, *, comment: CommentOption = "", by: AsOption = None) -> None:
+    """Have all runs do what a canary tries, until models.toml says so itself."""
+    from perdure.commands.models.canary import decide_and_report
+
+    asyncio.run(decide_and_report(options, name, "promoted", by=by, why=comment))
+
+
+@canary.command()
+@takes_options
+def rollback(options: Options, name: CanaryArgument, *, comment: CommentOption = "", by: AsOption = None) -> None:
+    """Have no run try a canary any more."""
+    from perdure.commands.models.canary import decide_and_report
+
+    asyncio.run(decide_and_report(options, name, "rolled back", by=by, why=comment))
+
+
+@canary.command()
+@takes_options
+def reset(options: Options, name: CanaryArgument, *, comment: CommentOption = "", by: AsOption = None) -> None:
+    """Begin a canary anew, with nothing counted, also one that was rolled back or promoted."""
+    from perdure.commands.models.canary import decide_and_report
+
+    asyncio.run(decide_and_report(options, name, "running", by=by, why=comment))
+
+
+@routes.command("list")
+@takes_options
+def list_routes(options: Options) -> None:
+    """List the tasks: the tiers they go to, how many answers were judged, and the learned escalation in force."""
+    from perdure.commands.models.routes import print_routes
+
+    asyncio.run(print_routes(options))
+
+
+@routes.command("label")
+@takes_options
+def label_answer(
+    options: Options,
+    call: Annotated[
+        str | None,
+        typer.Argument(help="The call: `call_id` of the answer's record.", metavar="CALL", show_default=False),
+    ] = None,
+    correct: Annotated[
+        bool | None, typer.Option("--correct/--wrong", help="Whether its answer was right.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A JSONL file with a label a line, in place of CALL.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    *,
+    by: AsOption = None,
+) -> None:
+    """Say whether an answer was right, or bring a file of labels. The last word about an answer counts.
+
+    A line of the file has `correct`, and `call_id`; or, for an answer that was not made here, `task`, `question` (a digest
+    that stands for it, never its text), `tier` and `model`, and if known `confidence`, `prompt_bytes` and `cost_usd`.
+    """
+    if (call is None) == (file is None) or (call is None) != (correct is None):
+        raise InvalidInput("write a call with --correct or --wrong, or --from FILE")
+
+    from perdure.commands.models.routes import label_and_report
+
+    asyncio.run(label_and_report(options, call, correct=correct, file=file, by=by))
+
+
+@routes.command()
+@takes_options
+def evaluate(
+    options: Options,
+    task: Annotated[
+        str | None, typer.Argument(help="Only this task of models.toml.", metavar="TASK", show_default=False)
+    ] = None,
+    quality: TargetOption = 0.95,
+) -> None:
+    """Show what quality costs: by tier, at random, and with escalation learned from judged answers. Changes nothing.
+
+    A part of the judged questions is kept aside; all figures are of these. Quality stands with its 95 % interval.
+    """
+    from perdure.commands.models.routes import print_evaluation
+
+    asyncio.run(print_evaluation(options, task, quality))
+
+
+@routes.command()
+@takes_options
+def learn(options: Options, task: TaskArgument, quality: TargetOption = 0.95, *, by: AsOption = None) -> None:
+    """Learn when TASK is to ask its larger tier. It holds only if it beats the tier on questions kept aside.
+
+    What was learned gets a version, and the newest decides for runs that begin from now on, if the task has `escalate =
+    "learned"`. Where it is not better, the tier alone decides, also in place of an earlier version.
+    """
+    from perdure.commands.models.routes import learn_and_report
+
+    asyncio.run(learn_and_report(options, task, quality, by=by))
 
 
 def _time(given: str | None) -> datetime | None:
@@ -221,70 +270,6 @@ def _time(given: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _print(options: Options, found: Sequence[Cost], by: By | None) -> None:
-    if options.format is not Format.text:
-        rows = [{**each.model_dump(mode="json"), "per_completed": each.per_completed} for each in found]
-        if options.format is Format.json:
-            emit(rows)
-        for row in rows if options.format is Format.jsonl else ():
-            emit_line(row)
-        return
-    if not any(each.calls or each.hits for each in found):
-        say("no model was called")
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(by.value.upper() if by else "", overflow="fold")
-    for name in ("COMPLETED", "CALLS", "FAILED", "COST", "EACH", "AT RISK", "CACHED", "SAVED"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in found:
-        numbers = (
-            str(each.completed),
-            str(each.calls),
-            str(each.failed),
-            dollars(each.cost),
-            dollars(each.per_completed) if each.per_completed is not None else "-",
-            dollars(each.at_risk),
-            str(each.hits),
-            dollars(each.saved),
-        )
-        table.add_row(Text(plain(each.group or ("all" if by is None else "-"))), *(Text(cell) for cell in numbers))
-    out().print(table)
-
-
-def _print_models(found: Sequence[Quality]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("DEPLOYMENT", "MODEL", "VERSION"):
-        table.add_column(name, overflow="fold")
-    for name in ("CALLS", "ERRORS", "VALID", "REPAIRED", "P50", "P95", "P99", "COST"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in found:
-        numbers = (
-            str(each.calls),
-            f"{each.error_rate:.1%}",
-            f"{each.validity:.1%}" if each.validity is not None else "-",
-            str(each.repaired),
-            *(f"{milliseconds} ms" for milliseconds in (each.p50, each.p95, each.p99)),
-            dollars(each.cost),
-        )
-        names = (each.deployment, each.model, each.version or "-")
-        table.add_row(*(Text(plain(name)) for name in names), *(Text(cell) for cell in numbers))
-    out().print(table)
-
-
-def _print_budgets(found: Sequence[BudgetState]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("BUDGET", "OF", "SINCE", "SPENT", "HELD BACK", "RAISED BY"):
-        table.add_column(name, overflow="fold")
-    for each in found:
-        amounts = (dollars(each.spent), dollars(each.reserved), dollars(each.raised))
-        table.add_row(*(Text(plain(cell)) for cell in (each.budget, each.subject, each.since, *amounts)))
-    out().print(table)
+app.add_typer(budgets, name="budgets")
+app.add_typer(canary, name="canary")
+app.add_typer(routes, name="routes")

@@ -1,25 +1,14 @@
-"""`perdure routes`: where tasks go, which answers were right, and whether learning from that is worth it."""
+"""Where tasks go, which answers were right, and whether learning from that is worth it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from perdure.commands.approvals.cli import AsOption
-from perdure.commands.options import Format, Options, takes_options
-from perdure.commands.output import (
-    dollars,
-    emit,
-    emit_line,
-    out,
-    plain,
-    say,
-)
-from perdure.commands.session import client_settings
+from perdure.commands.options import Format, Options
+from perdure.commands.output import Column, emit, emit_line, emit_rows, format_usd, printable, say, stdout_console, table
+from perdure.commands.session import client_settings, terminal_user
 from perdure.errors import InvalidInput
 from perdure.lineage import Frozen
 
@@ -29,20 +18,6 @@ if TYPE_CHECKING:
     from perdure.routing.routes import Task
     from perdure.storage import Database
 
-app = typer.Typer(
-    help="See where tasks go, say which answers were right, and learn when a larger model is worth asking.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-TaskArgument = Annotated[str, typer.Argument(help="Its name in models.toml.", metavar="TASK", show_default=False)]
-TargetOption = Annotated[
-    float,
-    typer.Option(
-        "--quality", help="The quality wanted, as a share of the larger tier's.", min=0.5, max=1.0, metavar="SHARE"
-    ),
-]
 _POLICIES = {
     "small": "the tier alone",
     "large": "the larger tier alone",
@@ -53,6 +28,21 @@ _POLICIES = {
     "escalate_below": "by `escalate_below`",
     "oracle": "by who is right",
 }
+_ROUTES = (
+    "TASK",
+    Column("GOES TO", least=24, wrap=True),
+    Column("ESCALATION", drop=1),
+    Column("JUDGED", right=True, drop=2),
+)
+_STUDY = (
+    "",
+    Column("THRESHOLD", right=True, drop=2),
+    Column("TO LARGER", right=True),
+    Column("QUALITY", right=True),
+    Column("INTERVAL", right=True, drop=1),
+    Column("A CALL", right=True),
+    Column("A RIGHT ANSWER", right=True, drop=3),
+)
 
 
 class _Row(Frozen):
@@ -67,166 +57,103 @@ class _Row(Frozen):
     judged: dict[str, int]
 
 
-@app.command("list")
-@takes_options
-def list_routes(options: Options) -> None:
-    """List the tasks: the tiers they go to, how many answers were judged, and the learned escalation in force."""
+async def print_routes(options: Options) -> None:
+    """Print the tasks of models.toml: the tiers they go to, and what was learned about them."""
+    from perdure.routing.escalation import counts, versions
+    from perdure.storage import open_database
 
-    async def work() -> None:
-        from perdure.routing.escalation import counts, versions
-        from perdure.storage import open_database
-
-        routes = _routes()
-        async with open_database(client_settings().database) as database:
-            judged = await counts(database)
-            newest = {each.task: each for each in reversed(await versions(database))}
-        rows = []
-        for task in routes.tasks.values():
-            found = newest.get(task.name)
-            rows.append(
-                _Row(
-                    task=task.name,
-                    tiers=task.tiers,
-                    deployments=tuple(tuple(each.name for each in routes.serving(task, tier)) for tier in task.tiers),
-                    escalate=task.escalate,
-                    version=found.version if found else None,
-                    adopted=found.adopted if found else None,
-                    judged=judged.get(task.name, {}),
-                )
+    routes = _routes()
+    async with open_database(client_settings().database) as database:
+        judged = await counts(database)
+        newest = {each.task: each for each in reversed(await versions(database))}
+    rows = []
+    for task in routes.tasks.values():
+        found = newest.get(task.name)
+        rows.append(
+            _Row(
+                task=task.name,
+                tiers=task.tiers,
+                deployments=tuple(tuple(each.name for each in routes.serving(task, tier)) for tier in task.tiers),
+                escalate=task.escalate,
+                version=found.version if found else None,
+                adopted=found.adopted if found else None,
+                judged=judged.get(task.name, {}),
             )
-        if options.format is Format.json:
-            emit([row.model_dump(mode="json") for row in rows])
-        elif options.format is Format.jsonl:
-            for row in rows:
-                emit_line(row)
-        elif not rows:
-            say("no task is known here: set PERDURE_MODELS to the models.toml that has them, or go to its folder")
-        else:
-            _table(("TASK", "GOES TO", "ESCALATION", "JUDGED"), [_route(row) for row in rows], right=("JUDGED",))
-
-    asyncio.run(work())
+        )
+    if options.format is not Format.text:
+        emit_rows(options.format, [row.model_dump(mode="json") for row in rows])
+    elif not rows:
+        say("no task is known here: set PERDURE_MODELS to the models.toml that has them, or go to its folder")
+    else:
+        table(_ROUTES, [_route(row) for row in rows])
 
 
-@app.command("label")
-@takes_options
-def label_answer(
-    options: Options,
-    call: Annotated[
-        str | None,
-        typer.Argument(help="The call: `call_id` of the answer's record.", metavar="CALL", show_default=False),
-    ] = None,
-    correct: Annotated[
-        bool | None, typer.Option("--correct/--wrong", help="Whether its answer was right.", show_default=False)
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="A JSONL file with a label a line, in place of CALL.", metavar="FILE", show_default=False
-        ),
-    ] = None,
-    *,
-    by: AsOption = None,
+async def label_and_report(
+    options: Options, call: str | None, *, correct: bool | None, file: Path | None, by: str | None
 ) -> None:
-    """Say whether an answer was right, or bring a file of labels. The last word about an answer counts.
+    """Write down whether the answer of CALL was right, or the labels in FILE."""
+    from perdure.routing.escalation import import_labels, label
+    from perdure.storage import open_database
 
-    A line of the file has `correct`, and `call_id`; or, for an answer that was not made here, `task`, `question` (a digest
-    that stands for it, never its text), `tier` and `model`, and if known `confidence`, `prompt_bytes` and `cost_usd`.
-    """
-    if (call is None) == (file is None) or (call is None) != (correct is None):
-        raise InvalidInput("write a call with --correct or --wrong, or --from FILE")
-
-    async def work() -> None:
-        from perdure.commands.runs.work import user
-        from perdure.routing.escalation import import_labels, label
-        from perdure.storage import open_database
-
-        who = by or user()
-        async with open_database(client_settings().database) as database:
-            if file is not None:
-                count = await import_labels(database, file, by=who)
-                told, data = f"{count} answers are judged", {"labels": count}
-            else:
-                done = await label(database, call or "", correct=bool(correct), by=who)
-                told = f"the answer to {done.task} was {'right' if done.correct else 'wrong'}"
-                data = done.model_dump(mode="json")
-        if options.format is Format.text:
-            say(told)
+    who = by or terminal_user()
+    async with open_database(client_settings().database) as database:
+        if file is not None:
+            count = await import_labels(database, file, by=who)
+            told, data = f"{count} answers are judged", {"labels": count}
         else:
-            emit(data)
-
-    asyncio.run(work())
-
-
-@app.command()
-@takes_options
-def evaluate(
-    options: Options,
-    task: Annotated[
-        str | None, typer.Argument(help="Only this task of models.toml.", metavar="TASK", show_default=False)
-    ] = None,
-    quality: TargetOption = 0.95,
-) -> None:
-    """Show what quality costs: by tier, at random, and with escalation learned from judged answers. Changes nothing.
-
-    A part of the judged questions is kept aside; all figures are of these. Quality stands with its 95 % interval.
-    """
-
-    async def work() -> None:
-        from perdure.storage import open_database
-
-        routes = _routes()
-        named = [routes.task(task)] if task else [each for each in routes.tasks.values() if each.cascade]
-        studies = []
-        async with open_database(client_settings().database) as database:
-            for each in named:
-                try:
-                    studies.append(await _study(database, routes, each, quality))
-                except InvalidInput as error:
-                    if task:
-                        raise
-                    say(error.message)
-        if not named:
-            say("no task has a `cascade` in models.toml, so none has a larger tier to go to")
-        _print(options, studies)
-
-    asyncio.run(work())
+            done = await label(database, call or "", correct=bool(correct), by=who)
+            told = f"the answer to {done.task} was {'right' if done.correct else 'wrong'}"
+            data = done.model_dump(mode="json")
+    if options.format is Format.text:
+        say(told)
+    else:
+        emit(data)
 
 
-@app.command()
-@takes_options
-def learn(options: Options, task: TaskArgument, quality: TargetOption = 0.95, *, by: AsOption = None) -> None:
-    """Learn when TASK is to ask its larger tier. It holds only if it beats the tier on questions kept aside.
+async def print_evaluation(options: Options, task: str | None, quality: float) -> None:
+    """Print what QUALITY costs for TASK, or for every task with a larger tier."""
+    from perdure.storage import open_database
 
-    What was learned gets a version, and the newest decides for runs that begin from now on, if the task has `escalate =
-    "learned"`. Where it is not better, the tier alone decides, also in place of an earlier version.
-    """
+    routes = _routes()
+    named = [routes.task(task)] if task else [each for each in routes.tasks.values() if each.cascade]
+    studies = []
+    async with open_database(client_settings().database) as database:
+        for each in named:
+            try:
+                studies.append(await _study(database, routes, each, quality))
+            except InvalidInput as error:
+                if task:
+                    raise
+                say(error.message)
+    if not named:
+        say("no task has a `cascade` in models.toml, so none has a larger tier to go to")
+    _print(options, studies)
 
-    async def work() -> None:
-        from perdure.commands.runs.work import user
-        from perdure.routing.escalation import keep
-        from perdure.storage import open_database
 
-        routes = _routes()
-        found = routes.task(task)
-        async with open_database(client_settings().database) as database:
-            study = await _study(database, routes, found, quality)
-            version = await keep(
-                database,
-                task,
-                study.escalation,
-                adopted=study.adopt,
-                evidence=study.model_dump_json(exclude={"escalation"}),
-                by=by or user(),
-            )
-        if options.format is not Format.text:
-            emit({"version": version, **study.model_dump(mode="json")})
-            return
-        _print(options, [study])
-        say(f"version {version} {'holds' if study.adopt else 'is not adopted, and the tier alone decides'}")
-        if study.adopt and found.escalate is None:
-            say(f'it does nothing until [tasks.{task}] has escalate = "learned" in models.toml')
+async def learn_and_report(options: Options, task: str, quality: float, *, by: str | None) -> None:
+    """Learn when TASK is to ask its larger tier, keep what was learned, and say whether it holds."""
+    from perdure.routing.escalation import keep
+    from perdure.storage import open_database
 
-    asyncio.run(work())
+    routes = _routes()
+    found = routes.task(task)
+    async with open_database(client_settings().database) as database:
+        study = await _study(database, routes, found, quality)
+        version = await keep(
+            database,
+            task,
+            study.escalation,
+            adopted=study.adopt,
+            evidence=study.model_dump_json(exclude={"escalation"}),
+            by=by or terminal_user(),
+        )
+    if options.format is not Format.text:
+        emit({"version": version, **study.model_dump(mode="json")})
+        return
+    _print(options, [study])
+    say(f"version {version} {'holds' if study.adopt else 'is not adopted, and the tier alone decides'}")
+    if study.adopt and found.escalate is None:
+        say(f'it does nothing until [tasks.{task}] has escalate = "learned" in models.toml')
 
 
 def _routes() -> Routes:
@@ -252,14 +179,13 @@ def _print(options: Options, studies: Sequence[Study]) -> None:
         if options.format is Format.jsonl:
             emit_line(each)
             continue
-        out().print(
-            f"{plain(each.task)}: learned from {each.learned_from} questions, judged on {each.kept_aside} kept aside; "
+        stdout_console().print(
+            f"{printable(each.task)}: learned from {each.learned_from} questions, judged on {each.kept_aside} kept aside; "
             f"answers of both tiers are known for {each.both_judged}"
         )
         rows = [_cells(point) for point in each.points]
-        numbers = ("THRESHOLD", "TO LARGER", "QUALITY", "INTERVAL", "A CALL", "A RIGHT ANSWER")
-        _table(("", *numbers), rows, right=numbers)
-        out().print(f"{'worth adopting' if each.adopt else 'not worth adopting'}: {plain(each.why)}")
+        table(_STUDY, rows)
+        stdout_console().print(f"{'worth adopting' if each.adopt else 'not worth adopting'}: {printable(each.why)}")
 
 
 def _cells(point: Point) -> tuple[str, ...]:
@@ -270,8 +196,8 @@ def _cells(point: Point) -> tuple[str, ...]:
         f"{point.share:.1%}",
         f"{quality.value:.1%}",
         f"{quality.low:.1%} to {quality.high:.1%}",
-        dollars(round(point.cost_per_call)),
-        dollars(round(point.cost_per_correct)) if point.cost_per_correct is not None else "-",
+        format_usd(round(point.cost_per_call)),
+        format_usd(round(point.cost_per_correct)) if point.cost_per_correct is not None else "-",
     )
 
 
@@ -283,16 +209,3 @@ def _route(row: _Row) -> tuple[str, ...]:
     if row.escalate is None:
         learned = "" if row.version is None else f"off ({learned})"
     return row.task, goes, learned, str(sum(row.judged.values()))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in header:
-        numeric = name in right
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    out().print(table)

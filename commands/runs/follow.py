@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from perdure.commands import on_worker
 from perdure.errors import NotFound, Unreachable
 
 if TYPE_CHECKING:
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
     from perdure.commands.session import Session
     from perdure.timetravel.contracts import Step, Timeline
 
-QUIET = 1.0
+LOOK_AFTER = 1.0
 """After how many seconds without an event the run is looked at."""
-
-NOBODY = 10.0
-"""After how many seconds without a worker the user is told."""
 
 _UNKNOWN = re.compile(r"Workflow class (\S+) is not registered on this worker, available workflows: (.*)")
 
@@ -72,7 +70,7 @@ class _Follower:
         coming = asyncio.ensure_future(anext(events, None))
         try:
             while True:
-                await asyncio.wait({coming}, timeout=_least(QUIET, until))
+                await asyncio.wait({coming}, timeout=_least(LOOK_AFTER, until))
                 if coming.done():
                     event = coming.result()
                     if event is None:
@@ -110,7 +108,7 @@ class _Follower:
         try:
             description = await self._handle.describe()
         except RPCError as error:
-            if error.status not in away():
+            if error.status not in transient_statuses():
                 raise
             # The events wait for the server to come back, and give up when it does not.
             return
@@ -121,9 +119,9 @@ class _Follower:
             self._waiting_since = None
             return
         self._waiting_since = self._waiting_since or time.monotonic()
-        if time.monotonic() - self._waiting_since >= NOBODY:
+        if time.monotonic() - self._waiting_since >= on_worker.NO_WORKER_AFTER:
             queue = timeline.run.task_queue
-            await self._tell_once("nobody", await nobody(self._client, queue))
+            await self._tell_once("nobody", await on_worker.explain_no_worker(self._client, queue))
 
     def _tell_blocked(self, timeline: Timeline) -> None:
         blocked = timeline.run.blocked
@@ -155,36 +153,6 @@ class UnknownWorkflow(NotFound):
         )
 
 
-async def nobody(client: Client, task_queue: str) -> str:
-    """Return what to tell a user whose run no worker takes from TASK_QUEUE."""
-    seen = await last_poll(client, task_queue)
-    start = "Start one with `perdure worker MODULES`, or `perdure dev MODULES`"
-    if seen is None:
-        return f"no worker polls task queue {task_queue!r}. {start}; the run waits until then."
-    ago = int((datetime.now(UTC) - seen).total_seconds())
-    return (
-        f"no worker has taken the run from task queue {task_queue!r} for {NOBODY:.0f} s; one was last seen {ago} s ago. "
-        f"{start} if it is gone; the run waits until then."
-    )
-
-
-async def last_poll(client: Client, task_queue: str) -> datetime | None:
-    """Return when a worker last asked for work on TASK_QUEUE; None if none did in the last minutes."""
-    from temporalio.api.enums.v1 import TaskQueueType
-    from temporalio.api.taskqueue.v1 import TaskQueue
-    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-
-    described = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-    )
-    seen = [poller.last_access_time.ToDatetime(tzinfo=UTC) for poller in described.pollers]
-    return max(seen, default=None)
-
-
 _WORK = ("generate", "remember", "act", "undo", "ask", "decision", "activity")
 
 
@@ -202,7 +170,7 @@ async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerat
                     last = event.event_id
                     yield event
         except RPCError as error:
-            if error.status not in away():
+            if error.status not in transient_statuses():
                 raise
             lost = lost or time.monotonic()
             if time.monotonic() - lost > 60:
@@ -215,7 +183,7 @@ async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncGenerat
             return
 
 
-def away() -> tuple[RPCStatusCode, ...]:
+def transient_statuses() -> tuple[RPCStatusCode, ...]:
     """Return what a call says when the server is not there at this moment."""
     from temporalio.service import RPCStatusCode
 

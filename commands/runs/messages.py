@@ -1,109 +1,67 @@
-"""`perdure signal`, `query` and `cancel`: what one says to a run."""
+"""What one says to a run: signals, queries, and that it shall end."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from perdure.commands.inputs import read_json
-from perdure.commands.options import Format, Options, takes_options
+from perdure.commands.options import Format, Options
 from perdure.commands.output import (
-    as_text,
     emit,
     emit_line,
-    plain,
+    printable,
     say,
+    to_json,
 )
-from perdure.commands.runs.show import RunArgument
-from perdure.commands.session import Session, perform
 from perdure.errors import InvalidInput, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 
-InputOption = Annotated[
-    str | None,
-    typer.Option(
-        "--input", "-i", help="The argument: JSON, @FILE, or - for stdin.", metavar="JSON|@FILE|-", show_default=False
-    ),
-]
+    from perdure.commands.session import Session
 
 ANSWER = timedelta(seconds=10)
 """How long a worker may take to answer a query."""
 
 
-@takes_options
-def signal(
-    options: Options,
-    run: RunArgument,
-    name: Annotated[str, typer.Argument(help="The signal's name.", metavar="NAME", show_default=False)],
-    given: InputOption = None,
-) -> None:
-    """Send a run a signal. It is recorded at once, also when no worker runs."""
-    value = read_json(given)
-
-    async def work(session: Session) -> None:
-        handle, description = await session.find(run)
-        _require_running(description, "signalled")
-        await handle.signal(name, args=[] if given is None else [value])
-        if options.format is not Format.text:
-            emit({"workflow_id": handle.id, "signal": name})
-            return
-        say(f"sent {name!r} to {handle.id}")
-        known = await _signals(handle)
-        if known is not None and name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            say(f"perdure: nothing happens until the run has a handler for {name!r}; at this moment it has: {listed}")
-
-    perform(work, options)
+async def send_signal(session: Session, options: Options, run: str, name: str, arguments: list[object]) -> None:
+    """Send RUN the signal NAME, and say so if the run has no handler for it."""
+    handle, description = await session.find_run(run)
+    _require_running(description, "signalled")
+    await handle.signal(name, args=arguments)
+    if options.format is not Format.text:
+        emit({"workflow_id": handle.id, "signal": name})
+        return
+    say(f"sent {name!r} to {handle.id}")
+    known = await _signals(handle)
+    if known is not None and name not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        say(f"perdure: nothing happens until the run has a handler for {name!r}; at this moment it has: {listed}")
 
 
-@takes_options
-def query(
-    options: Options,
-    run: RunArgument,
-    name: Annotated[str, typer.Argument(help="The query's name.", metavar="NAME", show_default=False)],
-    given: InputOption = None,
-) -> None:
-    """Ask a run something and print the answer. Needs a worker, also for a run that has ended."""
-    value = read_json(given)
-
-    async def work(session: Session) -> None:
-        handle, description = await session.find(run)
-        answer = await _ask(handle, name, [] if given is None else [value], description.task_queue)
-        if options.format is Format.text:
-            typer.echo(plain(answer) if isinstance(answer, str) else as_text(answer, indent=2))
-        elif options.format is Format.json:
-            emit(answer)
-        else:
-            emit_line(answer)
-
-    perform(work, options)
+async def print_query(session: Session, options: Options, run: str, name: str, arguments: list[object]) -> None:
+    """Print what RUN answers to the query NAME."""
+    handle, description = await session.find_run(run)
+    answer = await _ask(handle, name, arguments, description.task_queue)
+    if options.format is Format.text:
+        typer.echo(printable(answer) if isinstance(answer, str) else to_json(answer, indent=2))
+    elif options.format is Format.json:
+        emit(answer)
+    else:
+        emit_line(answer)
 
 
-@takes_options
-def cancel(
-    options: Options,
-    run: RunArgument,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.", metavar="TEXT", show_default=False)] = "",
-) -> None:
-    """Ask a run to end.
-
-    What it did is undone as its workflow says; a worker has to be there to do that.
-    """
-
-    async def work(session: Session) -> None:
-        handle, description = await session.find(run)
-        _require_running(description, "cancelled")
-        await handle.cancel(reason=reason)
-        if options.format is not Format.text:
-            emit({"workflow_id": handle.id, "run_id": description.run_id, "cancel_requested": True})
-            return
-        say(f"asked {handle.id} to end; `perdure show {handle.id}` shows how it does")
-
-    perform(work, options)
+async def request_cancel(session: Session, options: Options, run: str, reason: str) -> None:
+    """Ask RUN to end."""
+    handle, description = await session.find_run(run)
+    _require_running(description, "cancelled")
+    await handle.cancel(reason=reason)
+    if options.format is not Format.text:
+        emit({"workflow_id": handle.id, "run_id": description.run_id, "cancel_requested": True})
+        return
+    say(f"asked {handle.id} to end; `perdure show {handle.id}` shows how it does")
 
 
 def _require_running(description: WorkflowExecutionDescription, what: str) -> None:

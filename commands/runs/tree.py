@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from perdure.commands.output import (
-    at,
-    dollars,
+    format_duration,
+    format_time,
+    format_usd,
     one_line,
-    plain,
-    took,
+    printable,
 )
 from perdure.governance.contracts import DECIDE
 
@@ -39,21 +39,21 @@ _ENDS = {
     "continued": "cyan",
     "running": "cyan",
 }
-SHOWN = 240
+MAX_SHOWN = 240
 """How many characters of a value a line shows when not everything is wanted."""
 
 
-def line(step: Step) -> Text:
+def step_line(step: Step) -> Text:
     """Return STEP as one line: how it stands, its name, what it is about, what came of it, how long it took."""
     from rich.text import Text
 
     mark, ascii_mark, style = _MARKS[step.state]
     text = Text(overflow="fold")
     text.append(mark if _unicode() else ascii_mark, style=style)
-    text.append(f" {plain(step.name)}", style="bold")
+    text.append(f" {printable(step.name)}", style="bold")
     if step.kind not in (step.name, "activity"):
         text.append(f" {step.kind}", style="dim")
-    for part in filter(None, (about(step), came(step))):
+    for part in filter(None, (step_subject(step), step_outcome(step))):
         text.append(f"  {part}")
     if trouble := _trouble(step):
         text.append(f"  {trouble}", style="red" if step.state == "failed" else "yellow")
@@ -62,9 +62,9 @@ def line(step: Step) -> Text:
     return text
 
 
-def about(step: Step) -> str:
+def step_subject(step: Step) -> str:
     """Return what STEP is about, unless its name says it already."""
-    summary = one_line(step.summary, SHOWN)
+    summary = one_line(step.summary, MAX_SHOWN)
     if step.kind in ("ask", "decision", "recall", "remember", "undo") or summary == step.name:
         return ""
     if step.kind == "generate" and summary == f"Ask a model: {step.name.removeprefix('generate:')}":
@@ -72,14 +72,14 @@ def about(step: Step) -> str:
     return summary
 
 
-def came(step: Step) -> str:
+def step_outcome(step: Step) -> str:
     """Return what came of STEP, in a few words."""
     match step.kind:
         case "generate" if step.model:
             record = step.model
             tokens = f"{record.usage.prompt_tokens}+{record.usage.completion_tokens} tokens"
             sure = f", {step.confidence:.0%} sure" if step.confidence is not None else ""
-            return f"{record.model} ({record.deployment}){sure}, {tokens}, {dollars(record.usage.cost_nano_usd)}"
+            return f"{record.model} ({record.deployment}){sure}, {tokens}, {format_usd(record.usage.cost_nano_usd)}"
         case "recall" if step.memory:
             found = ", ".join(f"{name} v{version} ({score:.2f})" for name, version, score in step.memory.returned)
             return f"{step.memory.scope}: {found or 'nothing known'}"
@@ -89,72 +89,76 @@ def came(step: Step) -> str:
             return ", ".join(filter(None, (step.outcome, _receipt(step))))
         case "ask" if step.request:
             request = step.request
-            return plain(f"{request.of}: {request.question} (risk {request.risk}, until {at(request.deadline)})")
+            return printable(
+                f"{request.of}: {request.question} (risk {request.risk}, until {format_time(request.deadline)})"
+            )
         case "decision":
             return _decision(step)
         case "timer":
-            return f"until {at(step.next_attempt)}" if step.open else ""
+            return f"until {format_time(step.next_attempt)}" if step.open else ""
         case "signal" | "update":
-            return plain(f"{_message(step)} from {step.by}")
+            return printable(f"{_message(step)} from {step.by}")
         case "child" | "sent":
-            return plain(f"{'run' if step.kind == 'child' else 'to'} {step.child}")
+            return printable(f"{'run' if step.kind == 'child' else 'to'} {step.child}")
         case "cancel":
-            return plain(f"from {step.by}")
+            return printable(f"from {step.by}")
     return ""
 
 
-def details(step: Step, *, full: bool) -> Iterator[str]:
+def step_details(step: Step, *, full: bool) -> Iterator[str]:
     """Yield the lines under STEP: what it was given, what it answered; whole with FULL."""
-    limit = 0 if full else SHOWN
+    limit = 0 if full else MAX_SHOWN
     given, answer = (step.inputs, step.result) if full else (_given(step), _answer(step))
     if given not in (None, [], {}):
         yield f"in   {one_line(given, limit)}"
     if answer is not None:
         yield f"out  {one_line(answer, limit)}"
     if step.receipt:
-        yield plain(f"key  {step.receipt.key}, answer {step.receipt.response_digest or 'not digested'}")
+        yield printable(f"key  {step.receipt.key}, answer {step.receipt.response_digest or 'not digested'}")
     if step.request:
-        yield plain(f"bound to {step.request.digest}")
+        yield printable(f"bound to {step.request.digest}")
     if full and step.by:
-        yield plain(f"by   {step.by}")
+        yield printable(f"by   {step.by}")
 
 
-def headline(timeline: Timeline, link: str = "") -> Iterator[Text]:
+def run_headline(timeline: Timeline, link: str = "") -> Iterator[Text]:
     """Yield the lines that say what run this is and how it stands."""
     from rich.text import Text
 
     run = timeline.run
     state = "waiting for approval" if timeline.open_approvals else run.state
-    first = Text(plain(run.workflow_id), style="bold")
-    first.append(f"  {plain(run.plan or run.workflow_type)}", style="not bold")
+    first = Text(printable(run.workflow_id), style="bold")
+    first.append(f"  {printable(run.plan or run.workflow_type)}", style="not bold")
     first.append(f"  {state}", style=f"not bold {_ENDS[run.state]}")
     first.append("  " + ", ".join(filter(None, (_run_span(run), _spent(run)))), style="not bold dim")
     yield first
-    began = f"run {run.run_id}, started by {run.started_by} at {at(run.started)}, {run.events} events"
-    yield Text(plain(began), style="dim")
+    began = f"run {run.run_id}, started by {run.started_by} at {format_time(run.started)}, {run.events} events"
+    yield Text(printable(began), style="dim")
     if run.summary:
-        yield Text(one_line(run.summary, SHOWN), style="dim")
+        yield Text(one_line(run.summary, MAX_SHOWN), style="dim")
     for name, value in (("reset of", run.reset_from), ("continues", run.continued_from), ("child of", run.parent)):
         if value:
-            yield Text(plain(f"{name} {value}"), style="dim")
+            yield Text(printable(f"{name} {value}"), style="dim")
     if link:
         yield Text(link, style="dim")
 
 
-def ending(timeline: Timeline, *, full: bool = True) -> Iterator[Text]:
+def run_ending(timeline: Timeline, *, full: bool = True) -> Iterator[Text]:
     """Yield the lines that say how the run ended, or what it waits for."""
     from rich.text import Text
 
-    run, limit = timeline.run, 0 if full else SHOWN
+    run, limit = timeline.run, 0 if full else MAX_SHOWN
     for request in timeline.open_approvals:
-        yield Text(plain(f"waits for {request.of} until {at(request.deadline)}: {request.question}"), style="yellow")
-        yield Text(plain(f"  perdure approval approve {run.workflow_id}{_which(timeline, request.approval)}"))
+        yield Text(
+            printable(f"waits for {request.of} until {format_time(request.deadline)}: {request.question}"), style="yellow"
+        )
+        yield Text(printable(f"  perdure approval approve {run.workflow_id}{_which(timeline, request.approval)}"))
     if run.blocked:
-        yield Text(plain(f"its code cannot go on: {run.blocked}"), style="red")
+        yield Text(printable(f"its code cannot go on: {run.blocked}"), style="red")
     for failure in run.failure.chain if run.failure else []:
-        yield Text(plain(str(failure)), style="red")
+        yield Text(printable(str(failure)), style="red")
     if run.continued_to:
-        yield Text(plain(f"goes on as run {run.continued_to}"))
+        yield Text(printable(f"goes on as run {run.continued_to}"))
     if run.result is not None:
         yield Text(f"result {one_line(run.result, limit)}")
 
@@ -166,7 +170,7 @@ def _receipt(step: Step) -> str:
     parts = [f"receipt {receipt.remote_ref}" if receipt.remote_ref else ""]
     parts.append("found by a look-up" if receipt.confirmed_by == "probe" else "")
     parts.append(f"sent {receipt.sent} times" if receipt.sent > 1 else "")
-    return plain(", ".join(filter(None, parts)))
+    return printable(", ".join(filter(None, parts)))
 
 
 def _decision(step: Step) -> str:
@@ -175,8 +179,8 @@ def _decision(step: Step) -> str:
         return f"nobody decided: {step.outcome}" if step.outcome else ""
     said = {"approve": "approved", "reject": "rejected", "request changes": "changes requested"}[decision.verdict]
     checked = "verified" if decision.verified else "name not verified"
-    comment = f": {one_line(decision.comment, SHOWN)}" if decision.comment else ""
-    return plain(f"{said} by {decision.by} ({checked}, {decision.via}, {at(decision.decided_at)}){comment}")
+    comment = f": {one_line(decision.comment, MAX_SHOWN)}" if decision.comment else ""
+    return printable(f"{said} by {decision.by} ({checked}, {decision.via}, {format_time(decision.decided_at)}){comment}")
 
 
 def _message(step: Step) -> str:
@@ -189,11 +193,15 @@ def _message(step: Step) -> str:
 def _trouble(step: Step) -> str:
     if step.failure is None and step.attempts <= 1:
         return ""
-    said = one_line(str(step.failure), SHOWN) if step.failure else ""
+    said = one_line(str(step.failure), MAX_SHOWN) if step.failure else ""
     if step.state == "failed":
         return f"{said}{f' ({step.attempts} attempts)' if step.attempts > 1 else ''}"
     if step.open:
-        again = f", next {at(step.next_attempt)}" if step.next_attempt and step.next_attempt > datetime.now(UTC) else ""
+        again = (
+            f", next {format_time(step.next_attempt)}"
+            if step.next_attempt and step.next_attempt > datetime.now(UTC)
+            else ""
+        )
         return f"attempt {step.attempts}{again}; {said}" if said else f"attempt {step.attempts}"
     return f"attempt {step.attempts}; before: {said}" if said else f"attempt {step.attempts}"
 
@@ -202,17 +210,17 @@ def _span(step: Step) -> str:
     # A local activity's start is not recorded, and a message takes no time.
     if step.ended is None or step.local or step.kind in ("signal", "update", "cancel"):
         return ""
-    return took(step.ended - step.scheduled)
+    return format_duration(step.ended - step.scheduled)
 
 
 def _run_span(run: RunFacts) -> str:
-    return took((run.ended or datetime.now(UTC)) - run.started) if run.started else ""
+    return format_duration((run.ended or datetime.now(UTC)) - run.started) if run.started else ""
 
 
 def _spent(run: RunFacts) -> str:
     if not run.model_calls:
         return ""
-    return f"{run.model_calls} model call{'s' if run.model_calls > 1 else ''}, {dollars(run.cost_nano_usd)}"
+    return f"{run.model_calls} model call{'s' if run.model_calls > 1 else ''}, {format_usd(run.cost_nano_usd)}"
 
 
 def _which(timeline: Timeline, approval: str) -> str:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from perdure.commands.output import (
-    dollars,
     emit_line,
-    err,
-    plain,
+    format_duration,
+    format_usd,
+    printable,
     say,
-    took,
+    stderr_console,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class PlainView:
     """One line for each step that ended or is tried again."""
 
     def __init__(self) -> None:
-        self._console = err()
+        self._console = stderr_console()
         self._told: dict[int, tuple[str, int]] = {}
 
     def __enter__(self) -> PlainView:
@@ -55,10 +55,10 @@ class PlainView:
         from perdure.commands.runs import tree
 
         news = (step.state, step.attempts if step.state == "retrying" else 0)
-        if step.state in ("scheduled", "running") or self._told.get(step.id) == news or not interesting(step):
+        if step.state in ("scheduled", "running") or self._told.get(step.id) == news or not is_news(step):
             return
         self._told[step.id] = news
-        self._console.print(tree.line(step))
+        self._console.print(tree.step_line(step))
 
     def update(self, timeline: Timeline) -> None:
         """Print nothing: the steps have said it."""
@@ -72,7 +72,7 @@ class LiveView:
     """Steps that ended stand as lines; those under way move below them, with the run's time and cost."""
 
     def __init__(self) -> None:
-        self._console = err()
+        self._console = stderr_console()
         self._open: dict[int, Step] = {}
         self._timeline: Timeline | None = None
         self._began = time.monotonic()
@@ -97,8 +97,8 @@ class LiveView:
             self._open[step.id] = step
             return
         self._open.pop(step.id, None)
-        if interesting(step):
-            self._console.print(tree.line(step))
+        if is_news(step):
+            self._console.print(tree.step_line(step))
 
     def update(self, timeline: Timeline) -> None:
         """Show how the run stands."""
@@ -106,7 +106,7 @@ class LiveView:
 
     def note(self, message: str) -> None:
         """Print MESSAGE above what moves."""
-        self._console.print(plain(message), style="yellow")
+        self._console.print(printable(message), style="yellow")
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -116,17 +116,17 @@ class LiveView:
         from perdure.commands.runs import tree
 
         shown = [step for step in self._open.values() if not _is_deadline(step, self._timeline)]
-        rows: list[RenderableType] = [_cut(tree.line(step)) for step in shown[-_room(self._console) :]]
-        state = _cut(Text(took_since(self._began), style="dim"))
+        rows: list[RenderableType] = [_cut(tree.step_line(step)) for step in shown[-_room(self._console) :]]
+        state = _cut(Text(elapsed_since(self._began), style="dim"))
         timeline = self._timeline
         if timeline is not None:
             run = timeline.run
-            state.append(f"  {plain(run.workflow_id)}")
+            state.append(f"  {printable(run.workflow_id)}")
             if run.model_calls:
-                state.append(f"  {dollars(run.cost_nano_usd)}")
+                state.append(f"  {format_usd(run.cost_nano_usd)}")
             for request in timeline.open_approvals:
                 waits = f"waits for {request.of}: perdure approval approve {run.workflow_id}"
-                rows.append(_cut(Text(plain(waits), style="yellow")))
+                rows.append(_cut(Text(printable(waits), style="yellow")))
         return Group(*rows, Spinner("dots", text=state) if self._console.encoding.startswith("utf") else state)
 
 
@@ -151,16 +151,16 @@ class JsonLines:
         self._shown.note(message)
 
 
-def interesting(step: Step) -> bool:
+def is_news(step: Step) -> bool:
     """Whether somebody who watches wants to read of STEP."""
     return step.kind not in _QUIET_KINDS or step.state == "failed"
 
 
-def took_since(began: float) -> str:
+def elapsed_since(began: float) -> str:
     """Return the time since the monotonic time BEGAN."""
     from datetime import timedelta
 
-    return took(timedelta(seconds=time.monotonic() - began))
+    return format_duration(timedelta(seconds=time.monotonic() - began))
 
 
 def _cut(text: Text) -> Text:

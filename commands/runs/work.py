@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from dataclasses import dataclass
@@ -14,17 +13,19 @@ import typer
 
 from perdure.commands.exits import Exit
 from perdure.commands.inputs import is_plan, read_json, read_plan
+from perdure.commands.on_worker import explain_no_worker, last_poll
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
-    as_text,
     emit,
     emit_line,
-    err,
     one_line,
     say,
+    stderr_console,
+    to_json,
 )
 from perdure.commands.runs import follow
 from perdure.commands.runs.views import view
+from perdure.commands.session import terminal_user
 from perdure.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ async def _start(session: Session, start: Start) -> WorkflowHandle[object, objec
 async def _detached(session: Session, options: Options, start: Start, workflow_id: str, run_id: str) -> None:
     link = session.links.run(workflow_id, run_id)
     queue = start.task_queue or session.settings.task_queue
-    if await follow.last_poll(session.client, queue) is None:
-        say(f"perdure: {await follow.nobody(session.client, queue)}")
+    if await last_poll(session.client, queue) is None:
+        say(f"perdure: {await explain_no_worker(session.client, queue)}")
     if options.format is Format.text:
         say(f"started {workflow_id}" + (f"  {link}" if link else ""))
         sys.stdout.write(workflow_id + "\n")
@@ -144,26 +145,26 @@ async def _detached(session: Session, options: Options, start: Start, workflow_i
 def _finish(options: Options, timeline: Timeline, link: str) -> None:
     run = timeline.run
     if options.format is Format.json:
-        emit(summary(timeline, link))
+        emit(run_summary(timeline, link))
     elif options.format is Format.jsonl:
-        emit_line({"event": "run", **summary(timeline, link)})
+        emit_line({"event": "run", **run_summary(timeline, link)})
     else:
         from perdure.commands.runs import tree
 
-        console = err()
-        console.print(next(tree.headline(timeline)))
-        for text in tree.ending(timeline):
+        console = stderr_console()
+        console.print(next(tree.run_headline(timeline)))
+        for text in tree.run_ending(timeline):
             if not text.plain.startswith("result "):
                 console.print(text)
         if run.state == "completed":
-            sys.stdout.write(as_text(run.result, indent=2) + "\n")
+            sys.stdout.write(to_json(run.result, indent=2) + "\n")
     if run.state == "running":
         raise typer.Exit(Exit.WAITING)
     if run.state != "completed":
         raise typer.Exit(Exit.REJECTED if run.rejected else Exit.RUN_FAILED)
 
 
-def summary(timeline: Timeline, link: str = "") -> dict[str, object]:
+def run_summary(timeline: Timeline, link: str = "") -> dict[str, object]:
     """Return what programs want to know of a run."""
     run = timeline.run
     error = {"type": run.failure.type, "message": run.failure.message} if run.failure else None
@@ -189,28 +190,19 @@ def summary(timeline: Timeline, link: str = "") -> dict[str, object]:
 
 def _summary(start: Start) -> str:
     if start.plan is None:
-        return f"{start.workflow}, started by {user()}"
-    said = start.plan.description or f"plan of {len(start.plan.steps)} steps, started by {user()}"
+        return f"{start.workflow}, started by {terminal_user()}"
+    said = start.plan.description or f"plan of {len(start.plan.steps)} steps, started by {terminal_user()}"
     return one_line(f"{start.plan.name}: {said}", 200)
 
 
 def _details(start: Start) -> str:
     """Return what the Web UI shows above the run. No input: these details travel in URLs."""
     if start.plan is None:
-        return f"Started by {user()} with `perdure run {start.workflow}`."
+        return f"Started by {terminal_user()} with `perdure run {start.workflow}`."
     steps = [f"1. `{step.id}`{_when(step.when)}" for step in start.plan.steps]
-    text = "\n".join([start.plan.description, "", *steps, "", f"Started by {user()} with `perdure run`."]).strip()
+    text = "\n".join([start.plan.description, "", *steps, "", f"Started by {terminal_user()} with `perdure run`."]).strip()
     return text if len(text) <= 5000 else text[:5000] + "…"
 
 
 def _when(condition: str | None) -> str:
     return f" when `{condition}`" if condition else ""
-
-
-def user() -> str:
-    """Return the name of the person at this terminal, as the operating system has it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # No such user, e.g. in a container that runs under a bare number.
-        return "somebody"

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from temporalio.client import Client
 
-from perdure.commands.dev import tied
+from perdure.commands.dev import child_process
 from perdure.commands.dev.server import DevServer
 from perdure.connection import connect
 from perdure.errors import Unreachable
@@ -82,7 +82,7 @@ class Stage:
     async def start_worker(self) -> int:
         """Start a worker and return its pid."""
         with (self.home / "worker.log").open("ab") as log:
-            self._worker = await tied.start(
+            self._worker = await child_process.start(
                 [sys.executable, "-m", "perdure.worker", DESK], env=self._environment(), stderr=log.fileno()
             )
         return self._worker.pid
@@ -110,18 +110,19 @@ class Stage:
         command += ["--db", str(self.home / "shop.db"), "--orders", str(DATA / "orders.json")]
         command += [str(part) for option in FAULTS.items() for part in option]
         with (self.home / "shop.log").open("ab") as log:
-            shop = await tied.start(command, stdout=asyncio.subprocess.PIPE, stderr=log.fileno())
-        self._stack.push_async_callback(tied.stop, shop, patience=5)
+            shop = await child_process.start(command, stdout=asyncio.subprocess.PIPE, stderr=log.fileno())
+        self._stack.push_async_callback(child_process.stop, shop, patience=5)
         assert shop.stdout is not None
         ready = await shop.stdout.readline()
         if not ready:
-            raise Unreachable(f"the stand-in shop ended at once. Its log ends:\n{tied.last_lines(self.home / 'shop.log')}")
+            said = child_process.last_lines(self.home / "shop.log")
+            raise Unreachable(f"the stand-in shop ended at once. Its log ends:\n{said}")
         self.shop_url = json.loads(ready)["url"]
         self._say(f"a stand-in for the shop at {self.shop_url}; it loses requests and answers, and lets some land late")
 
     async def _stop_worker(self) -> None:
         if self._worker is not None:
-            await tied.stop(self._worker, patience=10)
+            await child_process.stop(self._worker, patience=10)
 
     def _environment(self) -> dict[str, str]:
         # A developer's own settings and servers stay out of the demo.

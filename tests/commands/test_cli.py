@@ -100,7 +100,7 @@ def test_a_bug_is_told_in_one_line(perdure: Perdure, monkeypatch: pytest.MonkeyP
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("perdure.commands.doctor.about.versions", broken)
+    monkeypatch.setattr("perdure.commands.doctor.versions.read_versions", broken)
     short = perdure("version")
     monkeypatch.setenv("PERDURE_DEBUG", "1")
     long = perdure("version")

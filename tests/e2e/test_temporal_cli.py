@@ -16,7 +16,7 @@ from kits.toy_workflows import Asks, Echo
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from perdure.commands.dev.server import program
+from perdure.commands.dev.server import temporal_program
 from perdure.connectors.null import NullConnector
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
@@ -32,7 +32,7 @@ class Temporal:
     async def __call__(self, *arguments: str) -> Ended:
         """Run a command."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
-        command = [program(), *arguments, "--address", self.address, "--output", "json"]
+        command = [temporal_program(), *arguments, "--address", self.address, "--output", "json"]
         return await call(command, env | {"TEMPORAL_CONFIG_FILE": os.devnull}, cwd=Path.cwd())
 
     async def start(self, workflow: str, *inputs: object) -> str:

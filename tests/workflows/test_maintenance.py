@@ -31,7 +31,7 @@ from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from perdure.commands.effects.work import Said, resolve_effect
+from perdure.commands.effects.work import ResolutionInput, resolve_effect
 from perdure.commands.options import Options
 from perdure.connectors.contracts import (
     AnyAction,
@@ -240,7 +240,7 @@ async def test_a_parked_repair_is_woken(governed: OpenWorker, monkeypatch: pytes
         async with open_database(worker.settings.database) as database:
             doubt = (await Ledger(database, {}).get(waits.key)).doubt_until
         await asyncio.sleep(0 if doubt is None else max(0, (doubt - now()).total_seconds()))
-        verdict = Said(waits.key, ("send again",), "mara", "the bank has none", "", None, ())
+        verdict = ResolutionInput(waits.key, ("send again",), "mara", "the bank has none", "", None, ())
         resolved = await resolve_effect(Options(), verdict)
 
         assert handle.id in resolved.told

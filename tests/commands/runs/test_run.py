@@ -154,7 +154,7 @@ def test_an_unknown_workflow_is_told_and_leaves_nothing_behind(desk: Perdure) ->
 
 def test_nobody_to_do_the_work_is_said(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that no worker takes says so and what to start, and goes on waiting."""
-    monkeypatch.setattr("perdure.commands.runs.follow.NOBODY", 1.0)
+    monkeypatch.setattr("perdure.commands.on_worker.NO_WORKER_AFTER", 1.0)
 
     ended = perdure("run", "Desk", "-i", MAIL, "-q", f"empty-{uuid4()}", "--wait", "4")
 

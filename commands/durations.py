@@ -10,7 +10,7 @@ import typer
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def span(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """Return the span that TEXT says. Raises what Typer shows as an error of usage."""
     found = re.fullmatch(r"(\d+)\s*([smhdw])", text.strip())
     if found is None or not int(found[1]):
@@ -18,7 +18,7 @@ def span(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def moment(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Return the moment that TEXT says; without a zone it is in UTC. Raises what Typer shows as an error of usage."""
     try:
         said = datetime.fromisoformat(text.strip())
