@@ -116,11 +116,16 @@ _MODULES = {
     "routing.spending": "routing.calls.spending",
     "routing.study": "routing.escalation.evaluation",
     "routing.trials": "routing.canary.trials",
+    "workflows.ending": "workflows.cancellation",
+    "workflows.judging": "workflows.labels",
+    "workflows.memories": "workflows.memory",
+    "workflows.steps": "workflows.effects workflows.generation workflows.memory workflows.call",
 }
 """What a module was called, and what holds now what was in it, both without `perdure.`."""
 
 _NAMES = {
     "Asker": "Dependent",
+    "judge": "label_answer",
 }
 """What was called so, wherever it is now."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +25,7 @@ from perdure.activities.conversation import ConversationActivities
 from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.memories import MemoryActivities
 from perdure.activities.queues import serving
+from perdure.activities.rooms import Rooms
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
 from perdure.settings import Settings, load_settings
@@ -81,16 +81,11 @@ class PerdurePlugin(SimplePlugin):
     ) -> None:
         self.settings = settings or load_settings()
         self._connectors = list(connectors)
-        self._routes = list(routes)
         self._pass_through = tuple(pass_through)
         self._database = LazyDatabase(self.settings)
-        self._activities = StepActivities()
-        self._conversations = ConversationActivities(self._activities)
-        self._maintenance = MaintenanceActivities()
-        self._memories = MemoryActivities()
-        self._batches = BatchActivities()
-        self.warm = asyncio.Event()
-        """Set once a worker's rooms are open and what is slow to import is imported."""
+        self.rooms = Rooms(self.settings, connectors=self._connectors, routes=routes, database=self._database)
+        steps = StepActivities(self.rooms)
+        self._effects: list[Callable[..., object]] = [steps.act, steps.undo, steps.settle]
         super().__init__(
             "perdure.PerdurePlugin",
             data_converter=lambda _: data_converter(self.settings, self._database),
@@ -101,11 +96,11 @@ class PerdurePlugin(SimplePlugin):
                 Boundary(),
             ],
             activities=[
-                *self._activities.all(),
-                *self._conversations.all(),
-                *self._maintenance.all(),
-                *self._memories.all(),
-                *self._batches.all(),
+                *steps.all(),
+                *ConversationActivities(self.rooms, steps).all(),
+                *MaintenanceActivities(self.rooms).all(),
+                *MemoryActivities(self.rooms).all(),
+                *BatchActivities(self.rooms).all(),
             ],
             workflows=[PlanWorkflow, *MAINTENANCE, *BATCHES],
             workflow_runner=self._runner,
@@ -133,7 +128,7 @@ class PerdurePlugin(SimplePlugin):
             added = await ensure_search_attributes(worker.client)
             if added:
                 log.info("search attributes registered", names=added, namespace=worker.client.namespace)
-            async with self._open_rooms(), self._serving_queues(worker):
+            async with self.rooms.use(), self._serving_queues(worker):
                 await next(worker)
         finally:
             # The SDK's `async with Worker(...)` waits for this before it raises what went wrong, and a worker whose rooms
@@ -161,80 +156,9 @@ class PerdurePlugin(SimplePlugin):
         """Close what a client without a worker has opened."""
         await self._database.close()
 
-    @asynccontextmanager
-    async def _open_rooms(self) -> AsyncIterator[None]:
-        from perdure.activities.embedders import embedders
-        from perdure.activities.steps import Rooms
-        from perdure.connectors.configured import Configured
-        from perdure.connectors.ledger import Ledger
-        from perdure.connectors.watch import Watch
-        from perdure.governance.approvals import Approvals
-        from perdure.memory.conversations import Messages
-        from perdure.memory.index import MINILM, MiniLm
-        from perdure.memory.opening import open_memory
-        from perdure.routing.batches import Batches
-        from perdure.routing.load import load_routes, own_files
-        from perdure.routing.prompts import most_tokens
-        from perdure.routing.router import Router
-        from perdure.routing.routes import SHIPPED
-        from perdure.storage import open_database
-
-        settings = self.settings
-        routes = load_routes([*own_files(settings.models), *self._routes, SHIPPED])
-        async with AsyncExitStack() as stack:
-            for connector in self._connectors:
-                stack.push_async_callback(connector.close)
-            database = await stack.enter_async_context(open_database(settings.database))
-            for connector in self._connectors:
-                if isinstance(connector, Configured):
-                    connector.share(database)
-            embedder = await MiniLm.load()
-            # Tasks were learned by this one, so it stays theirs when memory has another.
-            shared = embedder if settings.embedder == MINILM else None
-            load = embedders(database, lambda: routes)
-            memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared, load=load))
-            router = Router(database, routes, embedder, cache=settings.home / "examples")
-            stack.push_async_callback(router.close)
-            await router.load_files()
-            # LiteLLM takes seconds to import: the worker serves everything else meanwhile.
-            warming = asyncio.create_task(router.warm_up(), name="import litellm")
-            warming.add_done_callback(lambda _: self.warm.set())
-            stack.push_async_callback(_ended, warming)
-            self._database.use(database)
-            connectors = {connector.name: connector for connector in self._connectors}
-            watch = Watch.over(database, connectors, fresh=settings.contract_age)
-            await watch.drift.register()
-            self._maintenance.open(watch)
-            self._memories.open(memory)
-            self._batches.open(Batches(database, router))
-            self._activities.open(
-                Rooms(
-                    memory=memory,
-                    messages=Messages(database, most_tokens),
-                    router=router,
-                    ledger=Ledger(database, connectors, guard=watch.guard),
-                    approvals=Approvals(database),
-                    accept_unverified=settings.unverified_decisions == "allow",
-                    queued=frozenset(settings.connector_queues),
-                )
-            )
-            try:
-                yield
-            finally:
-                self._activities.open(None)
-                self._maintenance.open(None)
-                self._memories.open(None)
-                self._batches.open(None)
-                self._database.use(None)
-
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:
         ours = {connector.name for connector in self._connectors}
-        return serving(
-            self.settings.connector_queues,
-            ours,
-            worker,
-            [self._activities.act, self._activities.undo, self._activities.settle],
-        )
+        return serving(self.settings.connector_queues, ours, worker, self._effects)
 
     def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):
@@ -266,8 +190,3 @@ class _Start(temporalio.client.OutboundInterceptor):
                 [*given, *(pair for pair in ours if pair.key.name not in named)]
             )
         return await super().start_workflow(input)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

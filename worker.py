@@ -129,7 +129,7 @@ async def settle(plugin: PerdurePlugin) -> None:
     These are half a million objects, most of them LiteLLM's. Each full collection looks through all of them while the
     event loop stands still: 280 ms, against less than 1 without them.
     """
-    await plugin.warm.wait()
+    await plugin.rooms.warm.wait()
     gc.collect()
     gc.freeze()
     log.debug("settled", objects=gc.get_freeze_count())

@@ -23,7 +23,7 @@ from perdure.routing.contracts import (
 from perdure.workflows.batches import ADD, ANSWER
 
 if TYPE_CHECKING:
-    from perdure.routing.batches import Batches
+    from perdure.activities.rooms import Rooms
 
 log = structlog.get_logger(__name__)
 
@@ -32,53 +32,42 @@ _SIGNALS = 16
 
 
 class BatchActivities:
-    """The activities of one worker. Their names are on the wire and never change."""
+    """The activities that work in ROOMS. Their names are on the wire and never change."""
 
-    def __init__(self) -> None:
-        self._batches: Batches | None = None
-
-    def open(self, batches: Batches | None) -> None:
-        """Work with BATCHES from now on."""
-        self._batches = batches
-
-    @property
-    def batches(self) -> Batches:
-        """What is open."""
-        if self._batches is None:
-            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
-        return self._batches
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
 
     @activity.defn(name="perdure.enqueue")
     async def enqueue(self, call: EnqueueCall) -> Enqueued:
         """Hand a call to the collector of the deployment that takes batches for its task."""
-        deployment = self.batches.lane(call.call)
+        deployment = self._rooms.open.batches.lane(call.call)
         if deployment is not None:
             await activity.client().start_workflow(
                 "perdure.batch_collector",
-                self.batches.collecting(deployment),
+                self._rooms.open.batches.collecting(deployment),
                 id=f"perdure-batches-{deployment.name}",
                 task_queue=activity.info().task_queue,
                 start_signal=ADD,
                 start_signal_args=[call.call],
             )
-        return self.batches.enqueued(deployment)
+        return self._rooms.open.batches.enqueued(deployment)
 
     @activity.defn(name="perdure.submit_batch")
     async def submit(self, batch: BatchCall) -> Submitted:
         """Send a batch to its provider, or find that an earlier attempt has."""
-        submitted = await self.batches.submit(batch, attempt=activity.info().attempt)
+        submitted = await self._rooms.open.batches.submit(batch, attempt=activity.info().attempt)
         log.info("batch sent", batch=batch.batch, calls=len(batch.calls), adopted=submitted.adopted)
         return submitted
 
     @activity.defn(name="perdure.poll_batch")
     async def poll(self, batch: BatchCall) -> Polled:
         """Ask the provider how a batch stands."""
-        return await self.batches.poll(batch)
+        return await self._rooms.open.batches.poll(batch)
 
     @activity.defn(name="perdure.fan_batch")
     async def fan(self, batch: BatchCall) -> Fanned:
         """Read the answers of a batch and signal them to the runs that wait."""
-        answers = await self.batches.fetch(batch)
+        answers = await self._rooms.open.batches.fetch(batch)
         turns = asyncio.Semaphore(_SIGNALS)
         told = await asyncio.gather(
             *(self._tell(call, answer, turns) for call, answer in zip(batch.calls, answers, strict=True)),

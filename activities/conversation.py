@@ -34,7 +34,7 @@ from perdure.workflows.conversation_model import (
 )
 
 if TYPE_CHECKING:
-    from perdure.activities.steps import Rooms
+    from perdure.activities.rooms import Rooms
     from perdure.memory.conversations import Entitled, Message, Window
 
 _SUMMARY = OutputRef(
@@ -44,21 +44,18 @@ _SUMMARY = OutputRef(
 
 
 class ConversationActivities:
-    """The activities of one worker, in the rooms of STEPS. Their names are on the wire and never change."""
+    """The activities that work in ROOMS and call models by STEPS. Their names are on the wire and never change."""
 
-    def __init__(self, steps: StepActivities) -> None:
+    def __init__(self, rooms: Rooms, steps: StepActivities) -> None:
+        self._rooms = rooms
         self._steps = steps
-
-    @property
-    def _rooms(self) -> Rooms:
-        return self._steps.rooms
 
     @activity.defn(name="perdure.converse")
     async def converse(self, call: ConverseCall) -> Turn:
         """Store what is new, pack the context, call one deployment once, store the answer."""
         from perdure.memory.conversations import Window
 
-        rooms, step = self._rooms, running_step(call)
+        rooms, step = self._rooms.open, running_step(call)
         window, ref = Window(), call.conversation or call.ref
         if ref is not None:
             ref = await rooms.messages.append(step.lineage, ref, call.new, of=call.of)
@@ -83,7 +80,7 @@ class ConversationActivities:
             head=ref.head if ref and call.conversation else "",
             packed=packed,
             full=call.summary in rooms.router.routes.tasks and _full(window, packed, call.tokens),
-            record=TurnRecord.of(answer.record),
+            record=TurnRecord.from_record(answer.record),
         )
 
     @activity.defn(name="perdure.summarise")
@@ -91,7 +88,7 @@ class ConversationActivities:
         """Sum up all but the newest messages that fill a quarter of the context, together with the summary before."""
         from perdure.memory.conversations import Summary, summary_id
 
-        rooms, step, ref = self._rooms, running_step(call), call.conversation
+        rooms, step, ref = self._rooms.open, running_step(call), call.conversation
         window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
         older = _older(window, call.tokens)
         if not older:
@@ -106,7 +103,7 @@ class ConversationActivities:
             )
             answer = await self._steps.answer(asked)
             text = answer.value["summary"] if isinstance(answer.value, dict) else answer.value
-            record = TurnRecord.of(answer.record).model_dump(mode="json")
+            record = TurnRecord.from_record(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)
             found = await rooms.messages.keep_summary(made, ref, lineage=step.lineage)
         return Summarised(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
@@ -114,7 +111,7 @@ class ConversationActivities:
     @activity.defn(name="perdure.look")
     async def look(self, call: LookCall) -> Kept:
         """Read something and store it as the next message."""
-        rooms, step = self._rooms, running_step(call)
+        rooms, step = self._rooms.open, running_step(call)
         if not rooms.ledger.action(call.action).reads:
             raise InvalidInput(f"{call.action} does more than read: do it with act()")
         connector = call.action.partition(".")[0]
@@ -132,7 +129,7 @@ class ConversationActivities:
     async def keep(self, call: KeepCall) -> Kept:
         """Store what is new."""
         lineage = running_step(call).lineage
-        ref: ConversationRef = await self._rooms.messages.append(lineage, call.conversation, call.new, of=call.of)
+        ref: ConversationRef = await self._rooms.open.messages.append(lineage, call.conversation, call.new, of=call.of)
         return Kept(head=ref.head)
 
     def all(self) -> list[Callable[..., object]]:
@@ -161,7 +158,7 @@ class ConversationActivities:
             for memory_id, version in each.ids:
                 name = f"{memory_id}@{version}"
                 try:
-                    record = await self._rooms.memory.get(memory_id, each.scope, as_of=each.as_of)
+                    record = await self._rooms.open.memory.get(memory_id, each.scope, as_of=each.as_of)
                 except NotFound:
                     gone.append(name)
                     continue

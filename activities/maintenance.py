@@ -22,31 +22,20 @@ from perdure.connectors.reconciliation.contracts import (
 )
 
 if TYPE_CHECKING:
-    from perdure.connectors.watch import Watch
+    from perdure.activities.rooms import Rooms
 
 
 class MaintenanceActivities:
-    """The activities of one worker. Their names are on the wire and never change."""
+    """The activities that work in ROOMS. Their names are on the wire and never change."""
 
-    def __init__(self) -> None:
-        self._watch: Watch | None = None
-
-    def open(self, watch: Watch | None) -> None:
-        """Work with WATCH from now on."""
-        self._watch = watch
-
-    @property
-    def watch(self) -> Watch:
-        """What is open."""
-        if self._watch is None:
-            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
-        return self._watch
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
 
     @activity.defn(name="perdure.reconcile")
     async def reconcile(self, call: ReconcileCall) -> Reconciled:
         """Find out what runs that have ended left open, then compare the ledger with a target."""
         swept = await self._sweep(SweepCall(connector=call.connector))
-        report = await self.watch.reconciler.reconcile(call)
+        report = await self._rooms.open.watch.reconciler.reconcile(call)
         await self._count(report.connector, {each.id: each.kind for each in report.findings}, report.opened)
         return Reconciled(
             report=report.id,
@@ -69,7 +58,7 @@ class MaintenanceActivities:
     @activity.defn(name="perdure.check_contract")
     async def check_contract(self, call: CheckContractCall) -> ContractState:
         """Compare the contract that a connector relies on with the live one."""
-        checked = await self.watch.drift.check(call.connector)
+        checked = await self._rooms.open.watch.drift.check(call.connector)
         meter = activity.metric_meter().with_additional_attributes({"connector": call.connector})
         gauge = meter.create_gauge("perdure_contract_changes", "Changes of a contract that nobody has accepted yet")
         for verdict in ("compatible", "wording", "breaking"):
@@ -80,13 +69,13 @@ class MaintenanceActivities:
     @activity.defn(name="perdure.propose_repair")
     async def propose_repair(self, call: ProposeCall) -> Proposal:
         """Find out what can be done about a finding."""
-        return await self.watch.repairs.propose(call)
+        return await self._rooms.open.watch.repairs.propose(call)
 
     @activity.defn(name="perdure.close_finding")
     async def close_finding(self, call: CloseCall) -> Repaired:
         """Write down that a finding was dealt with."""
-        repaired = await self.watch.repairs.close(call)
-        finding = await self.watch.reconciler.findings.finding(repaired.finding)
+        repaired = await self._rooms.open.watch.repairs.close(call)
+        finding = await self._rooms.open.watch.reconciler.findings.finding(repaired.finding)
         await self._count(finding.connector, {}, ())
         return repaired
 
@@ -95,7 +84,7 @@ class MaintenanceActivities:
         return [self.reconcile, self.sweep, self.check_contract, self.propose_repair, self.close_finding]
 
     async def _sweep(self, call: SweepCall) -> Swept:
-        swept = await self.watch.sweeper.sweep(call, alive)
+        swept = await self._rooms.open.watch.sweeper.sweep(call, alive)
         gauge = activity.metric_meter().create_gauge(
             "perdure_effects", "Effects that have not ended or wait for a person, by state"
         )
@@ -107,7 +96,7 @@ class MaintenanceActivities:
         meter = activity.metric_meter().with_additional_attributes({"connector": connector})
         found = meter.create_counter("perdure_findings", "Differences between ledger and target, when they are found")
         open_now = meter.create_gauge("perdure_findings_open", "Differences that are open")
-        standing = await self.watch.reconciler.findings.open_counts(connector)
+        standing = await self._rooms.open.watch.reconciler.findings.open_counts(connector)
         for kind in FINDING_KINDS:
             found.add(sum(kinds[id] == kind for id in opened), {"kind": kind})
             open_now.set(standing.get(kind, 0), {"kind": kind})

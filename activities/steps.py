@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from temporalio import activity
@@ -38,54 +37,25 @@ from perdure.routing.contracts import (
     Raised,
 )
 from perdure.workflows.answer_model import Answer, AnswerCall
-from perdure.workflows.effect_model import ActCall, Acted
+from perdure.workflows.effect_model import ActCall, ActResult
 from perdure.workflows.plan import ActionFacts, CheckCall, Checked
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
 if TYPE_CHECKING:
-    from perdure.connectors.ledger import Ledger
-    from perdure.governance.approvals import Approvals
-    from perdure.memory.conversations import Messages
-    from perdure.memory.store import Memory
-    from perdure.routing.router import Router
-
-
-@dataclass(frozen=True)
-class Rooms:
-    """What the activities work with, open for as long as the worker runs."""
-
-    memory: Memory
-    messages: Messages
-    router: Router
-    ledger: Ledger
-    approvals: Approvals
-    accept_unverified: bool
-    queued: frozenset[str] = frozenset()
-    """The connectors that have a task queue of their own."""
+    from perdure.activities.rooms import Rooms
 
 
 class StepActivities:
-    """The activities of one worker. Their names are on the wire and never change."""
+    """The activities that work in ROOMS. Their names are on the wire and never change."""
 
-    def __init__(self) -> None:
-        self._rooms: Rooms | None = None
-
-    def open(self, rooms: Rooms | None) -> None:
-        """Work with ROOMS from now on."""
+    def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-
-    @property
-    def rooms(self) -> Rooms:
-        """The open rooms."""
-        if self._rooms is None:
-            raise RuntimeError("the rooms are not open: run the worker with PerdurePlugin, which opens them")
-        return self._rooms
 
     @activity.defn(name="perdure.generate")
     async def generate(self, call: AnswerCall) -> Generation | Answer:
         """Call one deployment once."""
-        generation = await self.answer(call.whole(running_step(call)))
-        return generation if call.step else Answer.of(generation)
+        generation = await self.answer(call.to_generate_call(running_step(call)))
+        return generation if call.step else Answer.from_generation(generation)
 
     async def answer(self, call: GenerateCall) -> Generation:
         """Call one deployment once, and count the call."""
@@ -93,71 +63,71 @@ class StepActivities:
 
         output = resolve_output(call.output)
         try:
-            generation = await self.rooms.router.generate(call, attempt=activity.info().attempt, output=output)
+            generation = await self._rooms.open.router.generate(call, attempt=activity.info().attempt, output=output)
         except ModelError as error:
             metering.failed(call, error)
             raise
         finally:
-            metering.rolled_back(self.rooms.router.rolled_back())
+            metering.rolled_back(self._rooms.open.router.rolled_back())
         metering.answered(call, generation)
         return generation
 
     @activity.defn(name="perdure.raise_budget")
     async def raise_budget(self, call: RaiseCall) -> Raised:
         """Raise a budget as a person has granted."""
-        return await self.rooms.router.raise_budget(call)
+        return await self._rooms.open.router.raise_budget(call)
 
     @activity.defn(name="perdure.judge")
     async def judge(self, call: JudgeCall) -> Labelled:
         """Write down whether an answer was right."""
-        return await self.rooms.router.judge(call)
+        return await self._rooms.open.router.judge(call)
 
     @activity.defn(name="perdure.recall")
     async def recall(self, call: RecallCall) -> Recall:
         """Read memory."""
-        return await self.rooms.memory.recall(call)
+        return await self._rooms.open.memory.recall(call)
 
     @activity.defn(name="perdure.remember")
     async def remember(self, call: RememberCall) -> Remembered:
         """Write memory."""
-        return await self.rooms.memory.remember(call)
+        return await self._rooms.open.memory.remember(call)
 
     @activity.defn(name="perdure.act")
-    async def act(self, call: ActCall) -> EffectResult | Acted:
+    async def act(self, call: ActCall) -> EffectResult | ActResult:
         """Perform an action through the ledger. In a conversation its answer is stored and not returned."""
         step = running_step(call)
-        effect, ref = call.whole(step), call.ref
+        effect, ref = call.to_effect_call(step), call.ref
         if ref is None:
-            done = await self.rooms.ledger.perform(effect)
-            return done if call.step else Acted.of(done.receipt).model_copy(update={"value": done.value})
-        from perdure.activities.telling import tell
+            done = await self._rooms.open.ledger.perform(effect)
+            return done if call.step else ActResult.from_receipt(done.receipt).model_copy(update={"value": done.value})
+        from perdure.activities.tool_message import append_tool_message
 
-        # Before anything happens: an effect could not be told in a conversation that is not there.
-        await self.rooms.messages.check(step.lineage, ref)
-        ref = await self.rooms.messages.append(step.lineage, ref, call.new, of=call.of)
-        done = await self.rooms.ledger.perform(effect)
-        return await tell(self.rooms.messages, step.lineage, ref, effect, done)
+        # Before anything happens: an effect could not be said in a conversation that is not there.
+        await self._rooms.open.messages.check(step.lineage, ref)
+        ref = await self._rooms.open.messages.append(step.lineage, ref, call.new, of=call.of)
+        done = await self._rooms.open.ledger.perform(effect)
+        return await append_tool_message(self._rooms.open.messages, step.lineage, ref, effect, done)
 
     @activity.defn(name="perdure.undo")
     async def undo(self, call: UndoCall) -> Undone:
         """Undo an effect, or find that there is nothing to undo."""
-        return await self.rooms.ledger.undo(call)
+        return await self._rooms.open.ledger.undo(call)
 
     @activity.defn(name="perdure.settle")
     async def settle(self, call: UndoCall) -> Settled:
         """Find out what became of the effect of a run that was cancelled."""
-        return await self.rooms.ledger.settle(call)
+        return await self._rooms.open.ledger.settle(call)
 
     @activity.defn(name="perdure.ask")
     async def ask(self, call: AskCall) -> Asked:
         """Put a request before the reviewers."""
-        await self.rooms.approvals.ask(call)
-        return Asked(accept_unverified=self.rooms.accept_unverified)
+        await self._rooms.open.approvals.ask(call)
+        return Asked(accept_unverified=self._rooms.open.accept_unverified)
 
     @activity.defn(name="perdure.record_decision")
     async def record_decision(self, call: RecordCall) -> Recorded:
         """Write down how a request ended."""
-        await self.rooms.approvals.record(call)
+        await self._rooms.open.approvals.record(call)
         return Recorded(approval=call.approval, ended=call.ended)
 
     @activity.defn(name="perdure.check_plan")
@@ -166,7 +136,7 @@ class StepActivities:
         from perdure.activities.plan_check import check_input, check_order
 
         check_input(call.plan, call.input)
-        rooms = self.rooms
+        rooms = self._rooms.open
         facts: dict[str, ActionFacts] = {}
         for step in call.plan.steps:
             if isinstance(step, GenerateStep):

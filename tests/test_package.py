@@ -153,7 +153,7 @@ def test_nothing_generic_in_site_packages(installed: Path) -> None:
 # What an import costs
 
 
-@pytest.mark.parametrize("module", ["perdure", "perdure.cli", "perdure.workflows", "perdure.workflows.steps"])
+@pytest.mark.parametrize("module", ["perdure", "perdure.cli", "perdure.workflows"])
 def test_light_import(module: str) -> None:
     """Importing the package, the command or what workflows import loads no model, database, HTTP or Vault client."""
     loaded = _python(f"import sys, {module}; print(*sys.modules)").split()

@@ -13,7 +13,7 @@ from perdure.memory.contracts import RecallReceipt, Remembered
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
 from perdure.workflows.conversation_model import TurnRecord, named_by, task_of
-from perdure.workflows.effect_model import Acted
+from perdure.workflows.effect_model import ActResult
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -85,7 +85,7 @@ def answered(step: Step) -> Answered:
             record = result.get("record")
             turn = _as(TurnRecord, record)
             return Answered(
-                model=turn.whole(str(_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
+                model=turn.to_record(str(_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
                 if turn
                 else _as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
@@ -95,7 +95,7 @@ def answered(step: Step) -> Answered:
         case "remember":
             return Answered(remembered=_as(Remembered, result))
         case "act":
-            short = _as(Acted, step.result)
+            short = _as(ActResult, step.result)
             return Answered(
                 receipt=short.receipt(str(_dict(step.inputs).get("action") or named_by(step.name))) if short else None
             )

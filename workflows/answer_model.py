@@ -13,7 +13,6 @@ from perdure.routing.contracts import (
     OutputRef,
 )
 from perdure.workflows.conversation_model import ForRun, TurnRecord, task_of
-from perdure.workflows.run import Told
 
 
 class AnswerCall(ForRun):
@@ -29,21 +28,8 @@ class AnswerCall(ForRun):
     tenant: str = "default"
     agent: str = ""
 
-    @classmethod
-    def of(cls, call: GenerateCall, told: Told) -> AnswerCall:
-        """Return CALL in short, for a run that has TOLD this of itself."""
-        return cls(
-            **told,
-            task="" if call.task == task_of(call.step.name) else call.task,
-            inputs=call.inputs,
-            output=call.output.name,
-            json_schema=call.output.json_schema,
-            tenant=call.tenant,
-            agent=call.agent,
-        )
-
-    def whole(self, running: StepRef) -> GenerateCall:
-        """Return the call at length, for the step that is RUNNING."""
+    def to_generate_call(self, running: StepRef) -> GenerateCall:
+        """Return the call as the router takes it, for the step that is RUNNING."""
         output = self.output
         return GenerateCall(
             step=self.step or running,
@@ -65,16 +51,16 @@ class Answer(Compact):
     """At length where the call named its step."""
 
     @classmethod
-    def of(cls, generation: Generation) -> Answer:
+    def from_generation(cls, generation: Generation) -> Answer:
         """Return GENERATION in short."""
         return cls(
             value=generation.value,
             confidence=None if generation.confidence is None else round(generation.confidence, 4),
             ask_below=generation.ask_below,
-            record=TurnRecord.of(generation.record),
+            record=TurnRecord.from_record(generation.record),
         )
 
-    def whole(self, task: str) -> Generation:
-        """Return what the call for TASK gave, at length."""
-        record = self.record if isinstance(self.record, ModelRecord) else self.record.whole(task, self.value)
+    def to_generation(self, task: str) -> Generation:
+        """Return what the call for TASK gave."""
+        record = self.record if isinstance(self.record, ModelRecord) else self.record.to_record(task, self.value)
         return Generation(value=self.value, confidence=self.confidence, ask_below=self.ask_below, record=record)

@@ -18,7 +18,7 @@ from perdure.routing.contracts import (
     Usage,
 )
 from perdure.workflows.approvals import approval
-from perdure.workflows.steps import Value, as_json
+from perdure.workflows.call import Value, as_json
 
 if TYPE_CHECKING:
     from perdure.workflows.conversation import Conversation

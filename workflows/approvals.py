@@ -8,7 +8,6 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
 from perdure.errors import (
@@ -32,11 +31,9 @@ from perdure.governance.contracts import (
 )
 from perdure.lineage import StepRef
 from perdure.workflows import attributes
-from perdure.workflows.judging import Answered, judge
+from perdure.workflows.call import EFFECT_RETRIES, Value, as_json, execute
+from perdure.workflows.labels import Answered, label_answer
 from perdure.workflows.run import OpenApproval, Run, current_run
-from perdure.workflows.steps import Value, as_json, execute
-
-_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
 
 
 async def approval(
@@ -67,7 +64,7 @@ async def approval(
         id=f"ask:{step.name}",
         summary=f"Ask {of}: {question}",
         timeout=timedelta(seconds=60),
-        retries=_RETRIES,
+        retries=EFFECT_RETRIES,
     )
     waiting.accept_unverified = asked.accept_unverified
     _show(run)
@@ -218,7 +215,7 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
         id=f"decision:{step.name}",
         summary=f"Decision: {what}",
         timeout=timedelta(seconds=60),
-        retries=_RETRIES,
+        retries=EFFECT_RETRIES,
     )
 
 
@@ -227,7 +224,7 @@ async def _judged(answer: Answered, decision: Decision | None) -> None:
     if decision is None or decision.verdict == "request changes" or not answer.record.prompt_digest:
         return
     try:
-        await judge(answer, correct=decision.verdict == "approve", by=decision.by, source="approval")
+        await label_answer(answer, correct=decision.verdict == "approve", by=decision.by, source="approval")
     except InvalidInput as error:
         # What was decided holds, whether it can be learned from or not.
         workflow.logger.warning("a decision is no label: %s", error.message, extra={"prompt": answer.record.prompt_digest})

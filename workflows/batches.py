@@ -25,8 +25,8 @@ from perdure.routing.contracts import (
     Polled,
     Submitted,
 )
+from perdure.workflows.call import execute
 from perdure.workflows.run import Run, current_run
-from perdure.workflows.steps import execute
 
 ADD = "perdure.batch_add"
 """The signal that adds a call to a collector."""

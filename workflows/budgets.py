@@ -19,8 +19,8 @@ from perdure.errors import (
 from perdure.lineage import Frozen
 from perdure.routing.contracts import RaiseCall, Raised
 from perdure.workflows.approvals import approval
+from perdure.workflows.call import execute
 from perdure.workflows.run import current_run
-from perdure.workflows.steps import execute
 
 R = TypeVar("R")
 

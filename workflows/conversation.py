@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from perdure.connectors.contracts import PARKED_WITHIN, Action, Receipt
@@ -28,33 +27,33 @@ from perdure.memory.conversations.contracts import (
 )
 from perdure.routing.contracts import Generation, OutputRef
 from perdure.workflows.budgets import paid
-from perdure.workflows.conversation_model import (
-    SUMMARY,
-    TOKENS,
-    ConverseCall,
-    KeepCall,
-    Kept,
-    LookCall,
-    Place,
-    SummariseCall,
-    Summarised,
-    Turn,
-    task_of,
-)
-from perdure.workflows.run import OpenConversation, Run, current_run
-from perdure.workflows.steps import (
+from perdure.workflows.call import (
+    LOOKUP_RETRIES,
     MODEL_RETRIES,
     Value,
     as_json,
     execute,
-    perform_action,
     raise_translated,
 )
+from perdure.workflows.conversation_model import (
+    SUMMARY,
+    TOKENS,
+    ConversationPosition,
+    ConverseCall,
+    KeepCall,
+    Kept,
+    LookCall,
+    SummariseCall,
+    Summarised,
+    Turn,
+    position_in,
+    task_of,
+)
+from perdure.workflows.effects import EffectRequest, perform_effect
+from perdure.workflows.run import OpenConversation, Run, current_run
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
-
-_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Conversation:
         async with self._open.turn:
             place = self._place()
             call = LookCall(
-                **run.told(recorded=False),
+                **run.call_context(recorded=False),
                 conversation=self.ref,
                 new=place["new"],
                 of=place["of"],
@@ -163,7 +162,7 @@ class Conversation:
                     activity_id=step.name,
                     summary=said,
                     start_to_close_timeout=action.target.deadline + timedelta(seconds=30),
-                    retry_policy=_RETRIES,
+                    retry_policy=LOOKUP_RETRIES,
                 )
             except ActivityError as error:
                 raise_translated(error)
@@ -189,19 +188,10 @@ class Conversation:
         """
         async with self._open.turn:
             ref, place = self.ref, self._place()
-            acted = await perform_action(
-                action,
-                args,
-                item=item,
-                name=name,
-                summary=summary,
-                parked_within=parked_within,
-                must=must,
-                settle=settle,
-                place=place,
-            )
-            receipt = acted.receipt(action.name)
-            head = acted.head or answer_id(
+            request = EffectRequest.of(action, args, item=item, name=name, summary=summary, must=must, position=place)
+            result = await perform_effect(request, parked_within=parked_within, settle=settle)
+            receipt = result.receipt(action.name)
+            head = result.head or answer_id(
                 _head_after(ref, place["new"]), action.name, args.model_dump(mode="json"), receipt.response_digest
             )
             self._stored(head, place)
@@ -215,7 +205,7 @@ class Conversation:
                 return
             run = current_run()
             step = run.step(name or f"keep:{self.name}")
-            call = KeepCall(**run.told(), conversation=self.ref, new=place["new"], of=place["of"])
+            call = KeepCall(**run.call_context(), conversation=self.ref, new=place["new"], of=place["of"])
             kept = await execute(
                 "perdure.keep",
                 call,
@@ -223,22 +213,22 @@ class Conversation:
                 id=step.name,
                 summary=f"Store {len(call.new)} messages of {self.name}",
                 timeout=timedelta(seconds=60),
-                retries=_RETRIES,
+                retries=LOOKUP_RETRIES,
             )
             self._stored(kept.head, place)
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
 
-    def _stored(self, head: str, said: Place) -> None:
+    def _stored(self, head: str, said: ConversationPosition) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
         del self._open.new[: len(said["new"])]
         if self._open.ref.begun == said["begun"]:  # else it was begun anew meanwhile
             self._open.ref = self._open.ref.model_copy(update={"head": head})
             self._open.of |= dict.fromkeys(said["of"], True)
 
-    def _place(self) -> Place:
-        return ConverseCall.at(self._open.ref, tuple(self._open.new), self._open.unsaid)
+    def _place(self) -> ConversationPosition:
+        return position_in(self._open.ref, tuple(self._open.new), self._open.unsaid)
 
 
 def _head_after(ref: ConversationRef, said: Sequence[NewMessage]) -> str:
@@ -268,9 +258,9 @@ async def converse(
         if talk.full:
             await _summarise(run, talk, context, tenant, agent)
         ref = talk.ref
-        place = conversation._place() if conversation else ConverseCall.at(None)  # noqa: SLF001  same module
+        place = conversation._place() if conversation else position_in(None)  # noqa: SLF001  same module
         call = ConverseCall(
-            **run.told(),
+            **run.call_context(),
             task="" if task_of(name) == task else task,
             output=output.name,
             json_schema=output.json_schema,
@@ -294,7 +284,7 @@ async def converse(
             said = [*place["new"], NewMessage(role="assistant", content=turn.value)]
             conversation._stored(turn.head or _head_after(ref, said), place)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
-    record = turn.record.whole(task, turn.value)
+    record = turn.record.to_record(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
     return Generation(value=turn.value, confidence=turn.confidence, ask_below=turn.ask_below, record=record)
 
@@ -304,7 +294,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
     talk.full = False
     step = run.step(f"summarise:{talk.ref.name}")
     call = SummariseCall(
-        **run.told(),
+        **run.call_context(),
         conversation=talk.ref,
         task=context.summary,
         tokens=context.tokens,

@@ -31,8 +31,8 @@ _MAIN = "main"
 DIGEST = "sha256:"
 
 
-class Place(TypedDict):
-    """The fields of `InConversation`."""
+class ConversationPosition(TypedDict):
+    """Where a call goes on in a conversation and what it says there: the fields of `InConversation`."""
 
     talk: str
     after: str
@@ -71,21 +71,6 @@ class InConversation(Says):
     """The summary that stands for the oldest messages."""
     begun: int = 0
     """How often it was begun anew."""
-
-    @staticmethod
-    def at(ref: ConversationRef | None, new: tuple[NewMessage, ...] = (), of: tuple[Scope, ...] = ()) -> Place:
-        """Return the fields for a call that goes on from REF, which is OF somebody, and says what is NEW."""
-        if ref is None:
-            return {"talk": "", "after": "", "summed": "", "begun": 0, "new": new, "of": of}
-        known = bool(ref.head) and ref.name == _MAIN
-        return {
-            "talk": "" if known else ref.name,
-            "after": ref.head,
-            "summed": ref.summary,
-            "begun": ref.begun,
-            "new": new,
-            "of": of,
-        }
 
     @property
     def ref(self) -> ConversationRef | None:
@@ -140,7 +125,7 @@ class TurnRecord(Compact):
     """Nano-USD."""
 
     @classmethod
-    def of(cls, record: ModelRecord) -> TurnRecord:
+    def from_record(cls, record: ModelRecord) -> TurnRecord:
         """Return RECORD in short."""
         usage = record.usage
         return cls(
@@ -164,7 +149,7 @@ class TurnRecord(Compact):
             saved=record.saved_nano_usd,
         )
 
-    def whole(self, task: str, value: JsonValue) -> ModelRecord:
+    def to_record(self, task: str, value: JsonValue) -> ModelRecord:
         """Return the record of the call for TASK that gave VALUE. Its row in SQL is found by the step and the attempt."""
         prompt_tokens, completion_tokens, cost = self.used
         return ModelRecord(
@@ -240,6 +225,23 @@ class Summarised(Compact):
     summary: str
     messages: int = 0
     record: TurnRecord | None = None
+
+
+def position_in(
+    ref: ConversationRef | None, new: tuple[NewMessage, ...] = (), of: tuple[Scope, ...] = ()
+) -> ConversationPosition:
+    """Return the fields of a call that goes on from REF, which is OF somebody, and says what is NEW. None: in none."""
+    if ref is None:
+        return {"talk": "", "after": "", "summed": "", "begun": 0, "new": new, "of": of}
+    known = bool(ref.head) and ref.name == _MAIN
+    return {
+        "talk": "" if known else ref.name,
+        "after": ref.head,
+        "summed": ref.summary,
+        "begun": ref.begun,
+        "new": new,
+        "of": of,
+    }
 
 
 def named_by(step: str) -> str:

@@ -18,12 +18,10 @@ from perdure.memory.conversations.contracts import Compact
 from perdure.workflows.conversation_model import (
     DIGEST,
     InConversation,
-    Place,
     at_length,
     named_by,
     shortened,
 )
-from perdure.workflows.run import Told
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = "pe-"
@@ -42,24 +40,8 @@ class ActCall(InConversation):
     must: bool = False
     instead_of: str = ""
 
-    @classmethod
-    def short(cls, call: EffectCall, running: StepRef, told: Told, place: Place) -> ActCall:
-        """Return CALL in short, for the step that is RUNNING at PLACE, in a run that has TOLD this of itself."""
-        own = call.step == running
-        return cls(
-            **told,
-            **place,
-            step=None if own else call.step,
-            action="" if own and call.action == named_by(running.name) else call.action,
-            args=call.args,
-            item=call.item,
-            generation=call.generation,
-            must=call.must,
-            instead_of=call.instead_of,
-        )
-
-    def whole(self, running: StepRef) -> EffectCall:
-        """Return the call at length, for the step that is RUNNING."""
+    def to_effect_call(self, running: StepRef) -> EffectCall:
+        """Return the call as the ledger takes it, for the step that is RUNNING."""
         return EffectCall(
             step=self.step or running,
             action=self.action or named_by(running.name),
@@ -85,7 +67,7 @@ class ShortReceipt(Compact):
     sent: int = 1
 
     @classmethod
-    def of(cls, receipt: Receipt) -> Self:
+    def from_receipt(cls, receipt: Receipt) -> Self:
         """Return RECEIPT in short."""
         at = receipt.confirmed_at
         return cls(
@@ -110,7 +92,7 @@ class ShortReceipt(Compact):
         )
 
 
-class Acted(ShortReceipt):
+class ActResult(ShortReceipt):
     """The result of the activity `perdure.act`: the receipt, and what the target answered."""
 
     value: JsonValue = None
@@ -118,15 +100,11 @@ class Acted(ShortReceipt):
     head: str = ""
     """The newest message afterwards. Empty: it follows from the arguments and the receipt."""
 
-    def whole(self, action: str) -> EffectResult:
-        """Return what ACTION gave, at length."""
-        return EffectResult(value=self.value, receipt=self.receipt(action))
-
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: object) -> object:
+    def _shorten(cls, given: object) -> object:
         # What calls that name their step are answered. Remove after 2027-06.
         if isinstance(given, dict) and "receipt" in given:
             done = EffectResult.model_validate(given)
-            return {**cls.of(done.receipt).model_dump(mode="json"), "value": done.value}
+            return {**cls.from_receipt(done.receipt).model_dump(mode="json"), "value": done.value}
         return given

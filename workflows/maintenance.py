@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
+from perdure.connectors.contracts import EffectCall
 from perdure.connectors.drift.contracts import CheckContractCall, ContractState
 from perdure.connectors.reconciliation.contracts import (
     CloseCall,
@@ -34,8 +35,10 @@ from perdure.memory.records.requests import (
 from perdure.memory.records.requests import SweepCall as SweepMemoryCall
 from perdure.memory.records.requests import Swept as SweptMemories
 from perdure.workflows.approvals import approval
+from perdure.workflows.call import execute
+from perdure.workflows.effect_model import ActCall
+from perdure.workflows.effects import EffectRequest, perform_effect
 from perdure.workflows.run import current_run
-from perdure.workflows.steps import execute, perform
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -119,8 +122,7 @@ class Repair:
             # The approval may have taken days: what was missing may have come, and what was too much may be gone.
             if (await self._propose(call)).digest != proposal.digest:
                 raise InvalidInput(f"finding {proposal.finding} is not what was approved any more; start the repair again")
-            done = await perform(proposal.call, risk=proposal.risk, summary=proposal.question, timeout=proposal.takes)
-            effect = done.receipt.key
+            effect = await self._perform(proposal, proposal.call)
         return await execute(
             "perdure.close_finding",
             CloseCall(
@@ -132,6 +134,19 @@ class Repair:
             timeout=timedelta(minutes=1),
             retries=_RETRIES,
         )
+
+    async def _perform(self, proposal: Proposal, call: EffectCall) -> str:
+        """Do what was approved, under the step that the effect belongs to, and return the effect's key."""
+        context = current_run().call_context()
+        request = EffectRequest(
+            call.step,
+            call.action,
+            ActCall(**context, **dict(call)),
+            risk=proposal.risk,
+            summary=proposal.question,
+            timeout=proposal.takes,
+        )
+        return (await perform_effect(request)).receipt(call.action).key
 
     async def _propose(self, call: RepairCall) -> Proposal:
         step = current_run().step("propose")

@@ -17,7 +17,7 @@ from perdure.workflows.run import Run, current_run
 R = TypeVar("R")
 
 
-async def persist(
+async def wait_until_resolved(
     attempt: Callable[[], Awaitable[R]],
     *,
     step: str,

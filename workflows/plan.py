@@ -12,7 +12,7 @@ from pydantic import JsonValue, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from perdure.connectors.contracts import EffectCall, Reversibility
+from perdure.connectors.contracts import Reversibility
 from perdure.errors import (
     ApprovalError,
     EffectRejected,
@@ -25,8 +25,12 @@ from perdure.routing.contracts import OutputRef
 from perdure.workflows import attributes
 from perdure.workflows.answering import answered_json
 from perdure.workflows.approvals import approval
+from perdure.workflows.call import raise_translated
+from perdure.workflows.cancellation import wait_until_done
 from perdure.workflows.conversation import Context, Conversation
-from perdure.workflows.ending import ended
+from perdure.workflows.effects import EffectRequest, act_call, perform_effect
+from perdure.workflows.generation import generate_json
+from perdure.workflows.memory import recall, remember
 from perdure.workflows.plan_model import (
     ActStep,
     ApprovalStep,
@@ -42,13 +46,6 @@ from perdure.workflows.plan_model import (
 )
 from perdure.workflows.run import current_run
 from perdure.workflows.saga import Saga
-from perdure.workflows.steps import (
-    generate_json,
-    perform,
-    raise_translated,
-    recall,
-    remember,
-)
 
 
 class PlanRun(Frozen):
@@ -140,7 +137,7 @@ class _Interpreter:
             cancelled = True
         for task in tasks:
             task.cancel()
-        if await ended(tasks) or cancelled:
+        if await wait_until_done(tasks) or cancelled:
             raise asyncio.CancelledError(workflow.cancellation_reason())
         failed = next((task for task in tasks if not task.cancelled() and task.exception() is not None), None)
         if failed is not None:
@@ -251,14 +248,17 @@ class _Interpreter:
                     current_run().next_name(step.id), step.act, item=item, kind=facts.kind, undoable=facts.undoable
                 )
                 noting.enter_context(effect.attempt())
-            done = await perform(
-                EffectCall(step=current_run().step(step.id), action=step.act, args=args, item=item, must=must),
+            ref = current_run().step(step.id)
+            request = EffectRequest(
+                ref,
+                step.act,
+                act_call(ref, step.act, args, item=item, must=must),
                 risk="" if facts.reads else facts.risk,
                 summary=f"{step.id}: {step.act}",
                 timeout=facts.deadline + timedelta(seconds=30),
-                parked_within=step.parked_within,
             )
-        return {"value": done.value, "receipt": done.receipt.model_dump(mode="json")}
+            result = await perform_effect(request, parked_within=step.parked_within)
+        return {"value": result.value, "receipt": result.receipt(step.act).model_dump(mode="json")}
 
     async def _approval(self, step: ApprovalStep) -> JsonValue:
         try:

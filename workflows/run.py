@@ -43,7 +43,7 @@ class CarriedConversation(Compact):
     of: tuple[Scope, ...] = ()
 
 
-class Told(TypedDict):
+class CallContext(TypedDict):
     """What a run tells its activities about itself."""
 
     first_run: str
@@ -136,7 +136,7 @@ class Run:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
-    def told(self, *, recorded: bool = True) -> Told:
+    def call_context(self, *, recorded: bool = True) -> CallContext:
         """Return what an activity cannot find out about the run by itself; of local ones no argument is RECORDED."""
         first = self.lineage.first_execution_run_id
         namespace = self.lineage.namespace if recorded and not self._namespace_told else ""

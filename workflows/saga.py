@@ -12,7 +12,6 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from perdure.connectors.contracts import (
@@ -31,15 +30,14 @@ from perdure.errors import (
     PerdureError,
 )
 from perdure.governance.contracts import Decision
-from perdure.workflows.ending import ended
-from perdure.workflows.parked import persist
+from perdure.workflows.call import EFFECT_RETRIES, execute
+from perdure.workflows.cancellation import wait_until_done
+from perdure.workflows.effects import act
+from perdure.workflows.parked import wait_until_resolved
 from perdure.workflows.run import current_run
-from perdure.workflows.steps import act, execute
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
-
-_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Saga:
         if not self._registered or not isinstance(error, Exception | asyncio.CancelledError):
             return
         unwinding = asyncio.create_task(self._unwind(error), name="unwind")
-        cancelled = await ended([unwinding])
+        cancelled = await wait_until_done([unwinding])
         await unwinding
         if cancelled:
             raise asyncio.CancelledError(workflow.cancellation_reason()) from error
@@ -236,7 +234,7 @@ class Saga:
         step = current_run().named(f"undo:{effect.step}")
         workflow.logger.info("undoing", extra={"step": effect.step, "action": effect.action})
         try:
-            undone = await persist(
+            undone = await wait_until_resolved(
                 lambda: execute(
                     "perdure.undo",
                     UndoCall(step=step, effect=effect.key, action=effect.action),
@@ -244,7 +242,7 @@ class Saga:
                     id=step.name,
                     summary=f"Undo {effect.step}",
                     timeout=timedelta(minutes=2),
-                    retries=_RETRIES,
+                    retries=EFFECT_RETRIES,
                 ),
                 step=step.name,
                 action=effect.action,

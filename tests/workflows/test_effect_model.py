@@ -1,4 +1,4 @@
-"""Tests of workflows/effect_model.py: short on the wire, whole on either side."""
+"""Tests of workflows/effect_model.py: short on the wire, at length for the ledger and for whoever wrote the workflow."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import pytest
 
 from perdure.connectors.contracts import EffectCall, EffectResult, Receipt
 from perdure.lineage import Lineage, StepRef
-from perdure.workflows.conversation_model import Place
-from perdure.workflows.effect_model import ActCall, Acted
-from perdure.workflows.run import Told
+from perdure.workflows.effect_model import ActCall, ActResult
 
 RUNNING = StepRef(
     lineage=Lineage(namespace="default", workflow_id="w", first_execution_run_id="r"), name="till.pay#2", run_id="r"
 )
-TOLD: Told = {"first_run": "", "plan": "", "namespace": ""}
-NOWHERE: Place = {"talk": "", "after": "", "summed": "", "begun": 0, "new": (), "of": ()}
 RECEIPT = Receipt(
     key="pe-" + "0f" * 20,
     action="till.pay",
@@ -42,10 +38,10 @@ RECEIPT = Receipt(
 )
 def test_a_call_says_what_its_step_does_not(call: EffectCall, wire: dict[str, object]) -> None:
     """On the wire is what follows neither from the step nor from the defaults, and the activity has it all."""
-    short = ActCall.short(call, RUNNING, TOLD, NOWHERE)
+    sent = ActCall.model_validate(wire)
 
-    assert wire == json.loads(short.model_dump_json())
-    assert call == ActCall.model_validate(wire).whole(RUNNING)
+    assert wire == json.loads(sent.model_dump_json())
+    assert call == sent.to_effect_call(RUNNING)
 
 
 def test_a_call_for_the_step_of_another_run_names_it() -> None:
@@ -53,9 +49,9 @@ def test_a_call_for_the_step_of_another_run_names_it() -> None:
     other = RUNNING.model_copy(update={"name": "pay", "run_id": "other"})
     call = EffectCall(step=other, action="till.pay", args={}, generation=1)
 
-    short = ActCall.short(call, RUNNING, TOLD, NOWHERE)
+    sent = ActCall(**dict(call))
 
-    assert call == ActCall.model_validate_json(short.model_dump_json()).whole(RUNNING)
+    assert call == ActCall.model_validate_json(sent.model_dump_json()).to_effect_call(RUNNING)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +59,15 @@ def test_a_call_for_the_step_of_another_run_names_it() -> None:
 )
 def test_a_receipt_is_whole_again(receipt: Receipt) -> None:
     """Nothing of a receipt gets lost on the way, to the microsecond."""
-    wire = Acted.of(receipt).model_dump_json()
+    wire = ActResult.from_receipt(receipt).model_dump_json()
 
-    assert receipt == Acted.model_validate_json(wire).receipt("till.pay")
+    assert receipt == ActResult.model_validate_json(wire).receipt("till.pay")
 
 
 def test_an_answer_at_length_is_understood() -> None:
     """Histories of before hold the result with the whole receipt."""
     done = EffectResult(value={"id": "re_1"}, receipt=RECEIPT)
 
-    assert done == Acted.model_validate_json(done.model_dump_json()).whole("till.pay")
+    result = ActResult.model_validate_json(done.model_dump_json())
+
+    assert (done.value, done.receipt) == (result.value, result.receipt("till.pay"))

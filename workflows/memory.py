@@ -1,4 +1,4 @@
-"""The steps that read, change and forget memories, besides `recall` and `remember`."""
+"""The steps that recall, write, change and forget what the agents know."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from perdure.memory.contracts import (
     Kind,
     MemoryRecord,
     Origin,
     Recall,
+    RecallCall,
+    RememberCall,
     Remembered,
     Scope,
 )
@@ -33,10 +36,112 @@ from perdure.memory.records.requests import (
     PinCall,
     UpdateCall,
 )
+from perdure.routing.contracts import ModelRecord
+from perdure.workflows.call import LOOKUP_RETRIES, execute, one_line, raise_translated
 from perdure.workflows.run import current_run
-from perdure.workflows.steps import LOOKUP_RETRIES, execute, named_scope
 
 R = TypeVar("R", bound=BaseModel)
+
+
+async def recall(
+    query: str,
+    *,
+    scope: Scope,
+    limit: int = 5,
+    as_of: datetime | None = None,
+    kinds: Sequence[Kind] = (),
+    subject: str | None = None,
+    since: datetime | None = None,
+    before: datetime | None = None,
+    recency: float = 0.0,
+    importance: float = 0.0,
+    explain: bool = False,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Recall:
+    """Return up to LIMIT live memory records in SCOPE that bear on QUERY, best first, with the recall receipt.
+
+    AS_OF asks what was known and held then. Of all records only those of KINDS, of exactly SUBJECT, and true SINCE or
+    BEFORE a moment. RECENCY and IMPORTANCE are what a record of now, and one of importance 1, gets added to its score.
+    With EXPLAIN each hit says why it came.
+    A look-up without effect, so it runs as a local activity: one event instead of six.
+    """
+    run = current_run()
+    step = run.step(name or "recall")
+    summary = summary or f"Recall what is known of {_scope_name(scope)}"
+    try:
+        found: Recall = await workflow.execute_local_activity(
+            "perdure.recall",
+            activity_id=step.name,
+            arg=RecallCall(
+                step=step,
+                query=query,
+                scope=scope,
+                limit=limit,
+                as_of=as_of,
+                kinds=tuple(kinds),
+                subject=subject,
+                since=since,
+                before=before,
+                recency=recency,
+                importance=importance,
+                explain=explain,
+            ),
+            result_type=Recall,
+            summary=summary,
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=LOOKUP_RETRIES,
+        )
+    except ActivityError as error:
+        raise_translated(error)
+    run.did(f"{one_line(summary)}: {len(found.hits)} found")
+    return found
+
+
+async def remember(
+    scope: Scope,
+    content: str,
+    *,
+    kind: Kind = "episodic",
+    subject: str | None = None,
+    predicate: str | None = None,
+    memory_id: str | None = None,
+    ttl: timedelta | None = None,
+    valid_from: datetime | None = None,
+    valid_to: datetime | None = None,
+    confidence: float | None = None,
+    labels: Sequence[str] = (),
+    retention: str = "standard",
+    origin: Origin | None = None,
+    made_by: ModelRecord | None = None,
+    name: str | None = None,
+    summary: str | None = None,
+) -> Remembered:
+    """Write CONTENT to the memory of SCOPE; it expires after TTL. With MEMORY_ID it becomes that memory's next version.
+
+    SUBJECT and PREDICATE name a fact that has one value at a time: what is written supersedes what was known of it. ORIGIN
+    says where it comes from besides this step; MADE_BY is the `record` of the model's answer that it is.
+    """
+    step = current_run().step(name or "remember")
+    call = RememberCall(
+        step=step,
+        scope=scope,
+        content=content,
+        kind=kind,
+        subject=subject,
+        predicate=predicate,
+        memory_id=memory_id,
+        ttl=ttl,
+        valid_from=valid_from,
+        valid_to=valid_to,
+        confidence=confidence,
+        labels=tuple(labels),
+        retention=retention,
+        origin=_stamp(origin, made_by),
+    )
+    return await _execute(
+        "perdure.remember", call, Remembered, step.name, summary or f"Remember something of {_scope_name(scope)}"
+    )
 
 
 async def get_memory(
@@ -45,7 +150,7 @@ async def get_memory(
     """Return what MEMORY_ID of SCOPE says now, or said AS_OF then; None if nothing holds."""
     step = current_run().step(name or "get memory")
     call = GetCall(step=step, scope=scope, memory_id=memory_id, as_of=as_of)
-    summary = summary or f"Read a memory of {named_scope(scope)}"
+    summary = summary or f"Read a memory of {_scope_name(scope)}"
     return (await _execute("perdure.get_memory", call, Got, step.name, summary)).record
 
 
@@ -75,7 +180,7 @@ async def list_memories(
         limit=limit,
         after=after,
     )
-    summary = summary or f"List memories of {named_scope(scope)}"
+    summary = summary or f"List memories of {_scope_name(scope)}"
     return await _execute("perdure.list_memories", call, Listed, step.name, summary)
 
 
@@ -85,7 +190,7 @@ async def memory_history(
     """Return every stored version of MEMORY_ID of SCOPE, oldest first, also those that are over."""
     step = current_run().step(name or "memory history")
     call = HistoryCall(step=step, scope=scope, memory_id=memory_id)
-    summary = summary or f"Read the history of a memory of {named_scope(scope)}"
+    summary = summary or f"Read the history of a memory of {_scope_name(scope)}"
     return (await _execute("perdure.memory_history", call, History, step.name, summary)).records
 
 
@@ -115,9 +220,9 @@ async def update_memory(
         importance=importance,
         ttl=ttl,
         expected=expected,
-        origin=said_now(origin),
+        origin=_stamp(origin),
     )
-    summary = summary or f"Update a memory of {named_scope(scope)}"
+    summary = summary or f"Update a memory of {_scope_name(scope)}"
     return await _execute("perdure.update_memory", call, Remembered, step.name, summary)
 
 
@@ -149,7 +254,7 @@ async def forget(
         why=why,
         by=step.workflow_type,
     )
-    summary = summary or f"Forget ({how}) something of {named_scope(scope)}"
+    summary = summary or f"Forget ({how}) something of {_scope_name(scope)}"
     return await _execute("perdure.forget", call, Forgotten, step.name, summary, timeout=timedelta(minutes=10))
 
 
@@ -186,7 +291,7 @@ async def pin(
     """Keep MEMORY_ID of SCOPE from being retired by a consolidation, or let it go again."""
     step = current_run().step(name or "pin")
     call = PinCall(step=step, scope=scope, memory_id=memory_id, pinned=pinned)
-    summary = summary or f"{'Pin' if pinned else 'Unpin'} a memory of {named_scope(scope)}"
+    summary = summary or f"{'Pin' if pinned else 'Unpin'} a memory of {_scope_name(scope)}"
     return await _execute("perdure.pin", call, Changed, step.name, summary)
 
 
@@ -214,18 +319,27 @@ async def consolidate(
         subject=subject,
         predicate=predicate,
         retire=retire,
-        origin=said_now(origin),
+        origin=_stamp(origin),
     )
-    summary = summary or f"Make one memory of {len(records)} of {named_scope(scope)}"
+    summary = summary or f"Make one memory of {len(records)} of {_scope_name(scope)}"
     return await _execute("perdure.consolidate", call, Remembered, step.name, summary)
 
 
-def said_now(origin: Origin | None) -> Origin:
-    """Return ORIGIN with the event of this run's history after which it was said."""
-    return (origin or Origin()).model_copy(update={"event": workflow.info().get_current_history_length()})
+def _stamp(origin: Origin | None, made_by: ModelRecord | None = None) -> Origin:
+    """Return ORIGIN with the event of this run's history after which it was said, and the model it was MADE_BY."""
+    known: dict[str, object] = {"event": workflow.info().get_current_history_length()}
+    if made_by is not None:
+        known |= {"model": made_by.model, "cost_nano_usd": made_by.usage.cost_nano_usd}
+    return (origin or Origin()).model_copy(update=known)
 
 
 async def _execute(
     activity: str, call: BaseModel, result: type[R], id: str, summary: str, *, timeout: timedelta = timedelta(seconds=60)
 ) -> R:
     return await execute(activity, call, result, id=id, summary=summary, timeout=timeout, retries=LOOKUP_RETRIES)
+
+
+def _scope_name(scope: Scope) -> str:
+    """Return SCOPE as a summary names it."""
+    parts = scope.model_dump(exclude={"tenant"}, exclude_none=True)
+    return ", ".join(f"{name} {value}" for name, value in parts.items())

@@ -1,4 +1,4 @@
-"""Tests of activities/telling.py: whatever an effect has answered can be told."""
+"""Tests of activities/tool_message.py: whatever an effect has answered can be told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import JsonValue
 
-from perdure.activities.telling import tell
+from perdure.activities.tool_message import append_tool_message
 from perdure.connectors.contracts import EffectCall, EffectResult, Receipt
 from perdure.connectors.wire import canonical, sha256
 from perdure.errors import Erased
@@ -40,7 +40,7 @@ async def test_an_answer_leaves_its_receipt(sqlite_database: Database) -> None:
     messages = Messages(sqlite_database, len)
     call, done = effect({"id": 7})
 
-    acted = await tell(messages, RUN, DESK, call, done)
+    acted = await append_tool_message(messages, RUN, DESK, call, done)
 
     assert (None, "") == (acted.value, acted.head)
     head = answer_id(root_of(RUN, "desk"), "till.pay", {"amount": 5}, done.receipt.response_digest)
@@ -54,7 +54,7 @@ async def test_an_answer_that_no_message_holds_is_told_as_text(sqlite_database: 
     messages = Messages(sqlite_database, len)
     call, done = effect(answer)
 
-    acted = await tell(messages, RUN, DESK, call, done)
+    acted = await append_tool_message(messages, RUN, DESK, call, done)
 
     [told] = (await messages.window(ConversationRef(head=acted.head), 1000)).messages
     assert isinstance(told.content, dict)
@@ -71,7 +71,7 @@ async def test_an_effect_in_a_conversation_that_was_erased_meanwhile(sqlite_data
     await records_only(sqlite_database).forget(ForgetCall(step=erase, scope=ada, how="erase", everything=True))
     call, done = effect({"id": 7})
 
-    acted = await tell(messages, RUN, ref, call, done)
+    acted = await append_tool_message(messages, RUN, ref, call, done)
 
     assert (done.receipt, None) == (acted.receipt("till.pay"), acted.value)
     with pytest.raises(Erased):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from temporalio import workflow
 
 
-async def ended(tasks: Sequence[asyncio.Task[None]]) -> bool:
+async def wait_until_done(tasks: Sequence[asyncio.Task[None]]) -> bool:
     """Return when all TASKS have ended, and whether the caller was cancelled meanwhile: it has to raise that itself."""
     cancelled = False
     while not all(task.done() for task in tasks):

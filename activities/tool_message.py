@@ -13,10 +13,12 @@ from perdure.errors import Erased
 from perdure.lineage import Lineage, digest
 from perdure.memory.conversations import Messages
 from perdure.memory.conversations.contracts import ConversationRef, NewMessage, asked_and_answered
-from perdure.workflows.effect_model import Acted
+from perdure.workflows.effect_model import ActResult
 
 
-async def tell(messages: Messages, lineage: Lineage, ref: ConversationRef, effect: EffectCall, done: EffectResult) -> Acted:
+async def append_tool_message(
+    messages: Messages, lineage: Lineage, ref: ConversationRef, effect: EffectCall, done: EffectResult
+) -> ActResult:
     """Store what EFFECT was asked and what was DONE after the messages of REF, and return what the run needs to know.
 
     If the conversation was erased meanwhile nothing is stored: it has happened, so the run gets the receipt all the same,
@@ -27,9 +29,9 @@ async def tell(messages: Messages, lineage: Lineage, ref: ConversationRef, effec
     try:
         ref = await messages.append(lineage, ref, [said])
     except Erased:
-        return Acted.of(done.receipt)
+        return ActResult.from_receipt(done.receipt)
     as_it_is = asked == effect.args and done.receipt.response_digest == digest(answered)
-    return Acted.of(done.receipt).model_copy(update={"head": "" if as_it_is else ref.head})
+    return ActResult.from_receipt(done.receipt).model_copy(update={"head": "" if as_it_is else ref.head})
 
 
 def _storable(value: JsonValue) -> JsonValue:

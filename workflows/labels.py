@@ -5,14 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, Protocol
 
-from temporalio.common import RetryPolicy
-
 from perdure.errors import InvalidInput
 from perdure.routing.contracts import JudgeCall, Labelled, ModelRecord
+from perdure.workflows.call import EFFECT_RETRIES, execute
 from perdure.workflows.run import current_run
-from perdure.workflows.steps import execute
-
-_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1))
 
 
 class Answered(Protocol):
@@ -24,7 +20,7 @@ class Answered(Protocol):
         ...
 
 
-async def judge(
+async def label_answer(
     answer: Answered,
     *,
     correct: bool,
@@ -59,5 +55,5 @@ async def judge(
         id=step.name,
         summary=summary or told,
         timeout=timedelta(seconds=60),
-        retries=_RETRIES,
+        retries=EFFECT_RETRIES,
     )

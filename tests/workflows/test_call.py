@@ -1,4 +1,4 @@
-"""Tests of workflows/steps.py: what a step costs, records and refuses."""
+"""Tests of workflows/call.py: what a step costs, records and refuses."""
 
 from __future__ import annotations
 
