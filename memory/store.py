@@ -1,8 +1,8 @@
-"""What the agents know: remember it once, recall it from the scope that asks, as it was known at a moment."""
+"""What the agents know: one class with every verb, which delegates to records/, index/, recall/ and erasure/."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -22,28 +22,56 @@ from perdure.memory.contracts import (
     Remembered,
     Scope,
 )
-from perdure.memory.index import Claim, Embedder, Feed, Index
-from perdure.memory.keeping import Keeping
+from perdure.memory.conversations import erasure as conversation_erasure
+from perdure.memory.erasure import Eraser, archive
+from perdure.memory.index import Claim, Embedder, Feed, Index, verify
 from perdure.memory.recall import Ranking, nearest
 from perdure.memory.records import (
     Moment,
-    Retention,
+    Written,
+    consolidate,
+    forgetting,
+    listed,
     named,
     records,
     records_of,
     sayable,
+    scope_key,
+    update,
     usage,
     visible,
+)
+from perdure.memory.records.requests import (
+    Changed,
+    ConsolidateCall,
+    ConversationsCall,
+    Conversed,
+    EraseConversationsCall,
+    FeedbackCall,
+    ForgetCall,
+    Forgotten,
+    HoldCall,
+    ListCall,
+    Listed,
+    MemoryStats,
+    PinCall,
+    Restored,
+    StatsCall,
+    SweepCall,
+    Swept,
+    UpdateCall,
+    Verified,
+    VerifyCall,
 )
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 from perdure.storage import now as utc_now
 
-KEPT = {"standard": timedelta(days=30)}
+DEFAULT_RETENTION = {"standard": timedelta(days=30)}
 log = structlog.get_logger(__name__)
 
 
-class Memory(Keeping):
+class Memory:
     """The memory of one process: records in DATABASE, which are the truth, and INDEX, which only says where to look.
 
     A version and its outbox row are committed together; the index is fed from the outbox right after that, and at the
@@ -59,15 +87,17 @@ class Memory(Keeping):
         *,
         clock: Callable[[], datetime] = utc_now,
         ranking: Ranking | None = None,
-        retention: Mapping[str, timedelta] = KEPT,
+        retention: Mapping[str, timedelta] = DEFAULT_RETENTION,
         claim: Claim | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ranking = ranking or Ranking()
         self._feed = Feed(database, index, embedder, claim)
-        self._retention = Retention(dict(retention))
+        self._eraser = Eraser(database, self._feed, retention)
         self._latest: datetime | None = None
+
+    # Writing
 
     async def remember(self, call: RememberCall) -> Remembered:
         """Write a memory, or the next version of one, and return what was written. The next recall here finds it.
@@ -76,10 +106,19 @@ class Memory(Keeping):
         Raises `InvalidInput` for what cannot be stored.
         """
         records.checked(call)
-        await self._feed.prepare(call.content)  # ahead of the commit
-        written = await self._database.transact(lambda connection: records.write(connection, call, self._now()))
-        await self._wrote(written)
-        return written.remembered
+        return await self._write(call.content, lambda connection: records.write(connection, call, self._now()))
+
+    async def update(self, call: UpdateCall) -> Remembered:
+        """Write the next version of a memory with what CALL changes; the rest stays. Raises `NotFound` if none holds."""
+        sayable(**dict(call))
+        return await self._write(call.content, lambda connection: update(connection, call, self._now()))
+
+    async def consolidate(self, call: ConsolidateCall) -> Remembered:
+        """Write one record in place of several of its scope, derived from them, and let those expire."""
+        sayable(**dict(call))
+        return await self._write(call.content, lambda connection: consolidate(connection, call, self._now()))
+
+    # Reading
 
     async def recall(self, call: RecallCall) -> Recall:
         """Return the records of exactly the scope that bear on the query, best first, as of the two times of the call.
@@ -121,25 +160,150 @@ class Memory(Keeping):
         """
         sayable(memory_id=memory_id, scope=scope)
         moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
-        where = *named(records.scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
+        where = *named(scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
         found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
         if not found:
             raise NotFound(f"no memory {memory_id!r} in scope {scope}, or it has expired; `history` shows every version")
         return found[0]
 
-    async def history(self, memory_id: str, scope: Scope) -> list[MemoryRecord]:
+    async def history(self, memory_id: str, scope: Scope) -> Sequence[MemoryRecord]:
         """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
         sayable(memory_id=memory_id, scope=scope)
-        query = sa.select(MemoryRow).where(*named(records.scope_key(scope), memory_id))
+        query = sa.select(MemoryRow).where(*named(scope_key(scope), memory_id))
         return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
+
+    async def list(self, call: ListCall) -> Listed:
+        """Return a page of the records that hold at the two times of CALL, in the order in which they were recorded."""
+        sayable(**dict(call))
+        moment = Moment.of(call, self._now())
+        found = await self._read(listed(call, moment, scope_key(call.scope)).limit(call.limit + 1), with_end=False)
+        page = found[: call.limit]
+        more = len(found) > call.limit
+        return Listed(records=tuple(page), next=f"{page[-1].recorded_at.isoformat()}/{page[-1].version_id}" if more else "")
+
+    async def conversations(self, call: ConversationsCall | None = None) -> Sequence[Conversed]:
+        """Return the conversations that CALL means, the oldest first, without what was said in them."""
+        wanted = call or ConversationsCall()
+        return await self._database.query(lambda connection: conversation_erasure.listed(connection, wanted))
+
+    async def stats(self, call: StatsCall | None = None) -> MemoryStats:
+        """Return how much is known and how it was used, in a scope, in a tenant or in all."""
+        wanted = call or StatsCall()
+        return await self._database.query(lambda connection: usage.stats(connection, wanted, self._now()))
+
+    # What becomes of records
+
+    async def feedback(self, call: FeedbackCall) -> Changed:
+        """Write down whether records that the run of CALL recalled were cited, and of use."""
+        sayable(**dict(call))
+        return Changed(count=await self._database.transact(lambda connection: usage.feed_back(connection, call)))
+
+    async def pin(self, call: PinCall) -> Changed:
+        """Keep a memory from being retired by a consolidation, or let it go again. Raises `NotFound` if there is none."""
+        sayable(**dict(call))
+        return _some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
+
+    async def hold(self, call: HoldCall) -> Changed:
+        """Keep a memory, or all of a scope and its conversations, from being erased, or let it go again.
+
+        Raises `NotFound` if there is none.
+        """
+        sayable(**dict(call))
+
+        def work(connection: sa.Connection) -> Changed:
+            talks = conversation_erasure.of_scope(connection, call.scope) if call.memory_id is None else []
+            held = conversation_erasure.hold(connection, talks, held=call.held)
+            return Changed(count=forgetting.hold(connection, call), conversations=held)
+
+        changed = await self._database.transact(work)
+        return changed if changed.conversations else _some(changed.count, call)
+
+    async def hold_conversations(self, call: ConversationsCall, *, held: bool = True) -> Changed:
+        """Keep the conversations that CALL means from being erased, or let them go again."""
+
+        def work(connection: sa.Connection) -> int:
+            chosen = conversation_erasure.chosen(connection, call) or ()
+            return conversation_erasure.hold(connection, chosen, held=held)
+
+        return Changed(count=0, conversations=await self._database.transact(work))
+
+    async def forget(self, call: ForgetCall) -> Forgotten:
+        """End what CALL means, or erase it with all that was derived from it. Raises `OnHold` if a hold keeps any of that.
+
+        What was ended stays readable as of then. Of what was erased, no byte stays in the database, the index or a cache.
+        Derived from it are also the answers in conversations that a model gave with it, and what was said after them; of a
+        scope of which everything goes, also its conversations.
+        """
+        sayable(**dict(call))
+        now = self._now()
+        if call.how == "erase":
+            return await self._eraser.erase(call, now)
+        done, changed = await self._database.transact(lambda connection: forgetting.forget(connection, call, now))
+        await self._sync(now, changed)
+        return done
+
+    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+        """Erase what a run said in its conversations, whoever they were about. Raises `OnHold` if a hold keeps any."""
+        return await self._eraser.erase_conversations(call, self._now())
+
+    async def sweep(self, call: SweepCall) -> Swept:
+        """Erase what has been over for longer than its retention class keeps it; what a legal hold keeps stays.
+
+        Records that were derived from it stay as well: they have a time of their own. A dry run only tells.
+        """
+        return await self._eraser.enforce_retention(call, self._now())
+
+    async def finish_erasures(self) -> bool:
+        """Go on where an erasure was cut off. Returns whether the files hold nothing any more of what was erased."""
+        return await self._eraser.clean(None, self._now())
+
+    # Export and import
+
+    def export(
+        self, *, scope: Scope | None = None, tenant: str | None = None, erasures: bool = False
+    ) -> AsyncIterator[str]:
+        """Yield the memories of SCOPE, of TENANT or all as lines of JSON, for `import_`.
+
+        With ERASURES only what was erased, which says nothing of what it was: to keep beside backups.
+        """
+        return archive.export(self._database, scope=scope, tenant=tenant, erasures=erasures)
+
+    async def import_(self, lines: Iterable[str]) -> int:
+        """Do what `restore` does, and return how many versions were new."""
+        return (await self.restore(lines)).added
+
+    async def restore(self, lines: Iterable[str]) -> Restored:
+        """Write what `export` gave. What was erased here stays erased; what LINES say was erased is erased here too.
+
+        Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands;
+        `OnHold` if a legal hold keeps here what was erased there.
+        """
+        now = self._now()
+        imported, restored = await self._eraser.restore(lines, now)
+        await self._sync(now, [*imported.added, *imported.erased])
+        return restored
+
+    # The index
 
     async def catch_up(self) -> None:
         """Tell the index what it lacks: what is pending here and, at the first call, all that SQL holds and it doesn't."""
         await self._feed.catch_up()
 
+    async def reindex(self) -> int:
+        """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
+        return await self._feed.rebuild()
+
     async def rebuild(self) -> int:
         """Do what `reindex` does."""
         return await self.reindex()
+
+    async def verify(self, call: VerifyCall | None = None) -> Verified:
+        """Return every difference between the index and SQL. Changes of this process wait meanwhile for the index."""
+        await self._feed.catch_up(everything=True)
+        async with self._feed.still():
+            live = self._feed.live
+            compared = await verify(self._database, live.index, live.embedder, call or VerifyCall())
+        return compared.model_copy(update={"unfinished": await self._eraser.unfinished()})
 
     async def upgrade(self, embedder: Embedder, name: str = "") -> None:
         """Embed everything anew with EMBEDDER, then use that. Recalls and writes go on as before until then.
@@ -158,7 +322,14 @@ class Memory(Keeping):
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
         return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
-    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
+    async def _write(self, content: str | None, work: Callable[[sa.Connection], Written]) -> Remembered:
+        if content is not None:
+            await self._feed.prepare(content)  # ahead of the commit
+        written = await self._database.transact(work)
+        await self._sync(written.recorded_at, written.changed)
+        return written.remembered
+
+    async def _sync(self, at: datetime, changed: Iterable[str]) -> None:
         """Tell the index what CHANGED, or leave it to the next call if it doesn't work."""
         self._latest = at if self._latest is None else max(self._latest, at)
         self._feed.note(changed)
@@ -174,7 +345,14 @@ class Memory(Keeping):
         except DBAPIError as error:  # a count that is lost is no reason to know nothing
             log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
-    async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> list[MemoryRecord]:
+    async def _read(self, query: sa.Select[MemoryRow], *, with_end: bool) -> Sequence[MemoryRecord]:
         return await self._database.query(
             lambda connection: records_of(connection, connection.execute(query), with_end=with_end)
         )
+
+
+def _some(count: int, call: PinCall | HoldCall) -> Changed:
+    if not count:
+        named = f"memory {call.memory_id!r}" if call.memory_id is not None else "memory at all"
+        raise NotFound(f"no {named} in scope {call.scope}")
+    return Changed(count=count)

@@ -42,7 +42,7 @@ def records_only(database: Database, *, find: Find | None = None) -> Memory:
 
 
 class _Records(Memory):
-    async def _wrote_at(self, at: datetime, changed: Iterable[str]) -> None:
+    async def _sync(self, at: datetime, changed: Iterable[str]) -> None:
         """Leave it to the owner of the index, which reads the outbox."""
         self._latest = at if self._latest is None else max(self._latest, at)
 

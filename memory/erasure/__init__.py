@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.memory.erasure.erasing import unfinished
+    from perdure.memory.erasure.eraser import Eraser
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "erasing": ["unfinished"],
+            "eraser": ["Eraser"],
         },
     )
 
-__all__ = [
-    "unfinished",
-]
+__all__ = ["Eraser"]

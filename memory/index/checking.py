@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import digest
-from perdure.memory.erasure import unfinished
 from perdure.memory.index.building import point
 from perdure.memory.index.embed import Embedder, Vector
 from perdure.memory.index.lexical import NO_WORDS, Words
@@ -49,7 +48,6 @@ async def verify(database: Database, index: Index, embedder: Embedder, call: Ver
     await _check_rows(database, found)
     async with database.read() as connection:
         queued = set((await connection.execute(sa.select(col(OutboxRow.version_id)))).scalars())
-        open_receipts = len(await connection.run_sync(unfinished))
     # What was written meanwhile is known to be on its way.
     placed = (found.missing, found.extra, found.misplaced, found.misread)
     lists = [*([each for each in ids if each not in queued] for ids in placed), found.damaged]
@@ -64,7 +62,6 @@ async def verify(database: Database, index: Index, embedder: Embedder, call: Ver
         misread=misread,
         damaged=damaged,
         divergent=len(set().union(*lists)),
-        unfinished=open_receipts,
     )
 
 

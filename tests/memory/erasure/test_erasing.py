@@ -32,7 +32,6 @@ from perdure.memory.contracts import Origin
 from perdure.memory.conversations import Messages, Summary
 from perdure.memory.conversations.contracts import ConversationRef, NewMessage
 from perdure.memory.index import EdgeIndex
-from perdure.memory.keys import subject_key
 from perdure.memory.records.requests import ForgetCall, HoldCall, SweepCall
 from perdure.memory.tables import ReceiptRow
 from perdure.settings import Settings
@@ -167,15 +166,12 @@ async def test_erases_a_person(
     others = [customer("grace"), customer("ada", tenant="acme")]
     for scope in scopes + others:
         await memory.remember(to_remember(SECRET, scope=scope))
-    await database.transact(lambda connection: subject_key(connection, ADA, clock.now))
     done = await memory.forget(to_forget("erase", everything=True, narrower=True))
 
     assert 3 == done.versions
     assert [0, 0, 0, 1, 1] == [
         len((await memory.recall(to_recall("wombat", scope=scope))).hits) for scope in scopes + others
     ]
-    with pytest.raises(NotFound, match="was destroyed"):
-        await database.transact(lambda connection: subject_key(connection, ADA, clock.now))
 
 
 async def test_hold_wins(
