@@ -125,9 +125,26 @@ _MODULES = {
 
 _NAMES = {
     "Asker": "Dependent",
+    "Compact": "CompactModel",
+    "Conversed": "ConversationInfo",
+    "Packed": "PackReceipt",
+    "Remembered": "RememberResult",
+    "Terse": "CompactModel",
+    "asked_and_answered": "tool_exchange",
     "judge": "label_answer",
+    "memory.verbs.Changed": "ChangeCount",
+    "memory.verbs.Due": "OverdueVersion",
+    "memory.verbs.Forgotten": "ForgetResult",
+    "memory.verbs.Found": "ExplainedReceipt",
+    "memory.verbs.Got": "GetResult",
+    "memory.verbs.How": "ForgetMode",
+    "memory.verbs.Listed": "RecordPage",
+    "memory.verbs.Restored": "ImportResult",
+    "memory.verbs.SweepCall": "EnforceRetention",
+    "memory.verbs.Swept": "RetentionReport",
+    "memory.verbs.Verified": "IndexReport",
 }
-"""What was called so, wherever it is now."""
+"""What was called so, wherever it is now. A name that two modules had says in which one it was."""
 
 
 def find(module: str, name: str) -> object:
@@ -137,8 +154,9 @@ def find(module: str, name: str) -> object:
         new = import_module(f"perdure.{place}")
         if hasattr(new, name):
             return getattr(new, name)
-    if name in _NAMES:
-        return getattr(import_module(module), _NAMES[name])
+    renamed = _NAMES.get(f"{here}.{name}") or _NAMES.get(name)
+    if renamed is not None:
+        return getattr(import_module(module), renamed)
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 

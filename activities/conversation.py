@@ -16,9 +16,9 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
-    Packed,
+    PackReceipt,
     RecordsRef,
-    asked_and_answered,
+    tool_exchange,
 )
 from perdure.routing.contracts import GenerateCall, OutputRef
 from perdure.workflows.conversation_model import (
@@ -35,7 +35,7 @@ from perdure.workflows.conversation_model import (
 
 if TYPE_CHECKING:
     from perdure.activities.rooms import Rooms
-    from perdure.memory.conversations import Entitled, Message, Window
+    from perdure.memory.conversations import Message, PackableRecord, Window
 
 _SUMMARY = OutputRef(
     name="perdure:Summary",
@@ -121,7 +121,7 @@ class ConversationActivities:
                 "Do it with act()."
             )
         done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
-        said = NewMessage(role="tool", name=call.action, content=asked_and_answered(call.args, done.value))
+        said = NewMessage(role="tool", name=call.action, content=tool_exchange(call.args, done.value))
         ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said], of=call.of)
         return Kept(head=ref.head)
 
@@ -138,7 +138,7 @@ class ConversationActivities:
 
     async def _pack(
         self, window: Window, records: Sequence[RecordsRef], tokens: int
-    ) -> tuple[dict[str, JsonValue], Packed, list[str]]:
+    ) -> tuple[dict[str, JsonValue], PackReceipt, list[str]]:
         """Return the inputs, the receipt, and the versions of memories that are among the inputs."""
         from perdure.memory.conversations import pack
         from perdure.routing.prompts import most_tokens
@@ -148,11 +148,11 @@ class ConversationActivities:
         shown = set(packed.records)
         return inputs, packed, [each.version_id for each in found if each.id in shown and each.version_id]
 
-    async def _read(self, wanted: Sequence[RecordsRef]) -> tuple[list[Entitled], list[str]]:
+    async def _read(self, wanted: Sequence[RecordsRef]) -> tuple[list[PackableRecord], list[str]]:
         """Return the records that are still there, each once, and what to call the others."""
-        from perdure.memory.conversations import labelled
+        from perdure.memory.conversations import label_record
 
-        found: dict[str, Entitled] = {}
+        found: dict[str, PackableRecord] = {}
         gone: list[str] = []
         for each in wanted:
             for memory_id, version in each.ids:
@@ -162,11 +162,11 @@ class ConversationActivities:
                 except NotFound:
                     gone.append(name)
                     continue
-                found.setdefault(name, labelled(record))
+                found.setdefault(name, label_record(record))
         return list(found.values()), list(dict.fromkeys(gone))
 
 
-def _full(window: Window, packed: Packed, tokens: int) -> bool:
+def _full(window: Window, packed: PackReceipt, tokens: int) -> bool:
     """Say whether the messages come near to filling the context: then the oldest are to be summed up."""
     filled = sum(message.tokens for message in window.messages)
     return bool(_older(window, tokens)) and (packed.left_out > 0 or filled > tokens * 3 // 4)
@@ -174,6 +174,6 @@ def _full(window: Window, packed: Packed, tokens: int) -> bool:
 
 def _older(window: Window, tokens: int) -> tuple[Message, ...]:
     """Return what a summary would stand for: all messages but the newest that have a quarter of TOKENS."""
-    from perdure.memory.conversations import newest
+    from perdure.memory.conversations import count_newest
 
-    return window.messages[: len(window.messages) - newest(window.messages, tokens // 4)]
+    return window.messages[: len(window.messages) - count_newest(window.messages, tokens // 4)]

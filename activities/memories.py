@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.errors import NotFound
-from perdure.memory.contracts import RecallCall, Remembered
+from perdure.memory.contracts import RecallCall, RememberResult
 from perdure.memory.records.requests import (
-    Changed,
+    ChangeCount,
     ConsolidateCall,
+    EnforceRetention,
     EraseConversationsCall,
+    ExplainedReceipt,
     FeedbackCall,
     ForgetCall,
-    Forgotten,
-    Found,
+    ForgetResult,
     GetCall,
-    Got,
+    GetResult,
     History,
     HistoryCall,
     HoldCall,
+    IndexReport,
     ListCall,
-    Listed,
     MemoryStats,
     PinCall,
+    RecordPage,
     ReindexCall,
+    RetentionReport,
     StatsCall,
-    SweepCall,
-    Swept,
     UpdateCall,
-    Verified,
     VerifyCall,
 )
 
@@ -46,16 +46,16 @@ class MemoryActivities:
         self._rooms = rooms
 
     @activity.defn(name="perdure.get_memory")
-    async def get(self, call: GetCall) -> Got:
+    async def get(self, call: GetCall) -> GetResult:
         """Read one memory."""
         times = {"as_of": call.as_of, "valid_at": call.valid_at, "known_at": call.known_at}
         try:
-            return Got(record=await self._rooms.open.memory.get(call.memory_id, call.scope, **times))
+            return GetResult(record=await self._rooms.open.memory.get(call.memory_id, call.scope, **times))
         except NotFound:
-            return Got()
+            return GetResult()
 
     @activity.defn(name="perdure.list_memories")
-    async def list(self, call: ListCall) -> Listed:
+    async def list(self, call: ListCall) -> RecordPage:
         """Read a page of records."""
         return await self._rooms.open.memory.list(call)
 
@@ -65,49 +65,49 @@ class MemoryActivities:
         return History(records=tuple(await self._rooms.open.memory.history(call.memory_id, call.scope)))
 
     @activity.defn(name="perdure.update_memory")
-    async def update(self, call: UpdateCall) -> Remembered:
+    async def update(self, call: UpdateCall) -> RememberResult:
         """Write the next version with what changes."""
         return await self._rooms.open.memory.update(call)
 
     @activity.defn(name="perdure.forget")
-    async def forget(self, call: ForgetCall) -> Forgotten:
+    async def forget(self, call: ForgetCall) -> ForgetResult:
         """End or erase memories."""
         return await self._rooms.open.memory.forget(call)
 
     @activity.defn(name="perdure.erase_conversations")
-    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+    async def erase_conversations(self, call: EraseConversationsCall) -> ForgetResult:
         """Erase what a run said."""
         return await self._rooms.open.memory.erase_conversations(call)
 
     @activity.defn(name="perdure.feedback")
-    async def feedback(self, call: FeedbackCall) -> Changed:
+    async def feedback(self, call: FeedbackCall) -> ChangeCount:
         """Write down what became of recalled records."""
         return await self._rooms.open.memory.feedback(call)
 
     @activity.defn(name="perdure.pin")
-    async def pin(self, call: PinCall) -> Changed:
+    async def pin(self, call: PinCall) -> ChangeCount:
         """Pin a memory."""
         return await self._rooms.open.memory.pin(call)
 
     @activity.defn(name="perdure.hold")
-    async def hold(self, call: HoldCall) -> Changed:
+    async def hold(self, call: HoldCall) -> ChangeCount:
         """Keep memories from being erased."""
         return await self._rooms.open.memory.hold(call)
 
     @activity.defn(name="perdure.consolidate")
-    async def consolidate(self, call: ConsolidateCall) -> Remembered:
+    async def consolidate(self, call: ConsolidateCall) -> RememberResult:
         """Write one record in place of several."""
         return await self._rooms.open.memory.consolidate(call)
 
     @activity.defn(name="perdure.find_memories")
-    async def find(self, call: RecallCall) -> Found:
+    async def find(self, call: RecallCall) -> ExplainedReceipt:
         """Recall, and return the receipt only: what the records say is left to SQL, so that no history holds it."""
         found = await self._rooms.open.memory.recall(call)
         why = tuple(hit.why for hit in found.hits if hit.why is not None)
-        return Found(**dict(found.receipt), why=why)
+        return ExplainedReceipt(**dict(found.receipt), why=why)
 
     @activity.defn(name="perdure.sweep_memory")
-    async def sweep(self, call: SweepCall) -> Swept:
+    async def sweep(self, call: EnforceRetention) -> RetentionReport:
         """Erase what is over for long enough."""
         swept = await self._rooms.open.memory.sweep(call)
         meter = activity.metric_meter()
@@ -118,14 +118,14 @@ class MemoryActivities:
         return swept
 
     @activity.defn(name="perdure.verify_memory")
-    async def verify(self, call: VerifyCall) -> Verified:
+    async def verify(self, call: VerifyCall) -> IndexReport:
         """Compare the index with SQL."""
         return await self._rooms.open.memory.verify(call)
 
     @activity.defn(name="perdure.reindex_memory")
-    async def reindex(self, call: ReindexCall) -> Changed:
+    async def reindex(self, call: ReindexCall) -> ChangeCount:
         """Fill the index anew."""
-        return Changed(count=await self._rooms.open.memory.reindex())
+        return ChangeCount(count=await self._rooms.open.memory.reindex())
 
     @activity.defn(name="perdure.memory_stats")
     async def stats(self, call: StatsCall) -> MemoryStats:

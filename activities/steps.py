@@ -26,7 +26,7 @@ from perdure.memory.contracts import (
     Recall,
     RecallCall,
     RememberCall,
-    Remembered,
+    RememberResult,
 )
 from perdure.routing.contracts import (
     GenerateCall,
@@ -88,7 +88,7 @@ class StepActivities:
         return await self._rooms.open.memory.recall(call)
 
     @activity.defn(name="perdure.remember")
-    async def remember(self, call: RememberCall) -> Remembered:
+    async def remember(self, call: RememberCall) -> RememberResult:
         """Write memory."""
         return await self._rooms.open.memory.remember(call)
 

@@ -12,7 +12,7 @@ from perdure.connectors.wire import canonical
 from perdure.errors import Erased
 from perdure.lineage import Lineage, digest
 from perdure.memory.conversations import Messages
-from perdure.memory.conversations.contracts import ConversationRef, NewMessage, asked_and_answered
+from perdure.memory.conversations.contracts import ConversationRef, NewMessage, tool_exchange
 from perdure.workflows.effect_model import ActResult
 
 
@@ -25,7 +25,7 @@ async def append_tool_message(
     and its next turn says what became of the conversation.
     """
     asked, answered = _storable(cast(JsonValue, effect.args)), _storable(done.value)
-    said = NewMessage(role="tool", name=effect.action, content=asked_and_answered(asked, answered))
+    said = NewMessage(role="tool", name=effect.action, content=tool_exchange(asked, answered))
     try:
         ref = await messages.append(lineage, ref, [said])
     except Erased:

@@ -332,7 +332,7 @@ async def run(records: int, asking: int, folder: Path) -> dict[str, float]:
             seconds = await write(memory, made, every)
             one_by_one = await remember(memory, records, 200)
             started = time.perf_counter()
-            await index.optimized()
+            await index.wait_until_optimized()
             optimizing = time.perf_counter() - started
         await query_index(index, embedder, asked[:20])  # the first ones read the files
         queries = await query_index(index, embedder, asked)

@@ -1,4 +1,9 @@
-"""What the agents know: records that hold the truth in SQL, found through a vector index."""
+"""What the agents know: records that hold the truth in SQL, found through an index.
+
+Must not break: no stale, expired, erased or foreign record is ever returned, and any recall can be repeated as of then.
+A verb goes into `store` and, if it is more than a query, into the package that does it; its argument and result into
+`records.requests`; what workflow code imports stays in `contracts` and there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from perdure.memory.contracts import (
     RecallHit,
     RecallReceipt,
     RememberCall,
-    Remembered,
+    RememberResult,
     Scope,
     customer,
 )
@@ -43,7 +48,7 @@ __all__ = [
     "RecallHit",
     "RecallReceipt",
     "RememberCall",
-    "Remembered",
+    "RememberResult",
     "Scope",
     "customer",
     "open_memory",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from perdure import moved
 from perdure.errors import InvalidInput
 from perdure.lineage import Frozen, StepRef
 
@@ -22,7 +24,7 @@ class Scope(Frozen):
     session: str | None = None
 
     @model_validator(mode="after")
-    def _names_somebody(self) -> Scope:
+    def _require_owner(self) -> Scope:
         if self.agent is None and self.user is None and self.session is None:
             raise ValueError("a scope needs an agent, a user or a session; a tenant alone would be everyone in it")
         for part, name in self:
@@ -42,17 +44,17 @@ def customer(name: str, *, tenant: str = "default") -> Scope:
     return Scope(tenant=tenant, user=name)
 
 
-class Terse(Frozen):
+class CompactModel(Frozen):
     """A model that leaves out on the wire what was left at its default: a history keeps every byte of every call."""
 
     @model_serializer(mode="wrap")
-    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
         plain: dict[str, object] = serialize(self)
         fields = type(self).model_fields
         return {name: value for name, value in plain.items() if getattr(self, name) != fields[name].default}
 
 
-class Origin(Terse):
+class Origin(CompactModel):
     """What a memory was made from, besides the step that wrote it."""
 
     actor: str = ""
@@ -119,9 +121,9 @@ class MemoryRecord(Frozen):
     """In full, where `get`, `history` and `list` return the record."""
 
     @model_serializer(mode="wrap")
-    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
         plain: dict[str, object] = serialize(self)
-        return {name: value for name, value in plain.items() if name not in _ADDED or value not in _SILENT}
+        return {name: value for name, value in plain.items() if name not in _OMITTED_IF_EMPTY or value not in _EMPTY}
 
 
 class Why(Frozen):
@@ -166,7 +168,7 @@ class RecallHit(Frozen):
     """Where the call asked to `explain`."""
 
     @model_serializer(mode="wrap")
-    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
         plain: dict[str, object] = serialize(self)
         return plain if self.why is not None else {name: plain[name] for name in plain if name != "why"}
 
@@ -199,7 +201,7 @@ class Recall(Frozen):
         return [hit.record.content for hit in self.hits]
 
 
-class RecallCall(Terse):
+class RecallCall(CompactModel):
     """The argument of the activity `perdure.recall`."""
 
     step: StepRef
@@ -230,15 +232,8 @@ class RecallCall(Terse):
     explain: bool = False
     """Whether each hit says why it came."""
 
-    @model_serializer(mode="wrap")
-    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # It stays in the history, where what was not asked for would be most of it.
-        plain: dict[str, object] = serialize(self)
-        silent = {name for name, field in type(self).model_fields.items() if getattr(self, name) == field.default}
-        return {name: value for name, value in plain.items() if name not in silent}
 
-
-class RememberCall(Terse):
+class RememberCall(CompactModel):
     """The argument of the activity `perdure.remember`."""
 
     step: StepRef
@@ -265,7 +260,7 @@ class RememberCall(Terse):
     origin: Origin = Origin()
 
 
-class Remembered(Frozen):
+class RememberResult(Frozen):
     """What was written. Writing again from the same step returns the same."""
 
     memory_id: str
@@ -276,8 +271,11 @@ class Remembered(Frozen):
     """Nothing was written: what this step wrote, or was derived from, has been erased since."""
 
 
-_ADDED = frozenset(
+_OMITTED_IF_EMPTY = frozenset(
     ("predicate", "confidence", "importance", "labels", "retention", "legal_hold", "pinned", "forgotten_at", "forgotten_as")
 ) | {"erased_at", "provenance"}
 """The fields that a record leaves out on the wire where they say nothing."""
-_SILENT: tuple[object, ...] = (None, False, [], (), "standard")
+_EMPTY: tuple[object, ...] = (None, False, [], (), "standard")
+
+if not TYPE_CHECKING:
+    __getattr__ = partial(moved.find, __name__)  # what 0.1.0 called otherwise. Remove after 2027-06

@@ -114,20 +114,22 @@ class PerdureStore(BaseStore):
             call = RecallCall(step=self._step(), query=op.query, scope=self._scope, limit=NEAREST)
             found = [(hit.record, hit.score) for hit in (await self._memory.recall(call)).hits]
         else:
-            found = [(record, None) for record in await self._all()]
+            found = [(record, None) for record in await self._list_all()]
         wanted = [
-            (record, score) for record, score in found if LABEL in record.labels and _wanted(json.loads(record.content), op)
+            (record, score)
+            for record, score in found
+            if LABEL in record.labels and _is_match(json.loads(record.content), op)
         ]
         page = wanted[op.offset : op.offset + op.limit]
         return [SearchItem(**await self._as_item(record), score=score) for record, score in page]
 
     async def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
-        spaces = {tuple(json.loads(record.content)["namespace"]) for record in await self._all()}
-        matching = {space for space in spaces if all(_matches(space, each) for each in op.match_conditions or ())}
+        spaces = {tuple(json.loads(record.content)["namespace"]) for record in await self._list_all()}
+        matching = {space for space in spaces if all(_meets_condition(space, each) for each in op.match_conditions or ())}
         cut = sorted({space[: op.max_depth] for space in matching})
         return cut[op.offset : op.offset + op.limit]
 
-    async def _all(self) -> list[MemoryRecord]:
+    async def _list_all(self) -> list[MemoryRecord]:
         records: list[MemoryRecord] = []
         after = ""
         while True:
@@ -162,14 +164,14 @@ def _memory_id(namespace: tuple[str, ...], key: str) -> str:
     return digest([*namespace, [key]]).removeprefix("sha256:")
 
 
-def _wanted(kept: dict[str, Any], op: SearchOp) -> bool:
+def _is_match(kept: dict[str, Any], op: SearchOp) -> bool:
     prefix = list(op.namespace_prefix)
     if kept["namespace"][: len(prefix)] != prefix:
         return False
-    return all(_fits(kept["value"].get(name), condition) for name, condition in (op.filter or {}).items())
+    return all(_satisfies(kept["value"].get(name), condition) for name, condition in (op.filter or {}).items())
 
 
-def _fits(value: Any, condition: Any) -> bool:
+def _satisfies(value: Any, condition: Any) -> bool:
     if not isinstance(condition, dict) or not any(str(name).startswith("$") for name in condition):
         return bool(value == condition)
     compare: dict[str, Callable[[Any], bool]] = {
@@ -185,7 +187,7 @@ def _fits(value: Any, condition: Any) -> bool:
     return all(compare[name](other) for name, other in condition.items())
 
 
-def _matches(space: tuple[str, ...], condition: MatchCondition) -> bool:
+def _meets_condition(space: tuple[str, ...], condition: MatchCondition) -> bool:
     path = condition.path
     if len(space) < len(path):
         return False

@@ -46,7 +46,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
         lineage = Lineage(namespace="mcp", workflow_id=f"{scope}", first_execution_run_id=session)
         return StepRef(lineage=lineage, name=f"{verb} {uuid.uuid4()}")
 
-    @_told
+    @_translate_errors
     async def recall(query: str, limit: int = 5, as_of: str = "") -> list[dict[str, object]]:
         """Return what is known that bears on the query, best first. `as_of` is an ISO time: what was known then."""
         try:
@@ -66,7 +66,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
             for hit in found.hits
         ]
 
-    @_told
+    @_translate_errors
     async def remember(
         content: str, memory_id: str = "", subject: str = "", predicate: str = "", days: float = 0
     ) -> dict[str, object]:
@@ -87,7 +87,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
         written = await memory.remember(call)
         return {"memory_id": written.memory_id, "version": written.version}
 
-    @_told
+    @_translate_errors
     async def forget(memory_id: str) -> dict[str, object]:
         """Let a memory expire now."""
         done = await memory.forget(
@@ -104,7 +104,7 @@ def mcp_server(memory: Memory, scope: Scope, allow: frozenset[str]) -> MCPServer
     return server
 
 
-def _told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def _translate_errors(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     """Return TOOL with our errors as those whose message the agent gets; of others it would see only that there was one."""
     from mcp.server.mcpserver.exceptions import ToolError
 

@@ -19,7 +19,7 @@ from perdure.memory.index import (
     Index,
     LoadEmbedder,
     MiniLm,
-    claimed,
+    claim_index,
     generation,
     load_embedder,
 )
@@ -53,21 +53,21 @@ async def open_memory(
     """
     name = settings.embedder if embedder is None else _name(embedder, settings)
     embedder = embedder or await load(settings.embedder)
-    place = _Place(settings)
+    place = _Location(settings)
     async with AsyncExitStack() as stack:
         claim = await stack.enter_async_context(
-            claimed(database, place=place.shown, holder=await place.holder(), shared=place.shared)
+            claim_index(database, place=place.shown, holder=await place.holder(), shared=place.shared)
         )
-        previous = previous or await _previous(claim, embedder, load)
+        previous = previous or await _load_previous(claim, embedder, load)
         index, present = await place.open(embedder, previous, claim)
         memory = Memory(database, index, present, retention=settings.retention, claim=claim)
         stack.push_async_callback(memory.close)
-        await claim.serve(generation(present), name if present is embedder else claim.embedder)
+        await claim.activate(generation(present), name if present is embedder else claim.embedder)
         await memory.catch_up()
         await memory.finish_erasures()
         if present is not embedder:
             upgrading = asyncio.create_task(_upgrade(memory, embedder, name), name="embed the memory anew")
-            stack.push_async_callback(_stopped, upgrading)
+            stack.push_async_callback(_stop, upgrading)
         yield memory
 
 
@@ -94,12 +94,12 @@ async def _upgrade(memory: Memory, embedder: Embedder, name: str) -> None:
             await memory.upgrade(embedder, name)
 
 
-async def _stopped(task: asyncio.Task[None]) -> None:
+async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
 
 
-async def _previous(claim: Claim, embedder: Embedder, load: LoadEmbedder) -> Embedder | None:
+async def _load_previous(claim: Claim, embedder: Embedder, load: LoadEmbedder) -> Embedder | None:
     """Return the embedder whose vectors are in force, if it is another one and can be loaded."""
     if claim.generation in ("", generation(embedder)):
         return None
@@ -118,7 +118,7 @@ async def _previous(claim: Claim, embedder: Embedder, load: LoadEmbedder) -> Emb
     return None
 
 
-class _Place:
+class _Location:
     """Where the settings want the index."""
 
     def __init__(self, settings: Settings) -> None:
@@ -136,7 +136,7 @@ class _Place:
         if self._embedded:
             from perdure.memory.index import EdgeIndex
 
-            return await EdgeIndex.holder(self._folder)
+            return await EdgeIndex.read_holder(self._folder)
         return ""
 
     async def open(self, embedder: Embedder, previous: Embedder | None, claim: Claim) -> tuple[Index, Embedder]:
@@ -148,7 +148,7 @@ class _Place:
                 edge, present = await EdgeIndex.open(self._folder, previous, keep=embedder), previous
             else:
                 edge, present = await EdgeIndex.open(self._folder, embedder), embedder
-            await edge.name_holder(claim.holder)
+            await edge.write_holder(claim.holder)
             return edge, present
         from perdure.memory.index import ServerIndex
 

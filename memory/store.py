@@ -19,48 +19,48 @@ from perdure.memory.contracts import (
     RecallHit,
     RecallReceipt,
     RememberCall,
-    Remembered,
+    RememberResult,
     Scope,
 )
 from perdure.memory.conversations import erasure as conversation_erasure
 from perdure.memory.erasure import Eraser, archive
 from perdure.memory.index import Claim, Embedder, Feed, Index, verify
-from perdure.memory.recall import Ranking, nearest
+from perdure.memory.recall import Ranking, find_nearest
 from perdure.memory.records import (
     Moment,
-    Written,
+    WriteResult,
     consolidate,
     forgetting,
-    listed,
-    named,
+    is_memory,
+    is_visible,
+    list_query,
     records,
     records_of,
-    sayable,
+    require_storable,
     scope_key,
     update,
     usage,
-    visible,
 )
 from perdure.memory.records.requests import (
-    Changed,
+    ChangeCount,
     ConsolidateCall,
+    ConversationInfo,
     ConversationsCall,
-    Conversed,
+    EnforceRetention,
     EraseConversationsCall,
     FeedbackCall,
     ForgetCall,
-    Forgotten,
+    ForgetResult,
     HoldCall,
+    ImportResult,
+    IndexReport,
     ListCall,
-    Listed,
     MemoryStats,
     PinCall,
-    Restored,
+    RecordPage,
+    RetentionReport,
     StatsCall,
-    SweepCall,
-    Swept,
     UpdateCall,
-    Verified,
     VerifyCall,
 )
 from perdure.memory.tables import MemoryRow
@@ -99,23 +99,23 @@ class Memory:
 
     # Writing
 
-    async def remember(self, call: RememberCall) -> Remembered:
+    async def remember(self, call: RememberCall) -> RememberResult:
         """Write a memory, or the next version of one, and return what was written. The next recall here finds it.
 
         The same step with the same argument writes once. An index that is down doesn't lose it: it is told later.
         Raises `InvalidInput` for what cannot be stored.
         """
-        records.checked(call)
+        records.require_valid(call)
         return await self._write(call.content, lambda connection: records.write(connection, call, self._now()))
 
-    async def update(self, call: UpdateCall) -> Remembered:
+    async def update(self, call: UpdateCall) -> RememberResult:
         """Write the next version of a memory with what CALL changes; the rest stays. Raises `NotFound` if none holds."""
-        sayable(**dict(call))
+        require_storable(**dict(call))
         return await self._write(call.content, lambda connection: update(connection, call, self._now()))
 
-    async def consolidate(self, call: ConsolidateCall) -> Remembered:
+    async def consolidate(self, call: ConsolidateCall) -> RememberResult:
         """Write one record in place of several of its scope, derived from them, and let those expire."""
-        sayable(**dict(call))
+        require_storable(**dict(call))
         return await self._write(call.content, lambda connection: consolidate(connection, call, self._now()))
 
     # Reading
@@ -125,12 +125,12 @@ class Memory:
 
         Raises `Unreachable` if the index does not work: no answer is better than one with holes.
         """
-        sayable(**dict(call))
+        require_storable(**dict(call))
         moment = Moment.of(call, self._now())
-        if await self._feed.waiting():
+        if await self._feed.has_pending():
             await self._feed.catch_up(everything=True)
-        async with self._feed.reading() as live:
-            found = await nearest(call, moment, database=self._database, generation=live, ranking=self._ranking)
+        async with self._feed.read() as live:
+            found = await find_nearest(call, moment, database=self._database, generation=live, ranking=self._ranking)
         await self._note(call, found)
         return Recall(
             hits=tuple(found),
@@ -158,9 +158,9 @@ class Memory:
 
         Raises `NotFound` if there was none.
         """
-        sayable(memory_id=memory_id, scope=scope)
+        require_storable(memory_id=memory_id, scope=scope)
         moment = Moment.at(self._now(), as_of, valid_at=valid_at, known_at=known_at)
-        where = *named(scope_key(scope), memory_id), visible(moment.valid_at, moment.known_at)
+        where = *is_memory(scope_key(scope), memory_id), is_visible(moment.valid_at, moment.known_at)
         found = await self._read(sa.select(MemoryRow).where(*where), with_end=False)
         if not found:
             raise NotFound(f"no memory {memory_id!r} in scope {scope}, or it has expired; `history` shows every version")
@@ -168,73 +168,75 @@ class Memory:
 
     async def history(self, memory_id: str, scope: Scope) -> Sequence[MemoryRecord]:
         """Return every stored version of MEMORY_ID in SCOPE, oldest first, also superseded, expired and forgotten ones."""
-        sayable(memory_id=memory_id, scope=scope)
-        query = sa.select(MemoryRow).where(*named(scope_key(scope), memory_id))
+        require_storable(memory_id=memory_id, scope=scope)
+        query = sa.select(MemoryRow).where(*is_memory(scope_key(scope), memory_id))
         return await self._read(query.order_by(col(MemoryRow.version)), with_end=True)
 
-    async def list(self, call: ListCall) -> Listed:
+    async def list(self, call: ListCall) -> RecordPage:
         """Return a page of the records that hold at the two times of CALL, in the order in which they were recorded."""
-        sayable(**dict(call))
+        require_storable(**dict(call))
         moment = Moment.of(call, self._now())
-        found = await self._read(listed(call, moment, scope_key(call.scope)).limit(call.limit + 1), with_end=False)
+        found = await self._read(list_query(call, moment, scope_key(call.scope)).limit(call.limit + 1), with_end=False)
         page = found[: call.limit]
         more = len(found) > call.limit
-        return Listed(records=tuple(page), next=f"{page[-1].recorded_at.isoformat()}/{page[-1].version_id}" if more else "")
+        return RecordPage(
+            records=tuple(page), next=f"{page[-1].recorded_at.isoformat()}/{page[-1].version_id}" if more else ""
+        )
 
-    async def conversations(self, call: ConversationsCall | None = None) -> Sequence[Conversed]:
+    async def conversations(self, call: ConversationsCall | None = None) -> Sequence[ConversationInfo]:
         """Return the conversations that CALL means, the oldest first, without what was said in them."""
         wanted = call or ConversationsCall()
-        return await self._database.query(lambda connection: conversation_erasure.listed(connection, wanted))
+        return await self._database.query(lambda connection: conversation_erasure.list_conversations(connection, wanted))
 
     async def stats(self, call: StatsCall | None = None) -> MemoryStats:
         """Return how much is known and how it was used, in a scope, in a tenant or in all."""
         wanted = call or StatsCall()
-        return await self._database.query(lambda connection: usage.stats(connection, wanted, self._now()))
+        return await self._database.query(lambda connection: usage.count_usage(connection, wanted, self._now()))
 
     # What becomes of records
 
-    async def feedback(self, call: FeedbackCall) -> Changed:
+    async def feedback(self, call: FeedbackCall) -> ChangeCount:
         """Write down whether records that the run of CALL recalled were cited, and of use."""
-        sayable(**dict(call))
-        return Changed(count=await self._database.transact(lambda connection: usage.feed_back(connection, call)))
+        require_storable(**dict(call))
+        return ChangeCount(count=await self._database.transact(lambda connection: usage.record_feedback(connection, call)))
 
-    async def pin(self, call: PinCall) -> Changed:
+    async def pin(self, call: PinCall) -> ChangeCount:
         """Keep a memory from being retired by a consolidation, or let it go again. Raises `NotFound` if there is none."""
-        sayable(**dict(call))
-        return _some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
+        require_storable(**dict(call))
+        return _require_some(await self._database.transact(lambda connection: forgetting.pin(connection, call)), call)
 
-    async def hold(self, call: HoldCall) -> Changed:
+    async def hold(self, call: HoldCall) -> ChangeCount:
         """Keep a memory, or all of a scope and its conversations, from being erased, or let it go again.
 
         Raises `NotFound` if there is none.
         """
-        sayable(**dict(call))
+        require_storable(**dict(call))
 
-        def work(connection: sa.Connection) -> Changed:
+        def work(connection: sa.Connection) -> ChangeCount:
             talks = conversation_erasure.of_scope(connection, call.scope) if call.memory_id is None else []
             held = conversation_erasure.hold(connection, talks, held=call.held)
-            return Changed(count=forgetting.hold(connection, call), conversations=held)
+            return ChangeCount(count=forgetting.hold(connection, call), conversations=held)
 
         changed = await self._database.transact(work)
-        return changed if changed.conversations else _some(changed.count, call)
+        return changed if changed.conversations else _require_some(changed.count, call)
 
-    async def hold_conversations(self, call: ConversationsCall, *, held: bool = True) -> Changed:
+    async def hold_conversations(self, call: ConversationsCall, *, held: bool = True) -> ChangeCount:
         """Keep the conversations that CALL means from being erased, or let them go again."""
 
         def work(connection: sa.Connection) -> int:
-            chosen = conversation_erasure.chosen(connection, call) or ()
+            chosen = conversation_erasure.select_ids(connection, call) or ()
             return conversation_erasure.hold(connection, chosen, held=held)
 
-        return Changed(count=0, conversations=await self._database.transact(work))
+        return ChangeCount(count=0, conversations=await self._database.transact(work))
 
-    async def forget(self, call: ForgetCall) -> Forgotten:
+    async def forget(self, call: ForgetCall) -> ForgetResult:
         """End what CALL means, or erase it with all that was derived from it. Raises `OnHold` if a hold keeps any of that.
 
         What was ended stays readable as of then. Of what was erased, no byte stays in the database, the index or a cache.
         Derived from it are also the answers in conversations that a model gave with it, and what was said after them; of a
         scope of which everything goes, also its conversations.
         """
-        sayable(**dict(call))
+        require_storable(**dict(call))
         now = self._now()
         if call.how == "erase":
             return await self._eraser.erase(call, now)
@@ -242,11 +244,11 @@ class Memory:
         await self._sync(now, changed)
         return done
 
-    async def erase_conversations(self, call: EraseConversationsCall) -> Forgotten:
+    async def erase_conversations(self, call: EraseConversationsCall) -> ForgetResult:
         """Erase what a run said in its conversations, whoever they were about. Raises `OnHold` if a hold keeps any."""
         return await self._eraser.erase_conversations(call, self._now())
 
-    async def sweep(self, call: SweepCall) -> Swept:
+    async def sweep(self, call: EnforceRetention) -> RetentionReport:
         """Erase what has been over for longer than its retention class keeps it; what a legal hold keeps stays.
 
         Records that were derived from it stay as well: they have a time of their own. A dry run only tells.
@@ -272,7 +274,7 @@ class Memory:
         """Do what `restore` does, and return how many versions were new."""
         return (await self.restore(lines)).added
 
-    async def restore(self, lines: Iterable[str]) -> Restored:
+    async def restore(self, lines: Iterable[str]) -> ImportResult:
         """Write what `export` gave. What was erased here stays erased; what LINES say was erased is erased here too.
 
         Raises `InvalidInput`, and writes nothing, if a line is not as it was exported or says something else than stands;
@@ -297,10 +299,10 @@ class Memory:
         """Do what `reindex` does."""
         return await self.reindex()
 
-    async def verify(self, call: VerifyCall | None = None) -> Verified:
+    async def verify(self, call: VerifyCall | None = None) -> IndexReport:
         """Return every difference between the index and SQL. Changes of this process wait meanwhile for the index."""
         await self._feed.catch_up(everything=True)
-        async with self._feed.still():
+        async with self._feed.pause():
             live = self._feed.live
             compared = await verify(self._database, live.index, live.embedder, call or VerifyCall())
         return compared.model_copy(update={"unfinished": await self._eraser.unfinished()})
@@ -322,9 +324,9 @@ class Memory:
         # Not before what we wrote ourselves, also when the clock steps back: what is written counts at once.
         return self._clock() if self._latest is None else max(self._clock(), self._latest)
 
-    async def _write(self, content: str | None, work: Callable[[sa.Connection], Written]) -> Remembered:
+    async def _write(self, content: str | None, work: Callable[[sa.Connection], WriteResult]) -> RememberResult:
         if content is not None:
-            await self._feed.prepare(content)  # ahead of the commit
+            await self._feed.embed_ahead(content)  # ahead of the commit
         written = await self._database.transact(work)
         await self._sync(written.recorded_at, written.changed)
         return written.remembered
@@ -332,7 +334,7 @@ class Memory:
     async def _sync(self, at: datetime, changed: Iterable[str]) -> None:
         """Tell the index what CHANGED, or leave it to the next call if it doesn't work."""
         self._latest = at if self._latest is None else max(self._latest, at)
-        self._feed.note(changed)
+        self._feed.add_pending(changed)
         try:
             await self._feed.catch_up()
         except Unreachable as error:
@@ -341,7 +343,7 @@ class Memory:
     async def _note(self, call: RecallCall, hits: Sequence[RecallHit]) -> None:
         now = self._now()
         try:
-            await self._database.transact(lambda connection: usage.note(connection, call, hits, now))
+            await self._database.transact(lambda connection: usage.record_recall(connection, call, hits, now))
         except DBAPIError as error:  # a count that is lost is no reason to know nothing
             log.warning("the use of memories was not written down", step=str(call.step), error=type(error).__name__)
 
@@ -351,8 +353,8 @@ class Memory:
         )
 
 
-def _some(count: int, call: PinCall | HoldCall) -> Changed:
+def _require_some(count: int, call: PinCall | HoldCall) -> ChangeCount:
     if not count:
         named = f"memory {call.memory_id!r}" if call.memory_id is not None else "memory at all"
         raise NotFound(f"no {named} in scope {call.scope}")
-    return Changed(count=count)
+    return ChangeCount(count=count)

@@ -18,18 +18,18 @@ from perdure.memory.contracts import (
 from perdure.memory.index import (
     NO_WORDS,
     Embedder,
-    Found,
     Index,
+    Matches,
     Point,
     Vector,
     Where,
     Words,
 )
-from perdure.memory.records.requests import Found as FoundThere
+from perdure.memory.records.requests import ExplainedReceipt
 from perdure.memory.store import Memory
 from perdure.storage import Database
 
-Find: TypeAlias = Callable[[RecallCall], Awaitable[FoundThere]]
+Find: TypeAlias = Callable[[RecallCall], Awaitable[ExplainedReceipt]]
 """How the owner of the index is asked."""
 
 
@@ -38,16 +38,16 @@ def records_only(database: Database, *, find: Find | None = None) -> Memory:
 
     So does recall, unless FIND asks the owner of the index for it; what the records say is then read here.
     """
-    return _Records(database, _NoIndex(), _NoEmbedder()) if find is None else _Asking(database, find)
+    return _RecordsOnly(database, _NoIndex(), _NoEmbedder()) if find is None else _RemoteRecall(database, find)
 
 
-class _Records(Memory):
+class _RecordsOnly(Memory):
     async def _sync(self, at: datetime, changed: Iterable[str]) -> None:
         """Leave it to the owner of the index, which reads the outbox."""
         self._latest = at if self._latest is None else max(self._latest, at)
 
 
-class _Asking(_Records):
+class _RemoteRecall(_RecordsOnly):
     def __init__(self, database: Database, find: Find) -> None:
         super().__init__(database, _NoIndex(), _NoEmbedder())
         self._find = find
@@ -74,10 +74,10 @@ class _NoIndex:
     async def delete(self, version_ids: Sequence[str]) -> None:
         _refuse()
 
-    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Matches:
         _refuse()
 
-    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
+    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Matches:
         _refuse()
 
     async def named(self, names: Collection[int], *, where: Where) -> set[int]:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from perdure.connectors.contracts import Receipt
 from perdure.governance.contracts import ApprovalRequest, Decision
 from perdure.lineage import Frozen
-from perdure.memory.contracts import RecallReceipt, Remembered
+from perdure.memory.contracts import RecallReceipt, RememberResult
 from perdure.routing.contracts import ModelRecord
 
 StepKind = Literal[
@@ -84,7 +84,7 @@ class Step(Frozen):
     model: ModelRecord | None = None
     confidence: float | None = None
     memory: RecallReceipt | None = None
-    remembered: Remembered | None = None
+    remembered: RememberResult | None = None
     receipt: Receipt | None = None
     request: ApprovalRequest | None = None
     decision: Decision | None = None

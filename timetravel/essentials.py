@@ -9,7 +9,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.connectors.contracts import Receipt
 from perdure.governance.contracts import ApprovalRequest, Decision
-from perdure.memory.contracts import RecallReceipt, Remembered
+from perdure.memory.contracts import RecallReceipt, RememberResult
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
 from perdure.workflows.conversation_model import TurnRecord, named_by, task_of
@@ -71,7 +71,7 @@ class Answered:
     model: ModelRecord | None = None
     confidence: float | None = None
     memory: RecallReceipt | None = None
-    remembered: Remembered | None = None
+    remembered: RememberResult | None = None
     receipt: Receipt | None = None
     outcome: str = ""
 
@@ -93,7 +93,7 @@ def answered(step: Step) -> Answered:
         case "recall":
             return Answered(memory=_as(RecallReceipt, result.get("receipt")))
         case "remember":
-            return Answered(remembered=_as(Remembered, result))
+            return Answered(remembered=_as(RememberResult, result))
         case "act":
             short = _as(ActResult, step.result)
             return Answered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from perdure.lineage import StepRef
-from perdure.memory.conversations.contracts import Compact
+from perdure.memory.contracts import CompactModel
 from perdure.routing.contracts import (
     GenerateCall,
     Generation,
@@ -41,7 +41,7 @@ class AnswerCall(ForRun):
         )
 
 
-class Answer(Compact):
+class Answer(CompactModel):
     """The result of the activity `perdure.generate`."""
 
     value: JsonValue

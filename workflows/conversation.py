@@ -18,7 +18,7 @@ from perdure.memory.conversations.contracts import (
     RESERVED,
     ConversationRef,
     NewMessage,
-    Packed,
+    PackReceipt,
     RecordsRef,
     Role,
     answer_id,
@@ -104,7 +104,7 @@ class Conversation:
         return len(self._open.new)
 
     @property
-    def packed(self) -> Packed | None:
+    def packed(self) -> PackReceipt | None:
         """The receipt of the last turn: which messages and records went into the prompt. None: there was no turn yet."""
         return self._open.packed
 

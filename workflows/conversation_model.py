@@ -8,12 +8,11 @@ from typing import TypedDict
 from pydantic import JsonValue
 
 from perdure.lineage import digest
-from perdure.memory.contracts import Scope
+from perdure.memory.contracts import CompactModel, Scope
 from perdure.memory.conversations.contracts import (
-    Compact,
     ConversationRef,
     NewMessage,
-    Packed,
+    PackReceipt,
     RecordsRef,
 )
 from perdure.routing.contracts import (
@@ -42,7 +41,7 @@ class ConversationPosition(TypedDict):
     of: tuple[Scope, ...]
 
 
-class ForRun(Compact):
+class ForRun(CompactModel):
     """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
 
     first_run: str = ""
@@ -97,7 +96,7 @@ class ConverseCall(InConversation):
     agent: str = ""
 
 
-class TurnRecord(Compact):
+class TurnRecord(CompactModel):
     """A `ModelRecord` without what the call and the answer say already. It stands in the history with every turn."""
 
     tier: Tier = "small"
@@ -176,7 +175,7 @@ class TurnRecord(Compact):
         )
 
 
-class Turn(Compact):
+class Turn(CompactModel):
     """The result of the activity `perdure.converse`."""
 
     value: JsonValue
@@ -184,7 +183,7 @@ class Turn(Compact):
     ask_below: float | None = None
     head: str = ""
     """The newest message afterwards. Empty: it follows from what was said."""
-    packed: Packed
+    packed: PackReceipt
     full: bool = False
     """Whether the oldest messages should be summarised before the next turn."""
     record: TurnRecord
@@ -203,7 +202,7 @@ class LookCall(KeepCall):
     args: dict[str, JsonValue]
 
 
-class Kept(Compact):
+class Kept(CompactModel):
     """The result of the activities `perdure.keep` and `perdure.look`: the conversation as it stands."""
 
     head: str
@@ -219,7 +218,7 @@ class SummariseCall(ForRun):
     agent: str = ""
 
 
-class Summarised(Compact):
+class Summarised(CompactModel):
     """The result of the activity `perdure.summarise`. No record: there was nothing to sum up."""
 
     summary: str

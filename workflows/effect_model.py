@@ -14,7 +14,7 @@ from perdure.connectors.contracts import (
     Receipt,
 )
 from perdure.lineage import StepRef
-from perdure.memory.conversations.contracts import Compact
+from perdure.memory.contracts import CompactModel
 from perdure.workflows.conversation_model import (
     DIGEST,
     InConversation,
@@ -53,7 +53,7 @@ class ActCall(InConversation):
         )
 
 
-class ShortReceipt(Compact):
+class ShortReceipt(CompactModel):
     """A `Receipt` without what the call says already."""
 
     key: str = ""

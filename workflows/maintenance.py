@@ -24,16 +24,16 @@ from perdure.connectors.reconciliation.contracts import (
 )
 from perdure.errors import InvalidInput
 from perdure.memory.records.requests import (
-    Changed,
-    Forgotten,
-    Found,
+    ChangeCount,
+    EnforceRetention,
+    ExplainedReceipt,
+    ForgetResult,
+    IndexReport,
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
-    Verified,
+    RetentionReport,
 )
-from perdure.memory.records.requests import SweepCall as SweepMemoryCall
-from perdure.memory.records.requests import Swept as SweptMemories
 from perdure.workflows.approvals import approval
 from perdure.workflows.call import execute
 from perdure.workflows.effect_model import ActCall
@@ -166,13 +166,13 @@ class SweepMemory:
     """Erases the memories whose time has been over for longer than their retention class keeps them."""
 
     @workflow.run
-    async def run(self, call: SweepMemoryCall) -> SweptMemories:
+    async def run(self, call: EnforceRetention) -> RetentionReport:
         """Return what was erased, or would be."""
         step = current_run().step("sweep")
         return await execute(
             "perdure.sweep_memory",
             call.model_copy(update={"step": step}),
-            SweptMemories,
+            RetentionReport,
             id=step.name,
             summary="List what a sweep would erase" if call.dry_run else "Erase memories whose time is over",
             timeout=timedelta(hours=1),
@@ -190,19 +190,19 @@ class RequestMemory:
         step = current_run().step("request")
         if request.find is not None:
             call = request.find.model_copy(update={"step": step})
-            return MemoryAnswer(found=await self._do("perdure.find_memories", call, Found, "Find memories"))
+            return MemoryAnswer(found=await self._do("perdure.find_memories", call, ExplainedReceipt, "Find memories"))
         if request.forget is not None:
             forget = request.forget.model_copy(update={"step": step})
-            done = await self._do("perdure.forget", forget, Forgotten, f"Forget ({forget.how}) memories")
+            done = await self._do("perdure.forget", forget, ForgetResult, f"Forget ({forget.how}) memories")
             return MemoryAnswer(forgotten=done)
         if request.verify is not None:
-            verified = await self._do("perdure.verify_memory", request.verify, Verified, "Compare the index with SQL")
+            verified = await self._do("perdure.verify_memory", request.verify, IndexReport, "Compare the index with SQL")
             return MemoryAnswer(verified=verified)
         if request.erase is not None:
             erase = request.erase.model_copy(update={"step": step})
-            erased = await self._do("perdure.erase_conversations", erase, Forgotten, "Erase what a run said")
+            erased = await self._do("perdure.erase_conversations", erase, ForgetResult, "Erase what a run said")
             return MemoryAnswer(forgotten=erased)
-        reindexed = await self._do("perdure.reindex_memory", ReindexCall(), Changed, "Fill the index anew")
+        reindexed = await self._do("perdure.reindex_memory", ReindexCall(), ChangeCount, "Fill the index anew")
         return MemoryAnswer(reindexed=reindexed)
 
     async def _do(self, activity: str, call: BaseModel, result: type[R], summary: str) -> R:

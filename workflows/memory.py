@@ -17,23 +17,23 @@ from perdure.memory.contracts import (
     Recall,
     RecallCall,
     RememberCall,
-    Remembered,
+    RememberResult,
     Scope,
 )
 from perdure.memory.records.requests import (
-    Changed,
+    ChangeCount,
     ConsolidateCall,
     FeedbackCall,
     ForgetCall,
-    Forgotten,
+    ForgetMode,
+    ForgetResult,
     GetCall,
-    Got,
+    GetResult,
     History,
     HistoryCall,
-    How,
     ListCall,
-    Listed,
     PinCall,
+    RecordPage,
     UpdateCall,
 )
 from perdure.routing.contracts import ModelRecord
@@ -116,7 +116,7 @@ async def remember(
     made_by: ModelRecord | None = None,
     name: str | None = None,
     summary: str | None = None,
-) -> Remembered:
+) -> RememberResult:
     """Write CONTENT to the memory of SCOPE; it expires after TTL. With MEMORY_ID it becomes that memory's next version.
 
     SUBJECT and PREDICATE name a fact that has one value at a time: what is written supersedes what was known of it. ORIGIN
@@ -140,7 +140,7 @@ async def remember(
         origin=_stamp(origin, made_by),
     )
     return await _execute(
-        "perdure.remember", call, Remembered, step.name, summary or f"Remember something of {_scope_name(scope)}"
+        "perdure.remember", call, RememberResult, step.name, summary or f"Remember something of {_scope_name(scope)}"
     )
 
 
@@ -151,7 +151,7 @@ async def get_memory(
     step = current_run().step(name or "get memory")
     call = GetCall(step=step, scope=scope, memory_id=memory_id, as_of=as_of)
     summary = summary or f"Read a memory of {_scope_name(scope)}"
-    return (await _execute("perdure.get_memory", call, Got, step.name, summary)).record
+    return (await _execute("perdure.get_memory", call, GetResult, step.name, summary)).record
 
 
 async def list_memories(
@@ -166,7 +166,7 @@ async def list_memories(
     after: str = "",
     name: str | None = None,
     summary: str | None = None,
-) -> Listed:
+) -> RecordPage:
     """Return a page of the records of SCOPE that hold, in the order they were recorded; AFTER is the `next` of the last."""
     step = current_run().step(name or "list memories")
     call = ListCall(
@@ -181,7 +181,7 @@ async def list_memories(
         after=after,
     )
     summary = summary or f"List memories of {_scope_name(scope)}"
-    return await _execute("perdure.list_memories", call, Listed, step.name, summary)
+    return await _execute("perdure.list_memories", call, RecordPage, step.name, summary)
 
 
 async def memory_history(
@@ -207,7 +207,7 @@ async def update_memory(
     origin: Origin | None = None,
     name: str | None = None,
     summary: str | None = None,
-) -> Remembered:
+) -> RememberResult:
     """Write the next version of MEMORY_ID with what is given; the rest stays. EXPECTED is the version you read."""
     step = current_run().step(name or "update memory")
     call = UpdateCall(
@@ -223,21 +223,21 @@ async def update_memory(
         origin=_stamp(origin),
     )
     summary = summary or f"Update a memory of {_scope_name(scope)}"
-    return await _execute("perdure.update_memory", call, Remembered, step.name, summary)
+    return await _execute("perdure.update_memory", call, RememberResult, step.name, summary)
 
 
 async def forget(
     scope: Scope,
     memory_id: str | None = None,
     *,
-    how: How,
+    how: ForgetMode,
     subject: str | None = None,
     everything: bool = False,
     narrower: bool = False,
     why: str = "",
     name: str | None = None,
     summary: str | None = None,
-) -> Forgotten:
+) -> ForgetResult:
     """Say that MEMORY_ID, what is known of SUBJECT, or EVERYTHING in SCOPE is over or wrong, or erase it to the last byte.
 
     Raises `OnHold` if a legal hold keeps what would be erased.
@@ -255,7 +255,7 @@ async def forget(
         by=step.workflow_type,
     )
     summary = summary or f"Forget ({how}) something of {_scope_name(scope)}"
-    return await _execute("perdure.forget", call, Forgotten, step.name, summary, timeout=timedelta(minutes=10))
+    return await _execute("perdure.forget", call, ForgetResult, step.name, summary, timeout=timedelta(minutes=10))
 
 
 async def feedback(
@@ -265,7 +265,7 @@ async def feedback(
     useful: int | None = None,
     name: str | None = None,
     summary: str | None = None,
-) -> Changed:
+) -> ChangeCount:
     """Say of RECALLED which `version_id` were CITED, the others were not, and how USEFUL it was: 1, 0 or -1."""
     versions = [hit.record.version_id for hit in recalled.hits]
     relied_on = set(cited or ())
@@ -279,20 +279,20 @@ async def feedback(
                 step=step, scope=recalled.receipt.scope, version_ids=tuple(ids), cited=was_cited, useful=useful
             )
             done = await _execute(
-                "perdure.feedback", call, Changed, step.name, summary or "Say what memories were good for"
+                "perdure.feedback", call, ChangeCount, step.name, summary or "Say what memories were good for"
             )
             count += done.count
-    return Changed(count=count)
+    return ChangeCount(count=count)
 
 
 async def pin(
     scope: Scope, memory_id: str, *, pinned: bool = True, name: str | None = None, summary: str | None = None
-) -> Changed:
+) -> ChangeCount:
     """Keep MEMORY_ID of SCOPE from being retired by a consolidation, or let it go again."""
     step = current_run().step(name or "pin")
     call = PinCall(step=step, scope=scope, memory_id=memory_id, pinned=pinned)
     summary = summary or f"{'Pin' if pinned else 'Unpin'} a memory of {_scope_name(scope)}"
-    return await _execute("perdure.pin", call, Changed, step.name, summary)
+    return await _execute("perdure.pin", call, ChangeCount, step.name, summary)
 
 
 async def consolidate(
@@ -307,7 +307,7 @@ async def consolidate(
     origin: Origin | None = None,
     name: str | None = None,
     summary: str | None = None,
-) -> Remembered:
+) -> RememberResult:
     """Write CONTENT, which says what RECORDS say together, as one record derived from them; with RETIRE they expire."""
     step = current_run().step(name or "consolidate")
     call = ConsolidateCall(
@@ -322,7 +322,7 @@ async def consolidate(
         origin=_stamp(origin),
     )
     summary = summary or f"Make one memory of {len(records)} of {_scope_name(scope)}"
-    return await _execute("perdure.consolidate", call, Remembered, step.name, summary)
+    return await _execute("perdure.consolidate", call, RememberResult, step.name, summary)
 
 
 def _stamp(origin: Origin | None, made_by: ModelRecord | None = None) -> Origin:

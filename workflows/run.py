@@ -20,12 +20,11 @@ from perdure.governance.contracts import (
     DecisionCall,
 )
 from perdure.lineage import Frozen, Lineage, StepRef
-from perdure.memory.contracts import Scope
+from perdure.memory.contracts import CompactModel, Scope
 from perdure.memory.conversations.contracts import (
-    Compact,
     ConversationRef,
     NewMessage,
-    Packed,
+    PackReceipt,
 )
 from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
@@ -34,7 +33,7 @@ _RISKS = ("low", "medium", "high")
 _SHOWN = 30
 
 
-class CarriedConversation(Compact):
+class CarriedConversation(CompactModel):
     """How a conversation goes on in the continuation of its run: two digests, and what was not stored yet."""
 
     ref: ConversationRef
@@ -70,7 +69,7 @@ class OpenConversation:
     """Whose it is, and whether a step has stored that."""
     full: bool = False
     """Whether its oldest messages are to be summarised before the next turn."""
-    packed: Packed | None = None
+    packed: PackReceipt | None = None
     """The receipt of the last turn's context."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Its steps take turns, for each goes on from what the one before said."""

@@ -36,18 +36,18 @@ from perdure.memory.contracts import (
     Scope,
 )
 from perdure.memory.records.requests import (
+    EnforceRetention,
+    ExplainedReceipt,
     ForgetCall,
-    Forgotten,
-    Found,
+    ForgetResult,
     HoldCall,
+    IndexReport,
     ListCall,
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
+    RetentionReport,
     StatsCall,
-    SweepCall,
-    Swept,
-    Verified,
     VerifyCall,
 )
 
@@ -156,7 +156,7 @@ async def forget(options: Options, call: ForgetCall) -> None:
     print_forgotten(options, answer.forgotten)
 
 
-def print_forgotten(options: Options, done: Forgotten) -> None:
+def print_forgotten(options: Options, done: ForgetResult) -> None:
     """Print what was forgotten."""
     if options.format is not Format.text:
         emit(done.model_dump(mode="json"))
@@ -247,9 +247,11 @@ async def import_(options: Options, file: Path) -> None:
 async def sweep(session: Session, options: Options, *, dry_run: bool, every: timedelta | None, stop: bool) -> None:
     """Sweep once, or on a schedule."""
     if every is not None or stop:
-        await schedule_on_worker(session, "perdure.sweep_memory", "memory", SweepCall(), every, stop=stop)
+        await schedule_on_worker(session, "perdure.sweep_memory", "memory", EnforceRetention(), every, stop=stop)
         return
-    swept = await run_on_worker(session, "perdure.sweep_memory", "memory", SweepCall(dry_run=dry_run), Swept)
+    swept = await run_on_worker(
+        session, "perdure.sweep_memory", "memory", EnforceRetention(dry_run=dry_run), RetentionReport
+    )
     if options.format is not Format.text:
         emit(swept.model_dump(mode="json"))
     elif swept.due:
@@ -295,7 +297,7 @@ async def _open_recall(options: Options) -> AsyncIterator[Memory]:
         if memory is None:
             session = await stack.enter_async_context(open_session(options))
 
-            async def find(call: RecallCall) -> Found:
+            async def find(call: RecallCall) -> ExplainedReceipt:
                 request = MemoryRequest(find=call)
                 answer = await run_on_worker(
                     session, "perdure.memory_request", "memory", request, MemoryAnswer, patience=RECALL_PATIENCE
@@ -341,7 +343,7 @@ def _all_is_here(settings: Settings) -> bool:
 
 
 async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
-    from perdure.memory.records.requests import Changed
+    from perdure.memory.records.requests import ChangeCount
 
     if request.forget is not None:
         return MemoryAnswer(forgotten=await memory.forget(request.forget))
@@ -349,7 +351,7 @@ async def _answer(memory: Memory, request: MemoryRequest) -> MemoryAnswer:
         return MemoryAnswer(forgotten=await memory.erase_conversations(request.erase))
     if request.verify is not None:
         return MemoryAnswer(verified=await memory.verify(request.verify))
-    return MemoryAnswer(reindexed=Changed(count=await memory.reindex()))
+    return MemoryAnswer(reindexed=ChangeCount(count=await memory.reindex()))
 
 
 @asynccontextmanager
@@ -362,7 +364,7 @@ async def open_records(settings: Settings) -> AsyncIterator[Memory]:
         yield records_only(database)
 
 
-def _print_verified(verified: Verified) -> None:
+def _print_verified(verified: IndexReport) -> None:
     typer.echo(f"{verified.records} records, {verified.points} points, {verified.waiting} changes on their way")
     named = {
         "missing in the index": verified.missing,

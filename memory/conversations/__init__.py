@@ -1,7 +1,7 @@
 """Where the messages of conversations are, and what of them goes into a prompt.
 
-`Messages` keeps each message once under a digest of all before it; `pack` chooses for N tokens, the same for the same
-material. Must not break: a message is never changed, and what was erased is refused readably. What workflows may see
+Must not break: a message is never changed, what was erased is refused readably, and the same material packs the same.
+`Messages` keeps each message once under a digest of all before it, `pack` chooses for N tokens; what workflows may see
 is in `contracts`.
 """
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
         Messages,
         Summary,
         Window,
-        newest,
+        count_newest,
         summary_id,
     )
-    from perdure.memory.conversations.packing import Entitled, labelled, pack
+    from perdure.memory.conversations.packing import PackableRecord, label_record, pack
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "messages": ["Message", "Messages", "Summary", "Window", "newest", "summary_id"],
-            "packing": ["Entitled", "labelled", "pack"],
+            "messages": ["Message", "Messages", "Summary", "Window", "count_newest", "summary_id"],
+            "packing": ["PackableRecord", "label_record", "pack"],
         },
     )
 
 __all__ = [
-    "Entitled",
     "Message",
     "Messages",
+    "PackableRecord",
     "Summary",
     "Window",
-    "labelled",
-    "newest",
+    "count_newest",
+    "label_record",
     "pack",
     "summary_id",
 ]

@@ -10,12 +10,12 @@ from sqlmodel import col
 
 from perdure.errors import Erased, ErasedMeanwhile
 from perdure.lineage import Lineage
-from perdure.memory.conversations.tables import ConversationRow, MadeFromRow
+from perdure.memory.conversations.tables import AnswerSourceRow, ConversationRow
 from perdure.memory.tables import MemoryRow
 from perdure.storage import now
 
 
-def begin(connection: sa.Connection, id: str, lineage: Lineage, name: str) -> None:
+def begin_conversation(connection: sa.Connection, id: str, lineage: Lineage, name: str) -> None:
     """Write down that there is a conversation ID, called NAME, of the run LINEAGE; once is enough."""
     if connection.execute(sa.select(col(ConversationRow.id)).where(col(ConversationRow.id) == id)).first() is None:
         row = {"id": id, "name": name, **lineage.model_dump(), "begun_at": now(), "legal_hold": False}
@@ -46,11 +46,11 @@ def refuse_erased(connection: sa.Connection, version_ids: Sequence[str]) -> None
             )
 
 
-def note_sources(connection: sa.Connection, conversation: str, position: int, version_ids: Sequence[str]) -> None:
+def record_sources(connection: sa.Connection, conversation: str, position: int, version_ids: Sequence[str]) -> None:
     """Write down that what is said in CONVERSATION from POSITION on was made from VERSION_IDS, if nothing earlier was."""
     if not version_ids:
         return
-    row = MadeFromRow
+    row = AnswerSourceRow
     earlier = sa.select(col(row.version_id)).where(
         col(row.conversation) == conversation, col(row.version_id).in_(version_ids), col(row.position) <= position
     )

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any, Literal, cast
 
 import rfc8785
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue
 
-from perdure.lineage import Frozen, Lineage, digest
-from perdure.memory.contracts import Recall, Scope
+from perdure.lineage import Lineage, digest
+from perdure.memory.contracts import CompactModel, Recall, Scope
 
 Role = Literal["user", "assistant", "tool", "state"]
 """Who said it. `state` is what the run itself keeps in mind; of that only the newest counts."""
@@ -21,21 +21,7 @@ RESERVED = ("conversation", "records", "state")
 """The inputs of a prompt that a context fills, so that no input may have these names."""
 
 
-class Compact(Frozen):
-    """A model that is recorded with every call: on the wire it leaves out whatever is as by default."""
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        fields = type(self).model_fields
-        said: dict[str, JsonValue] = dump(self)
-        return {
-            name: value
-            for name, value in said.items()
-            if fields[name].is_required() or getattr(self, name) != fields[name].default
-        }
-
-
-class NewMessage(Compact):
+class NewMessage(CompactModel):
     """A message that the database does not hold yet. It goes along with the next step, once."""
 
     role: Role
@@ -44,12 +30,12 @@ class NewMessage(Compact):
     """Of a tool: which one. Else who said it, if that matters."""
 
 
-def asked_and_answered(asked: JsonValue, answered: JsonValue) -> JsonValue:
+def tool_exchange(asked: JsonValue, answered: JsonValue) -> JsonValue:
     """Return the content of the message in which a tool says what it was ASKED and what it ANSWERED."""
     return {"asked": asked, "answered": answered}
 
 
-class ConversationRef(Compact):
+class ConversationRef(CompactModel):
     """A whole conversation in two digests, however long it is."""
 
     name: str = Field(default="", max_length=200)
@@ -62,7 +48,7 @@ class ConversationRef(Compact):
     """How often it was begun anew, after what was said had been erased."""
 
 
-class RecordsRef(Compact):
+class RecordsRef(CompactModel):
     """Memory records that a recall returned, best first, as they were known at AS_OF."""
 
     scope: Scope
@@ -79,7 +65,7 @@ class RecordsRef(Compact):
         )
 
 
-class Packed(Compact):
+class PackReceipt(CompactModel):
     """The receipt of a context: what went into a prompt, and what did not. Messages are counted from 1."""
 
     tokens: int

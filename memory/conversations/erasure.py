@@ -12,20 +12,20 @@ from sqlmodel import col
 from perdure.errors import OnHold
 from perdure.memory.contracts import Scope
 from perdure.memory.conversations.tables import (
+    AnswerSourceRow,
     ConversationRow,
-    MadeFromRow,
     MessageRow,
     SummaryRow,
 )
-from perdure.memory.records import lock, within
-from perdure.memory.records.requests import ConversationsCall, Conversed, ForgetCall
+from perdure.memory.records import is_in_scope, lock
+from perdure.memory.records.requests import ConversationInfo, ConversationsCall, ForgetCall
 from perdure.memory.records.tables import RunScopeRow
 
 PAGE = 500
 
 
 @dataclass(frozen=True)
-class Reached:
+class AffectedConversation:
     """A conversation that an erasure reaches, from one of its messages on."""
 
     row: sa.Row[ConversationRow]
@@ -34,28 +34,28 @@ class Reached:
     messages: int
 
     @property
-    def called(self) -> str:
+    def label(self) -> str:
         """How people find it."""
         return f"{self.row.workflow_id}/{self.row.first_execution_run_id}/{self.row.name}"
 
 
-def reached(connection: sa.Connection, call: ForgetCall, version_ids: Sequence[str]) -> list[Reached]:
+def find_affected(connection: sa.Connection, call: ForgetCall, version_ids: Sequence[str]) -> list[AffectedConversation]:
     """Return what an erasure of VERSION_IDS by CALL reaches; nobody adds to it meanwhile.
 
     An answer that was given with one of them, and what was said after it. With `everything`, also the conversations of the
     scope: those that were said to be of it and, if it is a user's or a session's, those of runs that recalled from it or
     remembered in it. What an agent knows is not of one person: of that, only the answers go.
     """
-    found = answered_with(connection, version_ids)
+    found = find_answers_from(connection, version_ids)
     if call.everything:
         found |= dict.fromkeys(of_scope(connection, call.scope, narrower=call.narrower), 1)
-    return locked(connection, found)
+    return lock_conversations(connection, found)
 
 
-def answered_with(connection: sa.Connection, version_ids: Sequence[str]) -> dict[str, int]:
+def find_answers_from(connection: sa.Connection, version_ids: Sequence[str]) -> dict[str, int]:
     """Return the conversations in which a model answered with one of VERSION_IDS, and where it first did."""
     found: dict[str, int] = {}
-    row = MadeFromRow
+    row = AnswerSourceRow
     for page in _pages(version_ids):
         first = sa.select(col(row.conversation), sa.func.min(col(row.position)).label("position"))
         for each in connection.execute(first.where(col(row.version_id).in_(page)).group_by(col(row.conversation))):
@@ -66,7 +66,7 @@ def answered_with(connection: sa.Connection, version_ids: Sequence[str]) -> dict
 def of_scope(connection: sa.Connection, scope: Scope, *, narrower: bool = False) -> list[str]:
     """Return the conversations of SCOPE and, if NARROWER, of scopes that name more."""
     row = RunScopeRow
-    theirs = within(scope, narrower=narrower)
+    theirs = is_in_scope(scope, narrower=narrower)
     said = sa.select(col(row.conversation)).where(theirs, col(row.conversation) != "")
     ids = list(connection.execute(said.distinct()).scalars())
     somebody = sa.or_(col(row.scope_user).is_not(None), col(row.scope_session).is_not(None))
@@ -92,7 +92,7 @@ def of_run(
     return list(connection.execute(said.distinct()).scalars())
 
 
-def locked(connection: sa.Connection, found: Mapping[str, int]) -> list[Reached]:
+def lock_conversations(connection: sa.Connection, found: Mapping[str, int]) -> list[AffectedConversation]:
     """Return what there still is of the conversations FOUND, by id, from their position on; nobody adds to it meanwhile."""
     there = []
     for id, position in sorted(found.items()):
@@ -100,16 +100,16 @@ def locked(connection: sa.Connection, found: Mapping[str, int]) -> list[Reached]
         row = connection.execute(sa.select(ConversationRow).where(col(ConversationRow.id) == id)).first()
         if row is not None and row.erased_from != 1:
             count = sum(
-                connection.execute(_counted(table, id, position)).scalar_one() for table in (MessageRow, SummaryRow)
+                connection.execute(_count_query(table, id, position)).scalar_one() for table in (MessageRow, SummaryRow)
             )
             if count:
-                there.append(Reached(row, position, count))
+                there.append(AffectedConversation(row, position, count))
     return there
 
 
-def refuse_held(those: Iterable[Reached]) -> None:
+def refuse_held(those: Iterable[AffectedConversation]) -> None:
     """Raise `OnHold` if a legal hold keeps any of THOSE."""
-    held = [each.called for each in those if each.row.legal_hold]
+    held = [each.label for each in those if each.row.legal_hold]
     if held:
         named = ", ".join(map(repr, held[:5])) + (", ..." if len(held) > 5 else "")
         raise OnHold(
@@ -118,16 +118,16 @@ def refuse_held(those: Iterable[Reached]) -> None:
         )
 
 
-def erase(connection: sa.Connection, those: Sequence[Reached], receipt: str, now: datetime) -> list[str]:
+def erase(connection: sa.Connection, those: Sequence[AffectedConversation], receipt: str, now: datetime) -> list[str]:
     """Delete THOSE against RECEIPT and return what was said, only for finding what is left of it in files."""
     texts: list[str] = []
     for each in those:
         id, position = each.row.id, each.position
         for table in (MessageRow, SummaryRow):
-            said = sa.select(col(table.content)).where(*_from(table, id, position))
+            said = sa.select(col(table.content)).where(*_is_from(table, id, position))
             texts += connection.execute(said).scalars()
-            connection.execute(sa.delete(table).where(*_from(table, id, position)))
-        connection.execute(sa.delete(MadeFromRow).where(*_from(MadeFromRow, id, position)))
+            connection.execute(sa.delete(table).where(*_is_from(table, id, position)))
+        connection.execute(sa.delete(AnswerSourceRow).where(*_is_from(AnswerSourceRow, id, position)))
         values: dict[str, object] = {"erased_at": now, "receipt_id": receipt}
         values["erased_from"] = min(position, each.row.erased_from or position)
         if position == 1:
@@ -139,9 +139,9 @@ def erase(connection: sa.Connection, those: Sequence[Reached], receipt: str, now
     return [text[1:-1] if text.startswith('"') else text for text in texts]
 
 
-def let_go(connection: sa.Connection, scope: Scope, *, narrower: bool) -> None:
+def drop_run_scopes(connection: sa.Connection, scope: Scope, *, narrower: bool) -> None:
     """Delete that runs had to do with SCOPE, of which everything was erased."""
-    connection.execute(sa.delete(RunScopeRow).where(within(scope, narrower=narrower)))
+    connection.execute(sa.delete(RunScopeRow).where(is_in_scope(scope, narrower=narrower)))
 
 
 def hold(connection: sa.Connection, ids: Sequence[str], *, held: bool) -> int:
@@ -153,17 +153,17 @@ def hold(connection: sa.Connection, ids: Sequence[str], *, held: bool) -> int:
     return count
 
 
-def listed(connection: sa.Connection, call: ConversationsCall) -> list[Conversed]:
+def list_conversations(connection: sa.Connection, call: ConversationsCall) -> list[ConversationInfo]:
     """Return the conversations that CALL asks for, the oldest first, without what was said in them."""
     row = ConversationRow
     query = sa.select(row).order_by(col(row.begun_at), col(row.id))
-    ids = chosen(connection, call)
+    ids = select_ids(connection, call)
     if ids is not None:
         query = query.where(col(row.id).in_(ids))
-    return [_conversed(connection, each) for each in connection.execute(query.limit(call.limit)).all()]
+    return [_describe(connection, each) for each in connection.execute(query.limit(call.limit)).all()]
 
 
-def chosen(connection: sa.Connection, call: ConversationsCall) -> list[str] | None:
+def select_ids(connection: sa.Connection, call: ConversationsCall) -> list[str] | None:
     """Return the ids of the conversations that CALL means; None means all."""
     row = ConversationRow
     ids = None
@@ -178,12 +178,12 @@ def chosen(connection: sa.Connection, call: ConversationsCall) -> list[str] | No
     return ids
 
 
-def _conversed(connection: sa.Connection, row: sa.Row[ConversationRow]) -> Conversed:
+def _describe(connection: sa.Connection, row: sa.Row[ConversationRow]) -> ConversationInfo:
     said = sa.select(sa.func.count(), sa.func.max(col(MessageRow.stored_at))).where(
         col(MessageRow.conversation) == row.id, col(MessageRow.role) != "state"
     )
     count, last = connection.execute(said).one()
-    return Conversed(
+    return ConversationInfo(
         namespace=row.namespace,
         workflow_id=row.workflow_id,
         first_execution_run_id=row.first_execution_run_id,
@@ -197,12 +197,12 @@ def _conversed(connection: sa.Connection, row: sa.Row[ConversationRow]) -> Conve
     )
 
 
-def _counted(table: type[MessageRow | SummaryRow], id: str, position: int) -> sa.Select[int]:
-    return sa.select(sa.func.count()).select_from(table).where(*_from(table, id, position))
+def _count_query(table: type[MessageRow | SummaryRow], id: str, position: int) -> sa.Select[int]:
+    return sa.select(sa.func.count()).select_from(table).where(*_is_from(table, id, position))
 
 
-def _from(
-    table: type[MessageRow | SummaryRow | MadeFromRow], id: str, position: int
+def _is_from(
+    table: type[MessageRow | SummaryRow | AnswerSourceRow], id: str, position: int
 ) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return col(table.conversation) == id, col(table.position) >= position
 

@@ -17,8 +17,8 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import Lineage
 from perdure.memory.contracts import Scope
 from perdure.memory.conversations._sources import (
-    begin,
-    note_sources,
+    begin_conversation,
+    record_sources,
     refuse_ended,
     refuse_erased,
 )
@@ -31,7 +31,7 @@ from perdure.memory.conversations.contracts import (
     short_digest,
 )
 from perdure.memory.conversations.tables import MessageRow, SummaryRow
-from perdure.memory.records import had_to_do, lock
+from perdure.memory.records import lock, record_run_scopes
 from perdure.storage import Database, now, shown
 
 PAGE = 32
@@ -103,22 +103,22 @@ class Messages:
         one of those is erased, so are they. Raises `NotFound` if the last message of REF is not there, `Erased` if it was
         erased, `ErasedMeanwhile` if something of MADE_FROM was, and `InvalidInput` for what cannot be stored.
         """
-        said = [(message, canonical(message.content, ref)) for message in messages]
+        said = [(message, to_canonical(message.content, ref)) for message in messages]
         if not said:
             return ref
 
         def work(connection: sa.Connection) -> str:
             refuse_erased(connection, made_from)
-            last = self._last(connection, lineage, ref)
+            last = self._lock_last(connection, lineage, ref)
             root = last.conversation if last else _root(lineage, ref)
-            begin(connection, root, lineage, ref.name)
-            had_to_do(connection, lineage, of, root)
+            begin_conversation(connection, root, lineage, ref.name)
+            record_run_scopes(connection, lineage, of, root)
             rows = []
             for message, content in said:
-                last = self._after(last, lineage, ref, message, content)
+                last = self._next_row(last, lineage, ref, message, content)
                 rows.append(last)
             connection.execute(_insert(MessageRow, sqlite=self._database.sqlite), [row.model_dump() for row in rows])
-            note_sources(connection, root, rows[0].position, made_from)
+            record_sources(connection, root, rows[0].position, made_from)
             return rows[-1].id
 
         return ref.model_copy(update={"head": await self._database.transact(work)})
@@ -171,7 +171,7 @@ class Messages:
         """
 
         def work(connection: sa.Connection) -> Summary:
-            last = self._last(connection, lineage, ref)
+            last = self._lock_last(connection, lineage, ref)
             assert last is not None, "nothing was said that could be summed up"
             row = SummaryRow(
                 id=summary.id,
@@ -187,7 +187,7 @@ class Messages:
 
         return await self._database.transact(work)
 
-    def _last(self, connection: sa.Connection, lineage: Lineage, ref: ConversationRef) -> MessageRow | None:
+    def _lock_last(self, connection: sa.Connection, lineage: Lineage, ref: ConversationRef) -> MessageRow | None:
         """Return the last message of REF; from here on nobody erases it. Raises `Erased` if somebody did."""
         mine = _root(lineage, ref)
         try:
@@ -202,7 +202,7 @@ class Messages:
             refuse_ended(connection, mine, ref.name, at_all=False)
         return last
 
-    def _after(
+    def _next_row(
         self, last: MessageRow | None, lineage: Lineage, ref: ConversationRef, message: NewMessage, content: str
     ) -> MessageRow:
         root = last.conversation if last else _root(lineage, ref)
@@ -228,14 +228,14 @@ class Messages:
         wanted = id or ref.head
         row = connection.execute(sa.select(MessageRow).where(col(MessageRow.id) == wanted)).mappings().first()
         if row is None:
-            raise self._missing(ref, wanted)
-        return self._checked(MessageRow(**row), ref)
+            raise self._not_found(ref, wanted)
+        return self._require_intact(MessageRow(**row), ref)
 
     def _window(self, connection: sa.Connection, ref: ConversationRef, tokens: int) -> Window:
         head = self._read(connection, ref)
         summary = _summary(connection, ref.summary) if ref.summary else None
         if ref.summary and summary is None:
-            raise self._missing(ref, ref.summary, "summary")
+            raise self._not_found(ref, ref.summary, "summary")
         floor = summary.position if summary else 0
         chosen: list[MessageRow] = []
         row: MessageRow | None = head
@@ -244,7 +244,7 @@ class Messages:
             if row.role != "state":
                 chosen.append(row)
                 tokens -= row.tokens
-            row = self._before(connection, ref, row, page)
+            row = self._read_before(connection, ref, row, page)
         numbers = summary.number if summary else 0
         return Window(
             messages=tuple(_message(each) for each in reversed(chosen)),
@@ -253,7 +253,7 @@ class Messages:
             state=json.loads(self._read(connection, ref, head.state).content) if head.state else None,
         )
 
-    def _before(
+    def _read_before(
         self, connection: sa.Connection, ref: ConversationRef, row: MessageRow, page: dict[str, MessageRow]
     ) -> MessageRow | None:
         """Return the message before ROW. PAGE holds those that were read ahead."""
@@ -269,25 +269,25 @@ class Messages:
             page.clear()
             page |= {found["id"]: MessageRow(**found) for found in connection.execute(near).mappings()}
         if row.before not in page:
-            raise self._missing(ref, row.before)
-        return self._checked(page[row.before], ref)
+            raise self._not_found(ref, row.before)
+        return self._require_intact(page[row.before], ref)
 
-    def _checked(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
-        if not _fits(row):
+    def _require_intact(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
+        if not _is_intact(row):
             raise NotFound(
-                f"message {row.position} of {_named(ref)} was changed in {shown(self._database.url)}: it does "
+                f"message {row.position} of {_describe(ref)} was changed in {shown(self._database.url)}: it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
-    def _missing(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
+    def _not_found(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of {_named(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
+            f"{what} {id} of {_describe(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
             "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
 
-def newest(messages: Sequence[Message], tokens: int) -> int:
+def count_newest(messages: Sequence[Message], tokens: int) -> int:
     """Return how many of MESSAGES, from the last one back, have TOKENS together: at least one, if there is one."""
     count = 0
     while count < len(messages) and (tokens > 0 or not count):
@@ -305,13 +305,13 @@ def _root(lineage: Lineage, ref: ConversationRef) -> str:
     return root_of(lineage, ref.name, ref.begun)
 
 
-def canonical(value: JsonValue, ref: ConversationRef) -> str:
+def to_canonical(value: JsonValue, ref: ConversationRef) -> str:
     """Return VALUE as canonical JSON (RFC 8785). Raises `InvalidInput` if it has none."""
     try:
         return rfc8785.dumps(value).decode()
     except (ValueError, UnicodeEncodeError) as error:
         raise InvalidInput(
-            f"a message of {_named(ref)} cannot be written as canonical JSON ({type(error).__name__}): numbers "
+            f"a message of {_describe(ref)} cannot be written as canonical JSON ({type(error).__name__}): numbers "
             "must be finite and integers below 2**53; write larger ones as text."
         ) from None
 
@@ -320,7 +320,7 @@ def _entry(role: Role, name: str, content: JsonValue) -> dict[str, JsonValue]:
     return {"role": role, **({"name": name} if name else {}), "content": content}
 
 
-def _fits(row: MessageRow) -> bool:
+def _is_intact(row: MessageRow) -> bool:
     """Say whether ROW is what was stored under its id."""
     before = row.before or row.conversation
     if row.id == short_digest([before, row.role, row.name, row.content]):
@@ -331,7 +331,7 @@ def _fits(row: MessageRow) -> bool:
         return False
 
 
-def _named(ref: ConversationRef) -> str:
+def _describe(ref: ConversationRef) -> str:
     return f"conversation {ref.name!r}" if ref.name else "the conversation"
 
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidInput
 from perdure.memory.contracts import MemoryRecord
-from perdure.memory.conversations.contracts import Packed
+from perdure.memory.conversations.contracts import PackReceipt
 from perdure.memory.conversations.messages import Message, Window
 
 Count: TypeAlias = Callable[[str], int]
@@ -21,7 +21,7 @@ Entry: TypeAlias = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class Entitled:
+class PackableRecord:
     """A memory record as a prompt shows it, under the name by which the receipt calls it."""
 
     id: str
@@ -29,9 +29,9 @@ class Entitled:
     version_id: str = ""
 
 
-def labelled(record: MemoryRecord) -> Entitled:
+def label_record(record: MemoryRecord) -> PackableRecord:
     """Return RECORD with where it came from. It is data, whoever wrote it: the label says so to the model."""
-    return Entitled(
+    return PackableRecord(
         f"{record.memory_id}@{record.version}",
         {
             "content": record.content,
@@ -45,8 +45,8 @@ def labelled(record: MemoryRecord) -> Entitled:
 
 
 def pack(
-    window: Window, records: Sequence[Entitled], *, tokens: int, count: Count, gone: Sequence[str] = ()
-) -> tuple[dict[str, JsonValue], Packed]:
+    window: Window, records: Sequence[PackableRecord], *, tokens: int, count: Count, gone: Sequence[str] = ()
+) -> tuple[dict[str, JsonValue], PackReceipt]:
     """Return what of WINDOW and RECORDS (best first) fits into TOKENS, as inputs of a prompt, and the receipt.
 
     In this order: the run's state, which has to fit into half; the summary of the oldest messages, cut to a quarter if
@@ -54,11 +54,11 @@ def pack(
     long as each fits; records again. What is between is left out with a note of how many. GONE names records that were
     wanted and are not there any more. Raises `InvalidInput` if the state is too large.
     """
-    return _Pack(count, tokens).fill(window, records, gone)
+    return _Packing(count, tokens).fill(window, records, gone)
 
 
 @dataclass
-class _Pack:
+class _Packing:
     count: Count
     budget: int
     cut: int = 0
@@ -67,19 +67,23 @@ class _Pack:
     def __post_init__(self) -> None:
         self._left = self.budget - self._cost({"conversation": [], "records": [], "state": None})
 
-    def fill(self, window: Window, records: Sequence[Entitled], gone: Sequence[str]) -> tuple[dict[str, JsonValue], Packed]:
+    def fill(
+        self, window: Window, records: Sequence[PackableRecord], gone: Sequence[str]
+    ) -> tuple[dict[str, JsonValue], PackReceipt]:
         inputs: dict[str, JsonValue] = {}
         if window.state is not None:
             self._take_state(window.state)
             inputs["state"] = window.state
         head: list[JsonValue] = []
         if window.summary is not None:
-            head += self._summary(window.summary.content, window.summary.number)
-        chosen = self._newest(window)
+            head += self._take_summary(window.summary.content, window.summary.number)
+        chosen = self._take_newest(window)
         third = self._left // 3
-        taken = self._records(records, range(len(records)), min(third, self._left))
-        chosen = self._older(window, chosen)
-        taken = sorted({*taken, *self._records(records, [at for at in range(len(records)) if at not in taken], self._left)})
+        taken = self._take_records(records, range(len(records)), min(third, self._left))
+        chosen = self._take_older(window, chosen)
+        taken = sorted(
+            {*taken, *self._take_records(records, [at for at in range(len(records)) if at not in taken], self._left)}
+        )
         left_out = window.earlier + len(window.messages) - len(chosen)
         if left_out:
             head.append({"role": "note", "content": _LEFT_OUT.format(left_out)})
@@ -88,7 +92,7 @@ class _Pack:
             inputs["conversation"] = said
         if taken:
             inputs["records"] = [dict(records[at].entry) for at in taken]
-        return inputs, Packed(
+        return inputs, PackReceipt(
             tokens=self._cost(inputs),
             first=window.messages[-len(chosen)].number if chosen else 1,
             last=window.messages[-1].number if chosen else 0,
@@ -108,11 +112,11 @@ class _Pack:
             )
         self._left -= cost
 
-    def _summary(self, text: str, number: int) -> list[JsonValue]:
+    def _take_summary(self, text: str, number: int) -> list[JsonValue]:
         entry: dict[str, JsonValue] = {"role": "summary", "content": text, "messages": number}
         return [dict(fitting) for fitting in [self._fit(entry, min(self.budget // 4, self._left))] if fitting]
 
-    def _newest(self, window: Window) -> list[Entry]:
+    def _take_newest(self, window: Window) -> list[Entry]:
         # Room for the note, should any message be left out.
         self._left -= self._cost({"role": "note", "content": _LEFT_OUT.format(10**9)})
         if not window.messages:
@@ -120,7 +124,7 @@ class _Pack:
         entry = self._fit(window.messages[-1].entry, self._left)
         return [entry] if entry else []
 
-    def _older(self, window: Window, chosen: list[Entry]) -> list[Entry]:
+    def _take_older(self, window: Window, chosen: list[Entry]) -> list[Entry]:
         older: Sequence[Message] = window.messages[:-1] if chosen else ()
         for message in reversed(older):
             cost = self._cost(message.entry)
@@ -130,7 +134,7 @@ class _Pack:
             chosen = [message.entry, *chosen]
         return chosen
 
-    def _records(self, records: Sequence[Entitled], which: Sequence[int], room: int) -> list[int]:
+    def _take_records(self, records: Sequence[PackableRecord], which: Sequence[int], room: int) -> list[int]:
         taken = []
         for at in which:
             cost = self._cost(records[at].entry)

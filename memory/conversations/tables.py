@@ -81,7 +81,7 @@ class ConversationRow(SQLModel, table=True):
     receipt_id: str | None = None
 
 
-class MadeFromRow(SQLModel, table=True):
+class AnswerSourceRow(SQLModel, table=True):
     """That an answer, and so everything after it, was given by a model that was shown a version of a memory."""
 
     __tablename__ = "message_source"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it

@@ -1,7 +1,8 @@
 """How every trace of a memory goes, and how memories leave and come back as lines of JSON.
 
 Must not break: an erasure reaches what was made from a record, holds refuse it, and a receipt without content stays.
-A new table that holds content is added to what `erasing` deletes and to `ERASED_TABLES`.
+A new table that holds content is added to what `erasing` deletes and to `eraser.TABLES`; a new column of a record to
+what `archive` reads.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from perdure.memory.contracts import Scope
 from perdure.memory.conversations import erasure as conversations
 from perdure.memory.erasure import erasing
 from perdure.memory.records import (
-    aware,
-    queue,
+    enqueue,
+    require_zone,
     scope_key,
     scope_of,
     version_id_of,
@@ -46,7 +46,7 @@ _TABLES: dict[str, type[SQLModel]] = {
     "access": AccessRow,
 }
 """In the order in which they have to come back."""
-_LATER: dict[str, dict[str, object]] = {"receipt": {"conversations": 0, "messages": 0}}
+_DEFAULTS: dict[str, dict[str, object]] = {"receipt": {"conversations": 0, "messages": 0}}
 """What columns hold that exports had not from the beginning."""
 
 
@@ -64,13 +64,15 @@ async def export(
         for kind, table in _TABLES.items():
             if erasures and kind not in ("receipt", "tombstone"):
                 continue
-            rows = await connection.stream(sa.select(table).where(_chosen(table, scope, tenant)).order_by(*_key(table)))
+            rows = await connection.stream(
+                sa.select(table).where(_is_exported(table, scope, tenant)).order_by(*_primary_key(table))
+            )
             async for row in rows:
                 yield _line(kind, dict(row._mapping))  # noqa: SLF001  how SQLAlchemy calls a row as a dict
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedRows:
     """What an import changed. The texts are only for finding what is left of them in files."""
 
     added: list[str] = field(default_factory=list)
@@ -80,7 +82,7 @@ class Imported:
     """Versions of the import that stand here already, or were erased here."""
 
 
-def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> Imported:
+def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> ImportedRows:
     """Write LINES that `export` gave, and return the versions that the index has to be told of.
 
     What stands already stays as it is, unless LINES say that it was erased; then it is erased here too, with what was
@@ -89,7 +91,7 @@ def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> I
     """
     counted = enumerate(lines, start=1)
     _check_head(*next(counted, (1, "")))
-    done = Imported()
+    done = ImportedRows()
     page: list[dict[str, object]] = []
     kind = ""
     for number, line in counted:
@@ -101,28 +103,34 @@ def restore(connection: sa.Connection, lines: Iterable[str], now: datetime) -> I
             page, kind = [], now_kind
         page.append(values)
     _write(connection, kind, page, now, done)
-    queue(connection, done.added, now)
+    enqueue(connection, done.added, now)
     return done
 
 
-def _write(connection: sa.Connection, kind: str, page: Sequence[dict[str, object]], now: datetime, done: Imported) -> None:
+def _write(
+    connection: sa.Connection, kind: str, page: Sequence[dict[str, object]], now: datetime, done: ImportedRows
+) -> None:
     if kind == "tombstone":
-        _erase_standing(connection, [str(row["version_id"]) for row in page], now, done)
+        _erase_existing(connection, [str(row["version_id"]) for row in page], now, done)
     done.added.extend(_insert(connection, kind, page, done.skipped))
 
 
-def _erase_standing(connection: sa.Connection, version_ids: Sequence[str], now: datetime, done: Imported) -> None:
+def _erase_existing(connection: sa.Connection, version_ids: Sequence[str], now: datetime, done: ImportedRows) -> None:
     """Erase what stands of VERSION_IDS, each scope's against a receipt of its own. Raises `OnHold` if it is held."""
     standing = col(MemoryRow.version_id).in_(version_ids) & col(MemoryRow.erased_at).is_(None)
-    rows = erasing.find(connection, standing, derived=True)
-    talks = conversations.locked(connection, conversations.answered_with(connection, [row.version_id for row in rows]))
+    rows = erasing.find_versions(connection, standing, derived=True)
+    talks = conversations.lock_conversations(
+        connection, conversations.find_answers_from(connection, [row.version_id for row in rows])
+    )
     erasing.refuse_held(rows)
     conversations.refuse_held(talks)
     lineage = Lineage(namespace="perdure", workflow_id="import", first_execution_run_id=now.isoformat())
     for key in dict.fromkeys(row.scope_key for row in rows):
         mine = [row for row in rows if row.scope_key == key]
         step = StepRef(lineage=lineage, name=mine[0].version_id)
-        order = erasing.Order(step=step, scope=scope_of(mine[0]), cause="erase", why="erased where the import comes from")
+        order = erasing.ErasureOrder(
+            step=step, scope=scope_of(mine[0]), cause="erase", why="erased where the import comes from"
+        )
         erased = erasing.erase(connection, mine, order, now, talks=talks)
         done.erased.extend(erased.versions)
         done.texts.extend(erased.texts)
@@ -137,8 +145,8 @@ def _insert(connection: sa.Connection, kind: str, page: Sequence[dict[str, objec
     if kind == "record":
         fresh = _new_records(connection, page, skipped)
     else:
-        keys = [column.name for column in _key(table)]
-        known = _known(connection, table, fresh)
+        keys = [column.name for column in _primary_key(table)]
+        known = _existing_keys(connection, table, fresh)
         fresh = [row for row in fresh if tuple(row[key] for key in keys) not in known]
     if fresh:
         connection.execute(sa.insert(table), fresh)
@@ -172,8 +180,10 @@ def _new_records(
     return fresh
 
 
-def _known(connection: sa.Connection, table: type[SQLModel], rows: Sequence[dict[str, object]]) -> set[tuple[object, ...]]:
-    first, *_ = columns = _key(table)
+def _existing_keys(
+    connection: sa.Connection, table: type[SQLModel], rows: Sequence[dict[str, object]]
+) -> set[tuple[object, ...]]:
+    first, *_ = columns = _primary_key(table)
     found = sa.select(*columns).where(first.in_([row[first.name] for row in rows]))
     return {tuple(row) for row in connection.execute(found)}
 
@@ -195,14 +205,14 @@ def _read(number: int, line: str) -> tuple[str, dict[str, object]]:
         raise InvalidInput(f"line {number}: {kind!r} is none of {', '.join(_TABLES)}")
     columns = {column.name: column for column in _columns(_TABLES[kind])}
     # Exports of before 0016 lack these.
-    values = {**_LATER.get(kind, {}), **values}
+    values = {**_DEFAULTS.get(kind, {}), **values}
     if strange := values.keys() ^ columns.keys():
         raise InvalidInput(f"line {number}: a {kind} with or without {min(strange)!r} is not of this version of perdure")
     try:
         for name, column in columns.items():
             if isinstance(column.type, UtcDateTime) and values[name] is not None:
                 moment = values[name] = datetime.fromisoformat(str(values[name]))
-                aware(name, moment)
+                require_zone(name, moment)
     except ValueError as error:
         raise InvalidInput(f"line {number}: {error}") from None
     if kind == "record":
@@ -238,12 +248,12 @@ def _line(kind: str, values: dict[str, Any]) -> str:
     return json.dumps({kind: values}, ensure_ascii=False, default=lambda moment: moment.isoformat())
 
 
-def _chosen(table: type[SQLModel], scope: Scope | None, tenant: str | None) -> sa.ColumnElement[bool]:
+def _is_exported(table: type[SQLModel], scope: Scope | None, tenant: str | None) -> sa.ColumnElement[bool]:
     if table in (SourceRow, DerivedRow):
-        records = sa.select(col(MemoryRow.version_id)).where(_chosen(MemoryRow, scope, tenant))
+        records = sa.select(col(MemoryRow.version_id)).where(_is_exported(MemoryRow, scope, tenant))
         return cast("sa.ColumnElement[str]", _columns(table)["version_id"]).in_(records)
     if table is TombstoneRow:
-        receipts = sa.select(col(ReceiptRow.receipt_id)).where(_chosen(ReceiptRow, scope, tenant))
+        receipts = sa.select(col(ReceiptRow.receipt_id)).where(_is_exported(ReceiptRow, scope, tenant))
         return col(TombstoneRow.receipt_id).in_(receipts)
     columns = _columns(table)
     if scope is not None:
@@ -256,5 +266,5 @@ def _columns(table: type[SQLModel]) -> sa.sql.base.ReadOnlyColumnCollection[str,
     return columns
 
 
-def _key(table: type[SQLModel]) -> list[sa.ColumnElement[Any]]:
+def _primary_key(table: type[SQLModel]) -> list[sa.ColumnElement[Any]]:
     return list(sa.inspect(table).primary_key)

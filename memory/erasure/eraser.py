@@ -17,12 +17,12 @@ from perdure.memory.index import Feed
 from perdure.memory.records import Retention, forgetting, scope_key, scope_of
 from perdure.memory.records.requests import (
     ConversationsCall,
+    EnforceRetention,
     EraseConversationsCall,
     ForgetCall,
-    Forgotten,
-    Restored,
-    SweepCall,
-    Swept,
+    ForgetResult,
+    ImportResult,
+    RetentionReport,
 )
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
@@ -47,46 +47,46 @@ class Eraser:
         self._feed = feed
         self._retention = Retention(dict(retention))
 
-    async def erase(self, call: ForgetCall, now: datetime) -> Forgotten:
+    async def erase(self, call: ForgetCall, now: datetime) -> ForgetResult:
         """Erase what CALL means with all that was derived from it. Raises `OnHold` if a hold keeps any of that."""
-        order = erasing.Order(step=call.step, scope=call.scope, cause="erase", why=call.why, by=call.by)
-        where = forgetting.selected(call)
+        order = erasing.ErasureOrder(step=call.step, scope=call.scope, cause="erase", why=call.why, by=call.by)
+        where = forgetting.is_meant(call)
 
-        def work(connection: sa.Connection) -> erasing.Erased:
-            rows = erasing.find(connection, where, derived=True)
-            talks = conversation_erasure.reached(connection, call, [row.version_id for row in rows])
+        def work(connection: sa.Connection) -> erasing.Erasure:
+            rows = erasing.find_versions(connection, where, derived=True)
+            talks = conversation_erasure.find_affected(connection, call, [row.version_id for row in rows])
             erasing.refuse_held(rows)
             conversation_erasure.refuse_held(talks)
             if call.dry_run:
-                return erasing.would(rows, talks)
+                return erasing.preview(rows, talks)
             erased = erasing.erase(connection, rows, order, now, talks=talks)
             if call.everything:
-                conversation_erasure.let_go(connection, call.scope, narrower=call.narrower)
+                conversation_erasure.drop_run_scopes(connection, call.scope, narrower=call.narrower)
                 erasing.destroy_keys(connection, {scope_key(call.scope)} | {row.scope_key for row in rows}, now)
             return erased
 
         return await self._finish(await self._database.transact(work), now, dry_run=call.dry_run)
 
-    async def erase_conversations(self, call: EraseConversationsCall, now: datetime) -> Forgotten:
+    async def erase_conversations(self, call: EraseConversationsCall, now: datetime) -> ForgetResult:
         """Erase what a run said in its conversations. Raises `OnHold` if a hold keeps any."""
-        order = erasing.Order(step=call.step, scope=None, cause="erase", why=call.why, by=call.by)
+        order = erasing.ErasureOrder(step=call.step, scope=None, cause="erase", why=call.why, by=call.by)
         wanted = ConversationsCall.model_validate(call.model_dump(include=_RUN_FIELDS))
 
-        def work(connection: sa.Connection) -> erasing.Erased:
-            ids = conversation_erasure.chosen(connection, wanted) or ()
-            talks = conversation_erasure.locked(connection, dict.fromkeys(ids, 1))
+        def work(connection: sa.Connection) -> erasing.Erasure:
+            ids = conversation_erasure.select_ids(connection, wanted) or ()
+            talks = conversation_erasure.lock_conversations(connection, dict.fromkeys(ids, 1))
             conversation_erasure.refuse_held(talks)
-            return erasing.would([], talks) if call.dry_run else erasing.erase(connection, [], order, now, talks=talks)
+            return erasing.preview([], talks) if call.dry_run else erasing.erase(connection, [], order, now, talks=talks)
 
         return await self._finish(await self._database.transact(work), now, dry_run=call.dry_run)
 
-    async def enforce_retention(self, call: SweepCall, now: datetime) -> Swept:
+    async def enforce_retention(self, call: EnforceRetention, now: datetime) -> RetentionReport:
         """Erase what has been over for longer than its retention class keeps it; a dry run only tells."""
 
-        def work(connection: sa.Connection) -> tuple[Swept, list[str]]:
-            rows, held = self._retention.due(connection, now, call.limit)
-            due = tuple(forgetting.as_due(row) for row in rows[: forgetting.SHOWN])
-            swept = Swept(versions=len(rows), held=held, due=due, dry_run=call.dry_run)
+        def work(connection: sa.Connection) -> tuple[RetentionReport, list[str]]:
+            rows, held = self._retention.find_overdue(connection, now, call.limit)
+            due = tuple(forgetting.as_overdue(row) for row in rows[: forgetting.SHOWN])
+            swept = RetentionReport(versions=len(rows), held=held, due=due, dry_run=call.dry_run)
             if call.dry_run or not rows:
                 return swept, []
             receipts, texts = [], list[str]()
@@ -94,8 +94,8 @@ class Eraser:
                 # Locked and read again, for a hold may have come meanwhile.
                 ids = [row.version_id for row in rows if row.scope_key == scope_key(scope)]
                 where = col(MemoryRow.version_id).in_(ids) & ~col(MemoryRow.legal_hold)
-                order = erasing.Order(step=call.step or _retention_step(now), scope=scope, cause="retention")
-                erased = erasing.erase(connection, erasing.find(connection, where, derived=False), order, now)
+                order = erasing.ErasureOrder(step=call.step or _retention_step(now), scope=scope, cause="retention")
+                erased = erasing.erase(connection, erasing.find_versions(connection, where, derived=False), order, now)
                 receipts.append(erased.receipt)
                 texts += erased.texts
             return swept.model_copy(update={"receipts": tuple(receipts)}), texts
@@ -104,22 +104,22 @@ class Eraser:
         complete = True if call.dry_run else await self.clean(texts, now)
         return swept.model_copy(update={"complete": complete})
 
-    async def restore(self, lines: Iterable[str], now: datetime) -> tuple[archive.Imported, Restored]:
+    async def restore(self, lines: Iterable[str], now: datetime) -> tuple[archive.ImportedRows, ImportResult]:
         """Write LINES of an export, and erase here what they say was erased there."""
         imported = await self._database.transact(lambda connection: archive.restore(connection, lines, now))
         complete = await self.clean(imported.texts, now) if imported.erased else True
-        return imported, Restored(added=len(imported.added), erased=len(imported.erased), complete=complete)
+        return imported, ImportResult(added=len(imported.added), erased=len(imported.erased), complete=complete)
 
     async def unfinished(self) -> int:
         """Return how many erasures there are whose bytes may still be in files."""
-        return len(await self._database.query(erasing.unfinished))
+        return len(await self._database.query(erasing.unfinished_receipts))
 
     async def clean(self, texts: Sequence[str] | None, now: datetime) -> bool:
         """Take what was erased out of the index, the caches and the files; TEXTS is what it said, None if nobody knows.
 
         Returns whether nothing is left.
         """
-        receipts = await self._database.query(erasing.unfinished)
+        receipts = await self._database.query(erasing.unfinished_receipts)
         if not receipts:
             return True
         if texts is not None:
@@ -134,14 +134,14 @@ class Eraser:
             log.warning("erased, files not yet clean", receipts=receipts, error=error.message)
             return False
         if clean:
-            await self._database.transact(lambda connection: erasing.complete(connection, receipts, now))
+            await self._database.transact(lambda connection: erasing.mark_complete(connection, receipts, now))
         else:
             log.warning("erased, but other processes hold on to the database's files", receipts=receipts)
         return clean
 
-    async def _finish(self, erased: erasing.Erased, now: datetime, *, dry_run: bool) -> Forgotten:
+    async def _finish(self, erased: erasing.Erasure, now: datetime, *, dry_run: bool) -> ForgetResult:
         """Clean the files of what ERASED names, and return what callers are told of it."""
-        return Forgotten(
+        return ForgetResult(
             how="erase",
             memories=erased.memories[: forgetting.SHOWN],
             versions=len(erased.versions),

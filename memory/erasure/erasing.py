@@ -18,9 +18,9 @@ from perdure.memory.contracts import Scope
 from perdure.memory.conversations import erasure as conversations
 from perdure.memory.records import (
     NAMES,
+    enqueue,
     lock,
     memory_key,
-    queue,
     scope_key,
     step_key,
 )
@@ -41,7 +41,7 @@ _CALLS = sa.table("model_call", sa.column("answer", sa.Text))
 
 
 @dataclass(frozen=True)
-class Order:
+class ErasureOrder:
     """Who wants something erased, and why."""
 
     step: StepRef
@@ -65,7 +65,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Erased:
+class Erasure:
     """What was erased. The texts are only for finding what is left of them in files; nothing else may keep them."""
 
     receipt: str
@@ -76,7 +76,7 @@ class Erased:
     texts: tuple[str, ...] = field(default=(), repr=False)
 
 
-def find(connection: sa.Connection, where: sa.ColumnElement[bool], *, derived: bool) -> list[sa.Row[MemoryRow]]:
+def find_versions(connection: sa.Connection, where: sa.ColumnElement[bool], *, derived: bool) -> list[sa.Row[MemoryRow]]:
     """Return the versions that WHERE selects and, if DERIVED, all that was made from them; nobody changes them meanwhile.
 
     What is selected is locked first: a writer who derives from it either waits, or is done and is found.
@@ -110,13 +110,13 @@ def refuse_held(rows: Iterable[sa.Row[MemoryRow]]) -> None:
         )
 
 
-def would(rows: Sequence[sa.Row[MemoryRow]], talks: Sequence[conversations.Reached]) -> Erased:
+def preview(rows: Sequence[sa.Row[MemoryRow]], talks: Sequence[conversations.AffectedConversation]) -> Erasure:
     """Return what an erasure of ROWS and TALKS would take."""
-    return Erased(
+    return Erasure(
         receipt="",
         memories=tuple(dict.fromkeys(row.memory_id for row in rows)),
         versions=tuple(row.version_id for row in rows),
-        conversations=tuple(each.called for each in talks),
+        conversations=tuple(each.label for each in talks),
         messages=sum(each.messages for each in talks),
     )
 
@@ -124,11 +124,11 @@ def would(rows: Sequence[sa.Row[MemoryRow]], talks: Sequence[conversations.Reach
 def erase(
     connection: sa.Connection,
     rows: Sequence[sa.Row[MemoryRow]],
-    order: Order,
+    order: ErasureOrder,
     now: datetime,
     *,
-    talks: Sequence[conversations.Reached] = (),
-) -> Erased:
+    talks: Sequence[conversations.AffectedConversation] = (),
+) -> Erasure:
     """Take out of SQL what ROWS and TALKS say and who used them, and leave a receipt.
 
     Returns what is gone, the same when retried.
@@ -139,7 +139,7 @@ def erase(
             return _erase(connection, rows, talks, order, now, receipt=None)
         gone = sa.select(col(TombstoneRow.version_id)).where(col(TombstoneRow.receipt_id) == order.receipt)
         versions = tuple(connection.execute(gone).scalars())
-        return Erased(order.receipt, versions=versions, messages=standing.messages)
+        return Erasure(order.receipt, versions=versions, messages=standing.messages)
     return _erase(connection, rows, talks, order, now, receipt=order.receipt)
 
 
@@ -150,13 +150,13 @@ def destroy_keys(connection: sa.Connection, scopes: Iterable[str], now: datetime
     connection.execute(ending.values(key=None, destroyed_at=now))
 
 
-def unfinished(connection: sa.Connection) -> list[str]:
+def unfinished_receipts(connection: sa.Connection) -> list[str]:
     """Return the receipts of erasures whose bytes may still be in files."""
     row = ReceiptRow
     return list(connection.execute(sa.select(col(row.receipt_id)).where(col(row.completed_at).is_(None))).scalars())
 
 
-def complete(connection: sa.Connection, receipts: Sequence[str], now: datetime) -> None:
+def mark_complete(connection: sa.Connection, receipts: Sequence[str], now: datetime) -> None:
     """Write down that the files hold nothing of what RECEIPTS are about."""
     connection.execute(sa.update(ReceiptRow).where(col(ReceiptRow.receipt_id).in_(receipts)).values(completed_at=now))
 
@@ -164,27 +164,27 @@ def complete(connection: sa.Connection, receipts: Sequence[str], now: datetime) 
 def _erase(
     connection: sa.Connection,
     rows: Sequence[sa.Row[MemoryRow]],
-    talks: Sequence[conversations.Reached],
-    order: Order,
+    talks: Sequence[conversations.AffectedConversation],
+    order: ErasureOrder,
     now: datetime,
     *,
     receipt: str | None,
-) -> Erased:
+) -> Erasure:
     ids = [row.version_id for row in rows]
     named: list[JsonValue] = sorted(ids + [each.row.id for each in talks])
     receipt_id = receipt or str(uuid.uuid5(NAMES, digest([order.receipt, *named])))
-    _bury(connection, rows, receipt_id)
+    _write_tombstones(connection, rows, receipt_id)
     for page in _pages(ids):
         connection.execute(sa.delete(AccessRow).where(col(AccessRow.version_id).in_(page)))
         connection.execute(sa.delete(DerivedRow).where(col(DerivedRow.version_id).in_(page)))
         connection.execute(sa.delete(DerivedRow).where(col(DerivedRow.from_version_id).in_(page)))
         connection.execute(sa.delete(SourceRow).where(col(SourceRow.version_id).in_(page)))
-    whole = _whole(connection, rows)
+    whole = _emptied_chains(connection, rows)
     _blank(connection, [row.version_id for row in rows if (row.scope_key, row.chain) not in whole], now)
     for scope, chain in whole:
         gone = sa.delete(MemoryRow).where(col(MemoryRow.scope_key) == scope, col(MemoryRow.chain) == chain)
         connection.execute(gone)
-    queue(connection, ids, now)
+    enqueue(connection, ids, now)
     said = conversations.erase(connection, talks, receipt_id, now) if talks else []
     said += _empty_cache(connection) if ids or talks else []
     memories = tuple(dict.fromkeys(row.memory_id for row in rows))
@@ -206,11 +206,11 @@ def _erase(
         )
     )
     texts = {text for row in rows for text in (row.content, row.subject, row.predicate, *row.labels) if text}
-    return Erased(
+    return Erasure(
         receipt_id,
         memories,
         tuple(ids),
-        conversations=tuple(each.called for each in talks),
+        conversations=tuple(each.label for each in talks),
         messages=sum(each.messages for each in talks),
         texts=(*texts, *said),
     )
@@ -229,7 +229,7 @@ def _empty_cache(connection: sa.Connection) -> list[str]:
     return [*kept, *own]
 
 
-def _bury(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_id: str) -> None:
+def _write_tombstones(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_id: str) -> None:
     by_id = {row.version_id: row for row in rows}
     stones = []
     for page in _pages(list(by_id)):
@@ -249,7 +249,7 @@ def _bury(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]], receipt_
         connection.execute(sa.insert(TombstoneRow), stones)
 
 
-def _whole(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]]) -> set[tuple[str, str]]:
+def _emptied_chains(connection: sa.Connection, rows: Sequence[sa.Row[MemoryRow]]) -> set[tuple[str, str]]:
     """Return the chains of which nothing is left besides ROWS and what was erased earlier."""
     ids = {row.version_id for row in rows}
     whole = set()

@@ -1,8 +1,8 @@
-"""Where to look: the vector index, whichever it is, and how it follows SQL.
+"""Where a recall should look: the vector index, whichever it is, and how it follows SQL.
 
-`Index` is the protocol; `EdgeIndex` is the embedded one, `ServerIndex` a Qdrant server. Must not break: one process
-owns an embedded index, no content lies in a point, and an index that lags or lies is corrected by SQL. Another index
-implements `protocol`; another embedder goes into `embed`.
+Must not break: one process owns an embedded index, no content lies in a point, and an index that lags or lies is
+corrected by SQL. Another index implements `protocol` (`EdgeIndex` is the embedded one, `ServerIndex` a Qdrant server);
+another embedder goes into `embed`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
         load_embedder,
     )
     from perdure.memory.index.lexical import NO_WORDS, Words
-    from perdure.memory.index.ownership import Claim, claimed
+    from perdure.memory.index.ownership import Claim, claim_index
     from perdure.memory.index.protocol import (
-        Found,
         Index,
-        Near,
+        Match,
+        Matches,
         Point,
         Where,
         generation,
@@ -44,8 +44,8 @@ else:
             "edge": ["EdgeIndex"],
             "embed": ["Embedder", "LoadEmbedder", "MINILM", "MiniLm", "Vector", "load_embedder"],
             "lexical": ["NO_WORDS", "Words"],
-            "ownership": ["Claim", "claimed"],
-            "protocol": ["Found", "Index", "Near", "Point", "Where", "generation"],
+            "ownership": ["Claim", "claim_index"],
+            "protocol": ["Index", "Match", "Matches", "Point", "Where", "generation"],
             "qdrant": ["ServerIndex"],
             "sync": ["Feed"],
         },
@@ -58,18 +58,18 @@ __all__ = [
     "EdgeIndex",
     "Embedder",
     "Feed",
-    "Found",
     "Generation",
     "Index",
     "LoadEmbedder",
+    "Match",
+    "Matches",
     "MiniLm",
-    "Near",
     "Point",
     "ServerIndex",
     "Vector",
     "Where",
     "Words",
-    "claimed",
+    "claim_index",
     "generation",
     "load_embedder",
     "verify",

@@ -14,7 +14,7 @@ from perdure.memory.index.embed import Embedder, Vector
 from perdure.memory.index.lexical import name_numbers, words_of_record
 from perdure.memory.index.protocol import Index, Point
 from perdure.memory.moments import microseconds
-from perdure.memory.records import interval
+from perdure.memory.records import index_interval
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 
@@ -22,7 +22,7 @@ PAGE = 64
 """How many records are read and embedded at a time while a generation is filled."""
 SLICE = 32
 """How many points are made and handed over at a time: the event loop waits for some 3 ms then, for 256 it was 25."""
-LIVING = col(MemoryRow.erased_at).is_(None)
+IS_LIVING = col(MemoryRow.erased_at).is_(None)
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +52,7 @@ class Generation:
                 self._idle.set()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def exclusive(self) -> AsyncIterator[None]:
         """Wait until nobody reads, and let nobody begin to."""
         self.opened.clear()
         try:
@@ -61,7 +61,7 @@ class Generation:
         finally:
             self.opened.set()
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until nobody reads."""
         await self._idle.wait()
 
@@ -71,7 +71,7 @@ class Generation:
         for start in range(0, len(unique), SLICE):
             some = unique[start : start + SLICE]
             vectors = await self.embedder.embed([row.content for row in some])
-            await self.index.upsert([point(row, vector) for row, vector in zip(some, vectors, strict=True)])
+            await self.index.upsert([make_point(row, vector) for row, vector in zip(some, vectors, strict=True)])
 
     async def fill(self, database: Database, turn: asyncio.Lock) -> None:
         """Put in what SQL holds and the index lacks, until it lacks nothing; takes TURN for short moments only.
@@ -80,7 +80,7 @@ class Generation:
         """
         while True:
             last = ""
-            while rows := await page(database, last):
+            while rows := await read_page(database, last):
                 last = rows[-1].version_id
                 present = await self.index.present([row.version_id for row in rows])
                 missing = [row for row in rows if row.version_id not in present]
@@ -105,13 +105,13 @@ class Generation:
         while points := await self.index.scan(after=after):
             after = points[-1].version_id
             vectors = {each.version_id: each.vector for each in points}
-            rows = {row.version_id: row for row in await _named(database, vectors)}
+            rows = {row.version_id: row for row in await _living_rows(database, vectors)}
             await self.index.delete([each for each in vectors if each not in rows])
             placed = [each for each in points if each.version_id in rows]
-            moved = [each.version_id for each in placed if _place_of(each) != _place(rows[each.version_id])]
+            moved = [each.version_id for each in placed if _placement_of(each) != _placement(rows[each.version_id])]
             await self._put(database, {each: vectors[each] for each in moved})
         last = ""
-        while page_ := await page(database, last):
+        while page_ := await read_page(database, last):
             last = page_[-1].version_id
             present = await self.index.present([row.version_id for row in page_])
             missing = [row for row in page_ if row.version_id not in present]
@@ -124,25 +124,25 @@ class Generation:
         while points := await self.index.scan(after=after):
             ids = [each.version_id for each in points]
             after = ids[-1]
-            living = {row.version_id for row in await _named(database, ids)}
+            living = {row.version_id for row in await _living_rows(database, ids)}
             await self.index.delete([each for each in ids if each not in living])
 
     async def _put(self, database: Database, vectors: dict[str, Vector]) -> None:
         """Put the versions of VECTORS in as SQL has them afterwards: others may change or erase them meanwhile."""
-        fresh = await _named(database, vectors)
+        fresh = await _living_rows(database, vectors)
         while fresh:
             for start in range(0, len(fresh), SLICE):
                 some = fresh[start : start + SLICE]
-                await self.index.upsert([point(row, vectors[row.version_id]) for row in some])
-            told = {row.version_id: interval(row) for row in fresh}
-            now = await _named(database, told)
+                await self.index.upsert([make_point(row, vectors[row.version_id]) for row in some])
+            told = {row.version_id: index_interval(row) for row in fresh}
+            now = await _living_rows(database, told)
             await self.index.delete(list(told.keys() - {row.version_id for row in now}))
-            fresh = [row for row in now if interval(row) != told[row.version_id]]
+            fresh = [row for row in now if index_interval(row) != told[row.version_id]]
 
 
-def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
+def make_point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
     """Return the point of ROW, whose content has VECTOR: the same whenever and by whomever it is made."""
-    since, until = interval(row)
+    since, until = index_interval(row)
     return Point(
         version_id=row.version_id,
         scope=row.scope_key,
@@ -156,28 +156,28 @@ def point(row: sa.Row[MemoryRow], vector: Vector) -> Point:
     )
 
 
-def _place(row: sa.Row[MemoryRow]) -> tuple[object, ...]:
+def _placement(row: sa.Row[MemoryRow]) -> tuple[object, ...]:
     """Return what a point of ROW has besides what comes of the content, which never changes."""
     scope = row.scope_key
-    return scope, interval(row), row.kind, microseconds(row.valid_from), name_numbers(row.subject, scope)
+    return scope, index_interval(row), row.kind, microseconds(row.valid_from), name_numbers(row.subject, scope)
 
 
-def _place_of(entry: Point) -> tuple[object, ...]:
+def _placement_of(entry: Point) -> tuple[object, ...]:
     return entry.scope, (entry.since, entry.until), entry.kind, entry.valid, entry.names
 
 
 async def count(database: Database) -> int:
     """Return how many versions SQL holds that an index should hold too."""
-    counted = sa.select(sa.func.count()).select_from(MemoryRow).where(LIVING)
+    counted = sa.select(sa.func.count()).select_from(MemoryRow).where(IS_LIVING)
     return await database.query(lambda connection: connection.execute(counted).scalar_one())
 
 
-async def page(database: Database, after: str) -> Sequence[sa.Row[MemoryRow]]:
+async def read_page(database: Database, after: str) -> Sequence[sa.Row[MemoryRow]]:
     """Return the next versions that an index should hold, in the order of their ids, from the first beyond AFTER on."""
-    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id) > after).order_by(col(MemoryRow.version_id))
+    rows = sa.select(MemoryRow).where(IS_LIVING, col(MemoryRow.version_id) > after).order_by(col(MemoryRow.version_id))
     return await database.query(lambda connection: connection.execute(rows.limit(PAGE)).all())
 
 
-async def _named(database: Database, version_ids: Iterable[str]) -> Sequence[sa.Row[MemoryRow]]:
-    rows = sa.select(MemoryRow).where(LIVING, col(MemoryRow.version_id).in_(list(version_ids)))
+async def _living_rows(database: Database, version_ids: Iterable[str]) -> Sequence[sa.Row[MemoryRow]]:
+    rows = sa.select(MemoryRow).where(IS_LIVING, col(MemoryRow.version_id).in_(list(version_ids)))
     return await database.query(lambda connection: connection.execute(rows).all())

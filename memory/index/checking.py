@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.lineage import digest
-from perdure.memory.index.building import point
+from perdure.memory.index.building import make_point
 from perdure.memory.index.embed import Embedder, Vector
 from perdure.memory.index.lexical import NO_WORDS, Words
 from perdure.memory.index.protocol import Index, Point
-from perdure.memory.records.requests import Verified, VerifyCall
+from perdure.memory.records.requests import IndexReport, VerifyCall
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
 
@@ -24,7 +24,7 @@ NEARLY = 0.999
 
 
 @dataclass
-class _Found:
+class _Differences:
     points: int = 0
     records: int = 0
     seen: set[str] = field(default_factory=set)
@@ -35,12 +35,12 @@ class _Found:
     damaged: list[str] = field(default_factory=list)
 
 
-async def verify(database: Database, index: Index, embedder: Embedder, call: VerifyCall) -> Verified:
+async def verify(database: Database, index: Index, embedder: Embedder, call: VerifyCall) -> IndexReport:
     """Compare every point with its row, and every row with its point.
 
     The index may not change meanwhile: `Memory.verify` sees to that in its own process.
     """
-    found = _Found()
+    found = _Differences()
     after = ""
     while page := await index.scan(after=after, limit=PAGE):
         await _check_points(database, embedder if call.vectors else None, page, found)
@@ -52,7 +52,7 @@ async def verify(database: Database, index: Index, embedder: Embedder, call: Ver
     placed = (found.missing, found.extra, found.misplaced, found.misread)
     lists = [*([each for each in ids if each not in queued] for ids in placed), found.damaged]
     missing, extra, misplaced, misread, damaged = (tuple(each[:SHOWN]) for each in lists)
-    return Verified(
+    return IndexReport(
         records=found.records,
         points=found.points,
         waiting=len(queued),
@@ -65,7 +65,7 @@ async def verify(database: Database, index: Index, embedder: Embedder, call: Ver
     )
 
 
-async def _check_points(database: Database, embedder: Embedder | None, page: Sequence[Point], found: _Found) -> None:
+async def _check_points(database: Database, embedder: Embedder | None, page: Sequence[Point], found: _Differences) -> None:
     wanted = [entry.version_id for entry in page]
     query = sa.select(MemoryRow).where(col(MemoryRow.version_id).in_(wanted), col(MemoryRow.erased_at).is_(None))
     stored = await database.query(lambda connection: connection.execute(query).all())
@@ -75,7 +75,7 @@ async def _check_points(database: Database, embedder: Embedder | None, page: Seq
     found.extra += [version_id for version_id in wanted if version_id not in rows]
     placed = [entry for entry in page if entry.version_id in rows]
     for entry in placed:
-        right = point(rows[entry.version_id], entry.vector)
+        right = make_point(rows[entry.version_id], entry.vector)
         if replace(entry, words=NO_WORDS) != replace(right, words=NO_WORDS):
             found.misplaced.append(entry.version_id)
     if embedder is not None:
@@ -85,11 +85,11 @@ async def _check_points(database: Database, embedder: Embedder | None, page: Seq
             entry.version_id
             for entry, vector in pairs
             if _cosine(entry.vector, vector) < NEARLY
-            or not _same_words(entry.words, point(rows[entry.version_id], vector).words)
+            or not _same_words(entry.words, make_point(rows[entry.version_id], vector).words)
         ]
 
 
-async def _check_rows(database: Database, found: _Found) -> None:
+async def _check_rows(database: Database, found: _Differences) -> None:
     last = ""
     row = MemoryRow
     columns = sa.select(col(row.version_id), col(row.content), col(row.content_hash)).where(col(row.erased_at).is_(None))

@@ -26,9 +26,9 @@ from perdure.memory.index.lexical import (
     load_words,
 )
 from perdure.memory.index.protocol import (
-    Found,
     Index,
-    Near,
+    Match,
+    Matches,
     Point,
     Where,
     generation,
@@ -86,7 +86,7 @@ class EdgeIndex:
         What other embedders left is dropped too, except what is being built for KEEP.
         Raises `IndexOwned` if another process still owns it after WAIT; a killed owner needs a moment to be gone.
         """
-        index = cls(folder, await _own(folder, wait), embedder, optimize_from=optimize_from)
+        index = cls(folder, await _acquire(folder, wait), embedder, optimize_from=optimize_from)
         try:
             await asyncio.to_thread(index._tidy, keep)
             await asyncio.to_thread(load_words)  # the library would else be imported amid the first record
@@ -105,14 +105,14 @@ class EdgeIndex:
         return name.startswith(f"{generation(embedder)}.")
 
     @staticmethod
-    async def holder(folder: Path) -> str:
+    async def read_holder(folder: Path) -> str:
         """Return what was last written by `name_holder` into FOLDER; empty if nothing."""
         try:
             return await asyncio.to_thread((folder / "holder").read_text)
         except OSError:
             return ""
 
-    async def name_holder(self, name: str) -> None:
+    async def write_holder(self, name: str) -> None:
         """Write down by which NAME the database knows this index from now on."""
         await asyncio.to_thread(_write, self._folder / "holder", name)
 
@@ -133,15 +133,15 @@ class EdgeIndex:
                 await self._call("delete", list(version_ids))
                 self._note(version_ids)
 
-    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Matches:
         """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, of those that fit WHERE."""
-        return _found(await self._call("query", _packed(vector), list(words.numbers), asdict(where), limit))
+        return _as_matches(await self._call("query", _pack(vector), list(words.numbers), asdict(where), limit))
 
-    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
+    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Matches:
         """Return the scores of those versions AMONG the given that fit WHERE."""
         if not among:
-            return Found()
-        return _found(await self._call("score", _packed(vector), list(words.numbers), asdict(where), list(among)))
+            return Matches()
+        return _as_matches(await self._call("score", _pack(vector), list(words.numbers), asdict(where), list(among)))
 
     async def named(self, names: Collection[int], *, where: Where) -> set[int]:
         """Return those of NAMES that stand in the subject of a point that fits WHERE."""
@@ -182,7 +182,7 @@ class EdgeIndex:
             self._live = await ShardProcess.start(self._folder / name, self._dimensions)
             self._plain = self._optimized = 0
 
-    async def optimized(self) -> None:
+    async def wait_until_optimized(self) -> None:
         """Wait until no faster copy is being built any more."""
         if self._copying is not None:
             await asyncio.wait([self._copying])
@@ -369,7 +369,7 @@ def _remove(folder: Path) -> None:
     folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
-def _packed(vector: Vector) -> bytes:
+def _pack(vector: Vector) -> bytes:
     return array("f", vector).tobytes()
 
 
@@ -382,7 +382,7 @@ def _row(point: Point) -> tuple[object, ...]:
         "valid": point.valid,
         "names": list(point.names),
     }
-    return point.version_id, _packed(point.vector), list(point.words.numbers), list(point.words.weights), payload
+    return point.version_id, _pack(point.vector), list(point.words.numbers), list(point.words.weights), payload
 
 
 def _as_point(row: tuple[str, bytes, list[int], list[float], dict[str, Any]]) -> Point:
@@ -393,12 +393,12 @@ def _as_point(row: tuple[str, bytes, list[int], list[float], dict[str, Any]]) ->
     )
 
 
-def _found(answer: tuple[list[tuple[str, float]], list[tuple[str, float]]]) -> Found:
+def _as_matches(answer: tuple[list[tuple[str, float]], list[tuple[str, float]]]) -> Matches:
     dense, lexical = answer
-    return Found([Near(*one) for one in dense], [Near(*one) for one in lexical])
+    return Matches([Match(*one) for one in dense], [Match(*one) for one in lexical])
 
 
-async def _own(folder: Path, wait: timedelta) -> int:
+async def _acquire(folder: Path, wait: timedelta) -> int:
     from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
     retrying = AsyncRetrying(

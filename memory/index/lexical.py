@@ -53,7 +53,7 @@ def words_of_question(question: str) -> Words:
     return _words(_bm25().embed_query(question))
 
 
-def names_in(question: str, scope_key: str) -> list[Name]:
+def find_names(question: str, scope_key: str) -> list[Name]:
     """Return those words of QUESTION that could name a subject, in their order.
 
     Words such as "will" count only where they are written like a name: with a capital, and not as the first word.
@@ -75,7 +75,7 @@ def number_of_name(word: str, scope_key: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{scope_key} {word.casefold()}".encode(), digest_size=6).digest())
 
 
-def without(question: str, names: Iterable[str]) -> str:
+def remove_names(question: str, names: Iterable[str]) -> str:
     """Return QUESTION without NAMES and their possessive endings; as it was if nothing else is left."""
     alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     rest = re.sub(rf"\b(?:{alternatives})\b(?:[\u2019']s\b)?", " ", question) if alternatives else question

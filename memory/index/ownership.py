@@ -46,14 +46,14 @@ class Claim:
         self.settled = settled
         """Whether the index has all that the outbox no longer has."""
 
-    async def serve(self, generation: str, embedder: str, *, settled: bool = False) -> None:
+    async def activate(self, generation: str, embedder: str, *, settled: bool = False) -> None:
         """Have the index of GENERATION in force from now on; unless it was or is SETTLED, it has to be compared first."""
         self.settled = settled or (self.settled and generation == self.generation)
         changed = {"generation": generation, "embedder": embedder, "settled": self.settled}
         await self._change({**changed, "holder": self.holder, "place": self.place, "since": now()})
         self.generation, self.embedder = generation, embedder
 
-    async def settle(self) -> None:
+    async def mark_settled(self) -> None:
         """Say that the index has everything."""
         if not self.settled:
             mine = col(IndexRow.holder) == self.holder, col(IndexRow.generation) == self.generation
@@ -82,7 +82,7 @@ class Claim:
 
 
 @asynccontextmanager
-async def claimed(
+async def claim_index(
     database: Database, *, place: str, holder: str = "", shared: bool = False, wait: timedelta = timedelta(seconds=2)
 ) -> AsyncIterator[Claim]:
     """Claim DATABASE for the index in PLACE, which HOLDER names; with SHARED together with others of the same HOLDER.
@@ -91,20 +91,20 @@ async def claimed(
     Raises `IndexOwned`, and changes nothing, if another index follows the database and its owner lives, also after WAIT.
     """
     async with _lock(database) as lock:
-        row = await (_joined(lock, database, holder, place, wait) if shared else _alone(lock, database, wait))
+        row = await (_claim_shared(lock, database, holder, place, wait) if shared else _claim_alone(lock, database, wait))
         mine = holder if shared else uuid.uuid4().hex
         settled = row.settled and row.holder == holder
         yield Claim(database, row, holder=mine, place=place, shared=shared, settled=settled)
 
 
-async def _alone(lock: _Lock, database: Database, wait: timedelta) -> sa.Row[IndexRow]:
+async def _claim_alone(lock: _OwnerLock, database: Database, wait: timedelta) -> sa.Row[IndexRow]:
     async def try_to() -> sa.Row[IndexRow] | None:
         return await _row(database) if await lock.take(shared=False) else None
 
-    return await _patiently(try_to, database, wait)
+    return await _retry(try_to, database, wait)
 
 
-async def _joined(lock: _Lock, database: Database, holder: str, place: str, wait: timedelta) -> sa.Row[IndexRow]:
+async def _claim_shared(lock: _OwnerLock, database: Database, holder: str, place: str, wait: timedelta) -> sa.Row[IndexRow]:
     async def try_to() -> sa.Row[IndexRow] | None:
         if not await lock.take(shared=True):
             return None
@@ -117,10 +117,10 @@ async def _joined(lock: _Lock, database: Database, holder: str, place: str, wait
             row = await _row(database) if await lock.take(shared=True) else row
         return row if row.holder == holder else None
 
-    return await _patiently(try_to, database, wait)
+    return await _retry(try_to, database, wait)
 
 
-async def _patiently(
+async def _retry(
     try_to: Callable[[], Awaitable[sa.Row[IndexRow] | None]], database: Database, wait: timedelta
 ) -> sa.Row[IndexRow]:
     from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
@@ -131,7 +131,7 @@ async def _patiently(
     try:
         row: sa.Row[IndexRow] | None = await retrying(try_to)
     except RetryError:
-        raise _owned(await _row(database)) from None
+        raise _owned_error(await _row(database)) from None
     assert row is not None, "it is tried again as long as there is none"
     return row
 
@@ -140,7 +140,7 @@ async def _row(database: Database) -> sa.Row[IndexRow]:
     return await database.query(lambda connection: connection.execute(sa.select(IndexRow).where(ONE)).one())
 
 
-def _owned(row: sa.Row[IndexRow]) -> IndexOwned:
+def _owned_error(row: sa.Row[IndexRow]) -> IndexOwned:
     return IndexOwned(
         f"the vector index in {row.place or 'another place'} follows this database since "
         f"{row.since.isoformat(timespec='seconds')}, and its owner is running. A database has one index: stop that "
@@ -148,13 +148,13 @@ def _owned(row: sa.Row[IndexRow]) -> IndexOwned:
     )
 
 
-class _Lock(Protocol):
+class _OwnerLock(Protocol):
     async def take(self, *, shared: bool) -> bool:
         """Take it, or change it to SHARED or not, if nobody is in the way."""
         ...
 
 
-class _OnFile:
+class _FileLock:
     def __init__(self, file: int | None) -> None:
         self._file = file
 
@@ -168,7 +168,7 @@ class _OnFile:
         return True
 
 
-class _OnServer:
+class _ServerLock:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
@@ -181,7 +181,7 @@ class _OnServer:
 
 
 @asynccontextmanager
-async def _lock(database: Database) -> AsyncIterator[_Lock]:
+async def _lock(database: Database) -> AsyncIterator[_OwnerLock]:
     """Give the lock that goes with DATABASE, not yet taken. Kernel or server let go of it when its owner dies."""
     async with AsyncExitStack() as stack:
         if database.sqlite:
@@ -190,7 +190,7 @@ async def _lock(database: Database) -> AsyncIterator[_Lock]:
             if path and path != ":memory:":
                 file = os.open(Path(f"{path}-index"), os.O_RDWR | os.O_CREAT, 0o600)
                 stack.callback(os.close, file)
-            yield _OnFile(file)
+            yield _FileLock(file)
             return
         connection = await stack.enter_async_context(database.read())
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -198,6 +198,6 @@ async def _lock(database: Database) -> AsyncIterator[_Lock]:
         for setting, seconds in (("idle", 20), ("interval", 10), ("count", 4)):
             await connection.execute(sa.text(f"SET tcp_keepalives_{setting} = {seconds}"))
         try:
-            yield _OnServer(connection)
+            yield _ServerLock(connection)
         finally:
             await connection.invalidate()  # else it would go back to the pool together with the lock

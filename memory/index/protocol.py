@@ -53,7 +53,7 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Near:
+class Match:
     """A version that the index holds to be near, with its score: the cosine, or what BM25 gives."""
 
     version_id: str
@@ -61,11 +61,11 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Found:
+class Matches:
     """What an index found for a question, best first: by meaning and by words."""
 
-    dense: list[Near] = field(default_factory=list)
-    lexical: list[Near] = field(default_factory=list)
+    dense: list[Match] = field(default_factory=list)
+    lexical: list[Match] = field(default_factory=list)
 
 
 class Index(Protocol):
@@ -84,7 +84,7 @@ class Index(Protocol):
         """Take the points of VERSION_IDS out; those that are not there are no error."""
         ...
 
-    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Matches:
         """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, among those that fit WHERE.
 
         How rare a word is counts among all points that WHERE's scope and moment let through, not in the whole index: so
@@ -92,7 +92,7 @@ class Index(Protocol):
         """
         ...
 
-    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
+    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Matches:
         """Return the scores of those versions AMONG the given that fit WHERE; who shares no word has no lexical one."""
         ...
 

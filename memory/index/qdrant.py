@@ -11,9 +11,9 @@ from perdure.errors import InvalidSettings, Unreachable
 from perdure.memory.index.embed import Embedder, Vector
 from perdure.memory.index.lexical import LEXICON, NO_WORDS, Words
 from perdure.memory.index.protocol import (
-    Found,
     Index,
-    Near,
+    Match,
+    Matches,
     Point,
     Where,
     generation,
@@ -56,7 +56,7 @@ class ServerIndex:
         """Connect to the Qdrant server at URL and make the collection if it is missing. `:memory:` is for tests."""
         client = _client(url)
         try:
-            return await cls.over(client, embedder, where=url, database_id=database_id)
+            return await cls.from_client(client, embedder, where=url, database_id=database_id)
         except BaseException:
             await client.close()
             raise
@@ -67,13 +67,13 @@ class ServerIndex:
         client = _client(url)
         try:
             index = cls(client, embedder, where=url, database_id=database_id)
-            async with index.reached():
+            async with index.translate_errors():
                 return await client.collection_exists(index.collection)
         finally:
             await client.close()
 
     @classmethod
-    async def over(
+    async def from_client(
         cls,
         client: AsyncQdrantClient,
         embedder: Embedder,
@@ -94,7 +94,7 @@ class ServerIndex:
         """Put POINTS in, in place of older ones of the same versions, and wait until they are found."""
         for start in range(0, len(points), BATCH):
             made = [_struct(point) for point in points[start : start + BATCH]]
-            async with self.reached():
+            async with self.translate_errors():
                 await self._client.upsert(self.collection, points=made, wait=True)
 
     async def delete(self, version_ids: Sequence[str]) -> None:
@@ -103,21 +103,21 @@ class ServerIndex:
             return
         from qdrant_client.models import PointIdsList
 
-        async with self.reached():
+        async with self.translate_errors():
             await self._client.delete(self.collection, points_selector=PointIdsList(points=list(version_ids)), wait=True)
 
-    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Found:
+    async def query(self, vector: Vector, *, words: Words = NO_WORDS, where: Where, limit: int) -> Matches:
         """Return up to LIMIT points nearest to VECTOR, and up to LIMIT that share most WORDS, of those that fit WHERE."""
         from qdrant_client.models import Filter
 
         return await self._search(vector, words, where, Filter(must=[*_base(where), *_wanted(where)]), limit)
 
-    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Found:
+    async def score(self, vector: Vector, *, words: Words, where: Where, among: Collection[str]) -> Matches:
         """Return the scores of those versions AMONG the given that fit WHERE."""
         from qdrant_client.models import Filter, HasIdCondition
 
         if not among:
-            return Found()
+            return Matches()
         chosen = Filter(must=[*_base(where), *_wanted(where), HasIdCondition(has_id=list(among))])
         return await self._search(vector, words, where, chosen, len(among))
 
@@ -132,24 +132,24 @@ class ServerIndex:
         for name in asked:
             one = FieldCondition(key="names", match=MatchValue(value=name))
             requests.append(QueryRequest(filter=Filter(must=[*_base(where), *_wanted(where), one]), limit=1))
-        async with self.reached():
+        async with self.translate_errors():
             answers = await self._client.query_batch_points(self.collection, requests=requests)
         return {name for name, answer in zip(asked, answers, strict=True) if answer.points}
 
     async def present(self, version_ids: Sequence[str]) -> set[str]:
         """Return those of VERSION_IDS that have a point."""
-        async with self.reached():
+        async with self.translate_errors():
             found = await self._client.retrieve(self.collection, ids=list(version_ids), with_payload=False)
         return {str(record.id) for record in found}
 
     async def count(self) -> int:
         """Return how many points there are."""
-        async with self.reached():
+        async with self.translate_errors():
             return (await self._client.count(self.collection, exact=True)).count
 
     async def scan(self, *, after: str = "", limit: int = 256) -> list[Point]:
         """Return up to LIMIT points in the order of their ids, from the first beyond AFTER on."""
-        async with self.reached():
+        async with self.translate_errors():
             # The offset is the first id wanted, so the last one of the page before comes again.
             found, _ = await self._client.scroll(
                 self.collection, limit=limit + 1, offset=after or None, with_payload=True, with_vectors=True
@@ -161,13 +161,13 @@ class ServerIndex:
 
     async def clear(self) -> None:
         """Drop the collection and make it anew."""
-        async with self.reached():
+        async with self.translate_errors():
             await self._client.delete_collection(self.collection)
         await self._make_if_missing()
 
     async def successor(self, embedder: Embedder) -> Index:
         """Return an index beside this one for the vectors of EMBEDDER: empty, or as far as an earlier attempt came."""
-        return await ServerIndex.over(
+        return await ServerIndex.from_client(
             self._client, embedder, where=self._where, database_id=self._database_id, follows=self
         )
 
@@ -175,7 +175,7 @@ class ServerIndex:
         """Become the index in use; the collection of the one it follows is dropped."""
         assert self._follows is not None, "`successor` made it"
         before, self._follows = self._follows, None
-        async with self.reached():
+        async with self.translate_errors():
             await self._client.delete_collection(before.collection)
 
     async def close(self) -> None:
@@ -198,7 +198,7 @@ class ServerIndex:
             VectorParams,
         )
 
-        async with self.reached():
+        async with self.translate_errors():
             if not await self._client.collection_exists(self.collection):
                 try:
                     await self._client.create_collection(
@@ -224,7 +224,7 @@ class ServerIndex:
                 await self._client.create_payload_index(self.collection, field, field_schema=number, wait=True)
             await self._client.create_payload_index(self.collection, "kind", field_schema=kind, wait=True)
 
-    async def _search(self, vector: Vector, words: Words, where: Where, visible: Filter, limit: int) -> Found:
+    async def _search(self, vector: Vector, words: Words, where: Where, visible: Filter, limit: int) -> Matches:
         from qdrant_client.models import Filter, IdfCorpusParams, QueryRequest, SearchParams, SparseVector
 
         requests = [QueryRequest(query=list(vector), using="dense", filter=visible, limit=limit)]
@@ -232,10 +232,10 @@ class ServerIndex:
             question = SparseVector(indices=list(words.numbers), values=[1.0] * len(words.numbers))
             corpus = SearchParams(idf=IdfCorpusParams(corpus=Filter(must=_base(where))))
             requests.append(QueryRequest(query=question, using="words", filter=visible, params=corpus, limit=limit))
-        async with self.reached():
+        async with self.translate_errors():
             answers = await self._client.query_batch_points(self.collection, requests=requests)
-        found = [[Near(str(point.id), point.score) for point in answer.points] for answer in answers]
-        return Found(*found)
+        found = [[Match(str(point.id), point.score) for point in answer.points] for answer in answers]
+        return Matches(*found)
 
     @property
     def _local(self) -> bool:
@@ -244,7 +244,7 @@ class ServerIndex:
         return options.get("location") == ":memory:" or bool(options.get("path"))
 
     @asynccontextmanager
-    async def reached(self) -> AsyncIterator[None]:
+    async def translate_errors(self) -> AsyncIterator[None]:
         """Turn what goes wrong between us and the server into our errors."""
         from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
@@ -257,7 +257,7 @@ class ServerIndex:
             if error.status_code in (401, 403):
                 raise InvalidSettings(
                     f"the Qdrant server at {self._where} refused us with {error.status_code}: it wants a key. "
-                    "Hand `Memory` a `ServerIndex.over` a client that has one"
+                    "Hand `Memory` the `ServerIndex.from_client` of a client that has one"
                 ) from error
             raise Unreachable(
                 f"the Qdrant server at {self._where} answered {error.status_code}: {error.reason_phrase}"

@@ -14,11 +14,11 @@ import structlog
 from sqlmodel import col
 
 from perdure.memory.index.building import Generation, count
-from perdure.memory.index.embed import Embedder, Forgets
+from perdure.memory.index.embed import CachingEmbedder, Embedder
 from perdure.memory.index.lexical import forget_words
 from perdure.memory.index.ownership import Claim
 from perdure.memory.index.protocol import Index, generation
-from perdure.memory.records import interval
+from perdure.memory.records import index_interval
 from perdure.memory.tables import MemoryRow, OutboxRow
 from perdure.storage import Database
 
@@ -41,11 +41,11 @@ class Feed:
         self._count = itertools.count()
         self._caught_up = False
 
-    def note(self, version_ids: Iterable[str]) -> None:
+    def add_pending(self, version_ids: Iterable[str]) -> None:
         """Remember that the index has to be told of VERSION_IDS."""
         self._pending |= {version_id: next(self._count) for version_id in version_ids}
 
-    async def waiting(self) -> bool:
+    async def has_pending(self) -> bool:
         """Return whether the index may lack something, whoever wrote it. Raises `Unreachable` if another is in force."""
         first = sa.select(col(OutboxRow.seq)).limit(1)
 
@@ -73,7 +73,7 @@ class Feed:
 
     async def rebuild(self) -> int:
         """Drop the index and fill it from SQL again; recalls wait meanwhile. Returns how many versions it then holds."""
-        async with self._turn, self.live.alone():
+        async with self._turn, self.live.exclusive():
             self._caught_up = False
             await self.live.index.clear()
             await self._fill_gaps()
@@ -97,9 +97,9 @@ class Feed:
                 try:
                     if self._claim is not None and self._claim.shared:
                         # From now on nobody else feeds the old index alone; what they did until now is made up for.
-                        await self._claim.serve(generation(embedder), name)
+                        await self._claim.activate(generation(embedder), name)
                         await successor.reconcile(self._database)
-                        await self._claim.settle()
+                        await self._claim.mark_settled()
                     before, self.live = self.live, successor
                 finally:
                     self._turn.release()
@@ -108,27 +108,27 @@ class Feed:
                 await successor.index.close()
                 raise
             self._next = None
-            await before.idle()
+            await before.wait_until_idle()
             await successor.index.succeed()
             if self._claim is not None and not self._claim.shared:
-                await self._claim.serve(generation(embedder), name, settled=True)
+                await self._claim.activate(generation(embedder), name, settled=True)
             log.info("memory embedded anew", embedder=embedder.name, version=embedder.version)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Generation]:
+    async def read(self) -> AsyncIterator[Generation]:
         """Give the index that recalls read, and keep it as it is meanwhile. Waits while it is being rebuilt."""
         while not (live := self.live).opened.is_set():
             await live.opened.wait()
         with live.read():
             yield live
 
-    async def prepare(self, content: str) -> None:
+    async def embed_ahead(self, content: str) -> None:
         """Embed CONTENT, so that the index is fed with what is then at hand."""
         for each in self._generations:
             await each.embedder.embed([content])
 
     @asynccontextmanager
-    async def still(self) -> AsyncIterator[None]:
+    async def pause(self) -> AsyncIterator[None]:
         """Change nothing in the index from here meanwhile."""
         async with self._turn:
             yield
@@ -137,7 +137,7 @@ class Feed:
         """Keep nothing of TEXTS in what embedders and word lists hold ready."""
         forget_words()
         for each in self._generations:
-            if isinstance(each.embedder, Forgets):
+            if isinstance(each.embedder, CachingEmbedder):
                 each.embedder.forget(texts)
 
     async def scrub(self) -> None:
@@ -193,12 +193,12 @@ class Feed:
             log.info("filling the vector index from the database", records=stored)
         await self.live.reconcile(self._database)
         if self._claim is not None:
-            await self._claim.settle()
+            await self._claim.mark_settled()
 
 
 def _state(row: sa.Row[MemoryRow]) -> tuple[int, int] | None:
     """Return what the index holds of ROW, None if nothing."""
-    return None if row.version_id is None or row.erased_at is not None else interval(row)
+    return None if row.version_id is None or row.erased_at is not None else index_interval(row)
 
 
 def _drop(connection: sa.Connection, applied: dict[int, str], told: dict[str, tuple[int, int] | None]) -> None:

@@ -61,7 +61,7 @@ class Candidate:
     importance: float | None = None
 
 
-class Signs(NamedTuple):
+class Signals(NamedTuple):
     """What each sign gave a candidate; the names are those of `Why`."""
 
     dense: float
@@ -75,12 +75,12 @@ class Signs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCandidate:
     """A candidate in its place."""
 
     candidate: Candidate
     score: float
-    signs: Signs
+    signs: Signals
 
     @property
     def why(self) -> Why:
@@ -92,7 +92,7 @@ class Ranked:
 
 def rank(
     candidates: Mapping[str, Candidate], at: datetime, *, ranking: Ranking, preference: Preference | None = None
-) -> list[Ranked]:
+) -> list[RankedCandidate]:
     """Return CANDIDATES, best first, as they stand AT that moment. Equal ones: the newer first."""
     preference = preference or Preference()
     full = max(ranking.lexical_full, max((each.lexical for each in candidates.values()), default=0.0))
@@ -107,17 +107,17 @@ def rank(
             importance=preference.importance * (0.5 if each.importance is None else each.importance),
         )
         # Six digits: what is beyond depends on the processor.
-        ranked.append(Ranked(each, round(sum(signs), 6), signs))
+        ranked.append(RankedCandidate(each, round(sum(signs), 6), signs))
     newest = sorted(ranked, key=lambda one: one.candidate.version_id)
     newest.sort(key=lambda one: one.candidate.valid_from or at, reverse=True)
     return sorted(newest, key=lambda one: -one.score)
 
 
-def _own(each: Candidate, candidates: Mapping[str, Candidate], *, full: float, ranking: Ranking) -> Signs:
+def _own(each: Candidate, candidates: Mapping[str, Candidate], *, full: float, ranking: Ranking) -> Signals:
     before = candidates.get(each.previous) if each.previous else None
     after = candidates.get(each.following) if each.following else None
     lexical = ranking.lexical / full
-    return Signs(
+    return Signals(
         dense=each.dense,
         lexical=lexical * each.lexical,
         previous=ranking.previous * before.dense + ranking.previous_lexical * lexical * before.lexical if before else 0.0,
@@ -126,7 +126,7 @@ def _own(each: Candidate, candidates: Mapping[str, Candidate], *, full: float, r
     )
 
 
-def _threads(candidates: Mapping[str, Candidate], own: Mapping[str, Signs]) -> dict[str, float]:
+def _threads(candidates: Mapping[str, Candidate], own: Mapping[str, Signals]) -> dict[str, float]:
     best: dict[str, list[float]] = {}
     for version_id, each in candidates.items():
         best.setdefault(each.thread, []).append(max(0.0, sum(own[version_id])))

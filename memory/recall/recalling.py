@@ -14,10 +14,10 @@ from sqlmodel import col
 from perdure.memory.contracts import RecallCall, RecallHit
 from perdure.memory.index import (
     Embedder,
-    Found,
     Generation,
     Index,
-    Near,
+    Match,
+    Matches,
     Vector,
     Where,
     Words,
@@ -27,11 +27,11 @@ from perdure.memory.moments import microseconds
 from perdure.memory.recall.ranking import (
     Candidate,
     Preference,
-    Ranked,
+    RankedCandidate,
     Ranking,
     rank,
 )
-from perdure.memory.records import Moment, as_record, scope_key, visible
+from perdure.memory.records import Moment, as_record, is_visible, scope_key
 from perdure.memory.tables import MemoryRow
 from perdure.storage import Database
 
@@ -59,35 +59,35 @@ class _Question:
     """What SQL asks of every version that is returned."""
 
 
-async def nearest(
+async def find_nearest(
     call: RecallCall, moment: Moment, *, database: Database, generation: Generation, ranking: Ranking
 ) -> list[RecallHit]:
     """Return what CALL asks for as of MOMENT, best first. Raises `Unreachable` if the index of GENERATION does not work."""
     index, embedder = generation.index, generation.embedder
-    question = await _question(call, moment, index=index, embedder=embedder)
+    question = await _build_question(call, moment, index=index, embedder=embedder)
     preference = Preference(recency=call.recency, half_life=call.half_life, importance=call.importance)
     fetch = max(POOL, call.limit + 8)
     while True:
         found = await _search(question, index, fetch)
         candidates = await _candidates(question, found, database=database, index=index)
         ranked = rank(candidates, moment.valid_at, ranking=ranking, preference=preference)
-        hits = await database.query(partial(_confirmed, question=question, ranked=ranked, call=call))
+        hits = await database.query(partial(_confirm, question=question, ranked=ranked, call=call))
         # Fewer than there might be: the index held much that SQL no longer lets through.
         if len(hits) >= call.limit or max(len(found.dense), len(found.lexical)) < fetch:
             return hits
         fetch *= 4
 
 
-async def _question(call: RecallCall, moment: Moment, *, index: Index, embedder: Embedder) -> _Question:
+async def _build_question(call: RecallCall, moment: Moment, *, index: Index, embedder: Embedder) -> _Question:
     scope = scope_key(call.scope)
     everything = Where(scope, microseconds(moment.later), microseconds(moment.earlier))
-    asked = lexical.names_in(call.query, scope)
+    asked = lexical.find_names(call.query, scope)
     known = await index.named({name.number for name in asked}, where=everything)
     named = [name for name in asked if name.number in known]
     # Who is meant selects records; what is asked about them ranks those. A name in the question would draw it to records
     # that mention the name, and who speaks of themselves does not. In a question without capitals, none is a name's.
     plain = call.query == call.query.lower()
-    rest = lexical.without(call.query, [each.word for each in named if plain or not each.word.islower()])
+    rest = lexical.remove_names(call.query, [each.word for each in named if plain or not each.word.islower()])
     [vector] = await embedder.embed([rest])
     row = MemoryRow
     conditions: list[sa.ColumnElement[bool]] = []
@@ -115,21 +115,21 @@ async def _question(call: RecallCall, moment: Moment, *, index: Index, embedder:
         names=frozenset(known) if call.subject is None else frozenset(),
         subjects=tuple(each.word for each in named),
         # Nothing is added, so that SQLite looks the versions up by their ids instead of going through the whole scope.
-        conditions=(col(row.scope_key) + "" == scope, visible(moment.valid_at, moment.known_at), *conditions),
+        conditions=(col(row.scope_key) + "" == scope, is_visible(moment.valid_at, moment.known_at), *conditions),
     )
 
 
-async def _search(question: _Question, index: Index, fetch: int) -> Found:
+async def _search(question: _Question, index: Index, fetch: int) -> Matches:
     found = await index.query(question.vector, words=question.words, where=question.where, limit=fetch)
     if question.names and len(found.dense) == fetch:
         # There is more than was fetched, and what is about the subjects in question must not be lost in the rest.
         where = replace(question.where, any_names=tuple(sorted(question.names)))
         about = await index.query(question.vector, words=question.words, where=where, limit=fetch)
-        found = Found(_merged(found.dense, about.dense), _merged(found.lexical, about.lexical))
+        found = Matches(_merge(found.dense, about.dense), _merge(found.lexical, about.lexical))
     return found
 
 
-async def _candidates(question: _Question, found: Found, *, database: Database, index: Index) -> dict[str, Candidate]:
+async def _candidates(question: _Question, found: Matches, *, database: Database, index: Index) -> dict[str, Candidate]:
     """Return what FOUND names and SQL confirms, with the neighbours of the best, and everybody's scores."""
     ids = dict.fromkeys(near.version_id for near in (*found.dense, *found.lexical))
     best = [near.version_id for near in (*found.dense[:NEIGHBOURS_OF], *found.lexical[:NEIGHBOURS_OF])]
@@ -148,7 +148,7 @@ async def _candidates(question: _Question, found: Found, *, database: Database, 
     scored = await index.score(question.vector, words=question.words, where=anything, among=dict.fromkeys(unknown))
     dense |= {near.version_id: near.score for near in scored.dense}
     words |= {near.version_id: near.score for near in scored.lexical}
-    places = _places(found.dense), _places(found.lexical)
+    places = _ranks(found.dense), _ranks(found.lexical)
     only_beside = {each: Candidate(each) for each in beside if each not in candidates}
     return {
         version_id: replace(
@@ -187,8 +187,8 @@ def _astray(question: _Question, subject: str | None, content: str | None) -> fl
     return 0.0 if lexical.mentions(content or "", question.names, question.scope) else 0.5
 
 
-def _confirmed(
-    connection: sa.Connection, question: _Question, ranked: Sequence[Ranked], call: RecallCall
+def _confirm(
+    connection: sa.Connection, question: _Question, ranked: Sequence[RankedCandidate], call: RecallCall
 ) -> list[RecallHit]:
     """Return the first of RANKED that SQL still confirms, each once: a record may have gone since the index was asked."""
     hits: list[RecallHit] = []
@@ -225,12 +225,12 @@ def _beside(candidates: dict[str, Candidate], of: Iterable[str]) -> dict[str, No
     return beside
 
 
-def _merged(some: list[Near], more: list[Near]) -> list[Near]:
+def _merge(some: list[Match], more: list[Match]) -> list[Match]:
     scores = {near.version_id: near for near in (*some, *more)}
     return sorted(scores.values(), key=lambda near: (-near.score, near.version_id))
 
 
-def _places(found: list[Near]) -> dict[str, int]:
+def _ranks(found: list[Match]) -> dict[str, int]:
     return {near.version_id: place for place, near in enumerate(found, 1)}
 
 

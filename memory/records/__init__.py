@@ -1,7 +1,7 @@
-"""How memories are written to SQL and read from it: the truth about what the agents know.
+"""How memories are written to SQL and read from it.
 
-Must not break: a version is written once and never changed, every query names exactly one scope, and the outbox row
-is committed with the version. How a record is written goes into `records`, which versions count at a moment into
+Must not break: a version is written once and never changed, every query names its scopes, and the outbox row is
+committed with the version. How a record is written goes into `records`, which versions count at a moment into
 `reading`, a new request of callers into `requests`, which workflow code imports, so it stays pure.
 """
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from perdure.memory.records.reading import (
         Moment,
         as_record,
-        interval,
-        listed,
-        named,
+        index_interval,
+        is_memory,
+        is_visible,
+        list_query,
         records_of,
-        sayable,
+        require_storable,
         scope_of,
-        visible,
     )
     from perdure.memory.records.records import (
         NAMES,
-        Written,
-        aware,
+        WriteResult,
+        enqueue,
         lock,
         memory_key,
-        queue,
+        require_zone,
         scope_key,
         step_key,
         version_id_of,
     )
-    from perdure.memory.records.run_scopes import had_to_do, within
+    from perdure.memory.records.run_scopes import is_in_scope, record_run_scopes
 else:
     __getattr__ = lazy(
         __name__,
@@ -46,26 +46,26 @@ else:
             "reading": [
                 "Moment",
                 "as_record",
-                "interval",
-                "listed",
-                "named",
+                "index_interval",
+                "is_memory",
+                "is_visible",
+                "list_query",
                 "records_of",
-                "sayable",
+                "require_storable",
                 "scope_of",
-                "visible",
             ],
             "records": [
                 "NAMES",
-                "Written",
-                "aware",
+                "WriteResult",
+                "enqueue",
                 "lock",
                 "memory_key",
-                "queue",
+                "require_zone",
                 "scope_key",
                 "step_key",
                 "version_id_of",
             ],
-            "run_scopes": ["had_to_do", "within"],
+            "run_scopes": ["is_in_scope", "record_run_scopes"],
         },
     )
 
@@ -73,24 +73,24 @@ __all__ = [
     "NAMES",
     "Moment",
     "Retention",
-    "Written",
+    "WriteResult",
     "as_record",
-    "aware",
     "consolidate",
-    "had_to_do",
-    "interval",
-    "listed",
+    "enqueue",
+    "index_interval",
+    "is_in_scope",
+    "is_memory",
+    "is_visible",
+    "list_query",
     "lock",
     "memory_key",
-    "named",
-    "queue",
+    "record_run_scopes",
     "records_of",
-    "sayable",
+    "require_storable",
+    "require_zone",
     "scope_key",
     "scope_of",
     "step_key",
     "update",
     "version_id_of",
-    "visible",
-    "within",
 ]

@@ -11,28 +11,32 @@ from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import digest
 from perdure.memory.contracts import RememberCall
 from perdure.memory.records.forgetting import retire
-from perdure.memory.records.reading import named
+from perdure.memory.records.reading import is_memory
 from perdure.memory.records.records import (
-    Written,
-    checked,
+    WriteResult,
     lock,
+    require_valid,
     scope_key,
-    step_names,
+    step_identity,
     write,
 )
 from perdure.memory.records.requests import ConsolidateCall, UpdateCall
 from perdure.memory.tables import MemoryRow
 
 
-def update(connection: sa.Connection, call: UpdateCall, now: datetime) -> Written:
+def update(connection: sa.Connection, call: UpdateCall, now: datetime) -> WriteResult:
     """Write the next version of a memory with what CALL changes. Raises `NotFound` if there is nothing to go on from."""
     scope = scope_key(call.scope)
     lock(connection, scope, call.memory_id)
     # The call and not what it comes to: a retry finds the version that it wrote as the last one.
     key = digest(
-        ["update", *step_names(call.step), call.model_dump(mode="json", exclude={"step", "origin"}, exclude_defaults=True)]
+        [
+            "update",
+            *step_identity(call.step),
+            call.model_dump(mode="json", exclude={"step", "origin"}, exclude_defaults=True),
+        ]
     )
-    newest = sa.select(MemoryRow).where(*named(scope, call.memory_id)).order_by(col(MemoryRow.version).desc()).limit(1)
+    newest = sa.select(MemoryRow).where(*is_memory(scope, call.memory_id)).order_by(col(MemoryRow.version).desc()).limit(1)
     last = connection.execute(newest).first()
     ended = last is not None and (last.erased_at or last.forgotten_at or (last.expires_at and last.expires_at <= now))
     written_before = sa.select(col(MemoryRow.version)).where(col(MemoryRow.write_key) == key)
@@ -56,10 +60,10 @@ def update(connection: sa.Connection, call: UpdateCall, now: datetime) -> Writte
         expected=call.expected,
         origin=call.origin,
     )
-    return write(connection, checked(following), now, key=key, expires_at=None if call.ttl else last.expires_at)
+    return write(connection, require_valid(following), now, key=key, expires_at=None if call.ttl else last.expires_at)
 
 
-def consolidate(connection: sa.Connection, call: ConsolidateCall, now: datetime) -> Written:
+def consolidate(connection: sa.Connection, call: ConsolidateCall, now: datetime) -> WriteResult:
     """Write one record derived from those that CALL names, and end them. Raises `InvalidInput` for foreign ones."""
     wanted = set(call.version_ids)
     row = MemoryRow
@@ -80,10 +84,10 @@ def consolidate(connection: sa.Connection, call: ConsolidateCall, now: datetime)
         confidence=call.confidence,
         origin=origin,
     )
-    written = write(connection, checked(said), now)
+    written = write(connection, require_valid(said), now)
     if written.remembered.erased or not call.retire:
         return written
     at = max(now, written.recorded_at)
     mine = written.remembered.version_id
     retired = retire(connection, [each for each in call.version_ids if each != mine], at)
-    return Written(written.remembered, written.recorded_at, (*written.changed, *retired))
+    return WriteResult(written.remembered, written.recorded_at, (*written.changed, *retired))

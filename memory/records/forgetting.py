@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from perdure.memory.contracts import Scope
-from perdure.memory.records.records import lock, queue, scope_key
+from perdure.memory.records.records import enqueue, lock, scope_key
 from perdure.memory.records.requests import (
-    Due,
     ForgetCall,
-    Forgotten,
+    ForgetResult,
     HoldCall,
+    OverdueVersion,
     PinCall,
 )
 from perdure.memory.tables import MemoryRow
@@ -25,10 +25,10 @@ SHOWN = 100
 """How many ids a result names."""
 
 
-def selected(call: ForgetCall) -> sa.ColumnElement[bool]:
+def is_meant(call: ForgetCall) -> sa.ColumnElement[bool]:
     """Return the condition that a version is one that CALL means."""
     row = MemoryRow
-    where = [_within(call.scope) if call.narrower else col(row.scope_key) == scope_key(call.scope)]
+    where = [_is_in_scope(call.scope) if call.narrower else col(row.scope_key) == scope_key(call.scope)]
     if call.memory_id is not None:
         where.append(col(row.memory_id) == call.memory_id)
     if call.subject is not None:
@@ -36,7 +36,7 @@ def selected(call: ForgetCall) -> sa.ColumnElement[bool]:
     return sa.and_(col(row.erased_at).is_(None), *where)
 
 
-def forget(connection: sa.Connection, call: ForgetCall, now: datetime) -> tuple[Forgotten, list[str]]:
+def forget(connection: sa.Connection, call: ForgetCall, now: datetime) -> tuple[ForgetResult, list[str]]:
     """End the versions that CALL means at NOW, and return what was done with the versions that the index is to be told of.
 
     A retried step ends nothing twice.
@@ -44,14 +44,14 @@ def forget(connection: sa.Connection, call: ForgetCall, now: datetime) -> tuple[
     if call.memory_id is not None:
         lock(connection, scope_key(call.scope), call.memory_id)
     row = MemoryRow
-    standing = sa.select(col(row.version_id), col(row.memory_id)).where(selected(call), col(row.forgotten_at).is_(None))
+    standing = sa.select(col(row.version_id), col(row.memory_id)).where(is_meant(call), col(row.forgotten_at).is_(None))
     rows = connection.execute(standing.order_by(col(row.recorded_at), col(row.version_id))).all()
     ids = [each.version_id for each in rows]
     if not call.dry_run:
-        _set(connection, ids, forgotten_at=now, forgotten_as=call.how)
-        queue(connection, ids, now)
+        _update_versions(connection, ids, forgotten_at=now, forgotten_as=call.how)
+        enqueue(connection, ids, now)
     memories = tuple(dict.fromkeys(each.memory_id for each in rows))[:SHOWN]
-    done = Forgotten(how=call.how, memories=memories, versions=len(ids), dry_run=call.dry_run)
+    done = ForgetResult(how=call.how, memories=memories, versions=len(ids), dry_run=call.dry_run)
     return done, [] if call.dry_run else ids
 
 
@@ -62,8 +62,8 @@ def retire(connection: sa.Connection, version_ids: Sequence[str], now: datetime)
         col(row.version_id).in_(version_ids), col(row.forgotten_at).is_(None), ~col(row.pinned)
     )
     ids = list(connection.execute(standing).scalars())
-    _set(connection, ids, forgotten_at=now, forgotten_as="expire")
-    queue(connection, ids, now)
+    _update_versions(connection, ids, forgotten_at=now, forgotten_as="expire")
+    enqueue(connection, ids, now)
     return ids
 
 
@@ -92,7 +92,7 @@ class Retention:
 
     keep: dict[str, timedelta]
 
-    def due(self, connection: sa.Connection, now: datetime, limit: int) -> tuple[list[sa.Row[MemoryRow]], int]:
+    def find_overdue(self, connection: sa.Connection, now: datetime, limit: int) -> tuple[list[sa.Row[MemoryRow]], int]:
         """Return up to LIMIT versions whose time is over at NOW, and how many more a legal hold keeps."""
         row = MemoryRow
         over = []
@@ -109,10 +109,10 @@ class Retention:
         return list(rows), connection.execute(held).scalar_one()
 
 
-def as_due(row: sa.Row[MemoryRow]) -> Due:
+def as_overdue(row: sa.Row[MemoryRow]) -> OverdueVersion:
     """Return what a sweep says of ROW."""
     ends = [end for end in (row.expires_at, row.forgotten_at, row.superseded_at) if end is not None]
-    return Due(
+    return OverdueVersion(
         memory_id=row.memory_id,
         version=row.version,
         version_id=row.version_id,
@@ -121,7 +121,7 @@ def as_due(row: sa.Row[MemoryRow]) -> Due:
     )
 
 
-def _within(scope: Scope) -> sa.ColumnElement[bool]:
+def _is_in_scope(scope: Scope) -> sa.ColumnElement[bool]:
     columns = {
         "tenant": col(MemoryRow.scope_tenant),
         "agent": col(MemoryRow.scope_agent),
@@ -131,7 +131,7 @@ def _within(scope: Scope) -> sa.ColumnElement[bool]:
     return sa.and_(*(columns[name] == value for name, value in scope if value is not None))
 
 
-def _set(connection: sa.Connection, version_ids: Sequence[str], **values: object) -> None:
+def _update_versions(connection: sa.Connection, version_ids: Sequence[str], **values: object) -> None:
     for start in range(0, len(version_ids), 500):
         page = version_ids[start : start + 500]
         connection.execute(sa.update(MemoryRow).where(col(MemoryRow.version_id).in_(page)).values(values))

@@ -77,16 +77,16 @@ class Moment:
         return max(self.valid_at, self.known_at)
 
 
-def sayable(**texts: object) -> None:
+def require_storable(**texts: object) -> None:
     """Raise `InvalidInput` naming the field if one of TEXTS, or of the texts in it, holds what no database takes."""
     for field, value in texts.items():
         if isinstance(value, Scope):
-            sayable(**{f"{field}.{part}": name for part, name in value})
+            require_storable(**{f"{field}.{part}": name for part, name in value})
         elif any("\x00" in each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str)):
             raise InvalidInput(f"{field} holds a NUL character, which PostgreSQL cannot store; remove it")
 
 
-def visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnElement[bool]:
+def is_visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnElement[bool]:
     """Return the condition that a version holds at VALID_AT as it was known at KNOWN_AT, by default the same moment.
 
     It was recorded by then, neither forgotten nor expired; it is valid; and no later version of its chain that was known
@@ -100,22 +100,22 @@ def visible(valid_at: datetime, known_at: datetime | None = None) -> sa.ColumnEl
         col(later.recorded_at) > col(row.recorded_at),
         col(later.recorded_at) <= known_at,
         col(later.valid_from) <= valid_at,
-        _open(col(later.valid_to), valid_at),
+        _is_open(col(later.valid_to), valid_at),
     )
     return sa.and_(
         col(row.erased_at).is_(None),
         col(row.recorded_at) <= known_at,
         col(row.valid_from) <= valid_at,
-        _open(col(row.valid_to), valid_at),
-        _open(col(row.expires_at), known_at),
-        _open(col(row.forgotten_at), known_at),
+        _is_open(col(row.valid_to), valid_at),
+        _is_open(col(row.expires_at), known_at),
+        _is_open(col(row.forgotten_at), known_at),
         # What follows from the versions below wherever they still are.
-        _open(col(row.superseded_at), min(valid_at, known_at)),
+        _is_open(col(row.superseded_at), min(valid_at, known_at)),
         ~replaced,
     )
 
 
-def interval(row: sa.Row[MemoryRow]) -> tuple[int, int]:
+def index_interval(row: sa.Row[MemoryRow]) -> tuple[int, int]:
     """Return the microseconds outside of which ROW never holds: the first one in, the first one out.
 
     A read of two times T and U can see it only if it begins by the later and ends after the earlier of them.
@@ -164,11 +164,11 @@ def scope_of(row: sa.Row[MemoryRow]) -> Scope:
 def records_of(connection: sa.Connection, rows: Iterable[sa.Row[MemoryRow]], *, with_end: bool) -> list[MemoryRecord]:
     """Return ROWS as callers see them, with their provenance."""
     rows = list(rows)
-    sources = provenances(connection, [row.version_id for row in rows])
+    sources = read_provenance(connection, [row.version_id for row in rows])
     return [as_record(row, with_end=with_end, provenance=sources.get(row.version_id)) for row in rows]
 
 
-def provenances(connection: sa.Connection, version_ids: list[str]) -> dict[str, Provenance]:
+def read_provenance(connection: sa.Connection, version_ids: list[str]) -> dict[str, Provenance]:
     """Return where each of VERSION_IDS comes from."""
     derived: dict[str, list[str]] = {}
     pairs = sa.select(DerivedRow).where(col(DerivedRow.version_id).in_(version_ids))
@@ -178,10 +178,10 @@ def provenances(connection: sa.Connection, version_ids: list[str]) -> dict[str, 
     return {row.version_id: _provenance(row, tuple(derived.get(row.version_id, ()))) for row in found}
 
 
-def listed(call: ListCall, moment: Moment, scope: str) -> sa.Select[MemoryRow]:
+def list_query(call: ListCall, moment: Moment, scope: str) -> sa.Select[MemoryRow]:
     """Return the query for the records of SCOPE, which is a scope's key, that CALL wants and that hold at MOMENT."""
     row = MemoryRow
-    where = [col(row.scope_key) == scope, visible(moment.valid_at, moment.known_at)]
+    where = [col(row.scope_key) == scope, is_visible(moment.valid_at, moment.known_at)]
     if call.kinds:
         where.append(col(row.kind).in_(call.kinds))
     if call.subject is not None:
@@ -202,7 +202,7 @@ def listed(call: ListCall, moment: Moment, scope: str) -> sa.Select[MemoryRow]:
     return sa.select(row).where(*where).order_by(col(row.recorded_at), col(row.version_id))
 
 
-def named(scope: str, memory_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+def is_memory(scope: str, memory_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     """Return the condition that a version is of MEMORY_ID in SCOPE, which is a scope's key."""
     return col(MemoryRow.scope_key) == scope, col(MemoryRow.memory_id) == memory_id
 
@@ -223,5 +223,5 @@ def _provenance(row: sa.Row[SourceRow], derived_from: tuple[str, ...]) -> Proven
     )
 
 
-def _open(end: sa.ColumnElement[datetime | None] | Mapped[datetime | None], at: datetime) -> sa.ColumnElement[bool]:
+def _is_open(end: sa.ColumnElement[datetime | None] | Mapped[datetime | None], at: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(end.is_(None), end > at)

@@ -12,14 +12,14 @@ from sqlmodel import col
 
 from perdure.errors import InvalidInput
 from perdure.lineage import StepRef, digest
-from perdure.memory.contracts import RememberCall, Remembered
+from perdure.memory.contracts import RememberCall, RememberResult
 from perdure.memory.records.reading import (
     as_record,
-    interval,
-    sayable,
-    visible,
+    index_interval,
+    is_visible,
+    require_storable,
 )
-from perdure.memory.records.run_scopes import had_to_do, scope_key
+from perdure.memory.records.run_scopes import record_run_scopes, scope_key
 from perdure.memory.tables import (
     DerivedRow,
     MemoryRow,
@@ -31,20 +31,20 @@ from perdure.memory.tables import (
 
 __all__ = [
     "NAMES",
-    "Written",
+    "WriteResult",
     "as_record",
-    "aware",
-    "checked",
-    "interval",
+    "enqueue",
+    "index_interval",
+    "is_visible",
     "lock",
     "memory_key",
-    "queue",
+    "require_valid",
+    "require_zone",
     "scope_key",
+    "step_identity",
     "step_key",
-    "step_names",
     "thread_key",
     "version_id_of",
-    "visible",
     "write",
 ]
 
@@ -55,7 +55,7 @@ TICK = timedelta(microseconds=1)
 
 def thread_key(scope: str, step: StepRef) -> str:
     """Return the digest by which a recall finds what the run of STEP remembered in SCOPE, in order."""
-    return digest([scope, *step_names(step)[:3]]).removeprefix("sha256:")[:32]
+    return digest([scope, *step_identity(step)[:3]]).removeprefix("sha256:")[:32]
 
 
 def memory_key(scope: str, memory_id: str) -> str:
@@ -68,40 +68,40 @@ def step_key(scope: str, chain: str, step: list[JsonValue]) -> str:
     return digest([*step, scope, chain])
 
 
-def checked(call: RememberCall) -> RememberCall:
+def require_valid(call: RememberCall) -> RememberCall:
     """Return CALL if it can be stored. Raises `InvalidInput` naming the field."""
     texts = {"content": call.content, "subject": call.subject, "predicate": call.predicate, "memory_id": call.memory_id}
     texts |= {"step": str(call.step), "labels": "".join(call.labels), "retention": call.retention}
     texts |= {f"origin.{name}": str(value) for name, value in call.origin}
-    sayable(scope=call.scope, **texts)
+    require_storable(scope=call.scope, **texts)
     if call.memory_id is not None and not 1 <= len(call.memory_id) <= 200:
         raise InvalidInput(f"memory_id has {len(call.memory_id)} characters; give it 1 to 200")
     if call.predicate is not None and not (call.predicate.strip() and (call.subject or "").strip()):
         raise InvalidInput("predicate goes with a subject: a fact is named by both, as in subject='ada', predicate='home'")
     if call.ttl is not None and not timedelta(0) < call.ttl < timedelta(days=365_000):
         raise InvalidInput(f"ttl {call.ttl} is not between nothing and 1,000 years")
-    aware("valid_from", call.valid_from)
-    aware("valid_to", call.valid_to)
+    require_zone("valid_from", call.valid_from)
+    require_zone("valid_to", call.valid_to)
     return call
 
 
-def aware(field: str, moment: datetime | None) -> None:
+def require_zone(field: str, moment: datetime | None) -> None:
     """Raise `InvalidInput` naming FIELD if MOMENT has no zone."""
     if moment is not None and moment.tzinfo is None:
         raise InvalidInput(f"{field} {moment.isoformat()} has no zone; give it one, e.g. datetime.now(UTC)")
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """What stands in SQL for a call, from when, and the versions that the index has to be told of."""
 
-    remembered: Remembered
+    remembered: RememberResult
     recorded_at: datetime
     changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Target:
     """Where a call's version belongs."""
 
     scope: str
@@ -120,23 +120,23 @@ def write(
     *,
     key: str | None = None,
     expires_at: datetime | None = None,
-) -> Written:
+) -> WriteResult:
     """Write what CALL says at NOW and return what stands. KEY names another call, EXPIRES_AT is for one without a ttl.
 
     The same step with the same argument writes once, however often and from wherever it comes. The same step with another
     argument, as after a reset of its run, writes the next version. Wants a transaction of `Database.transact`.
     """
-    place = _place(connection, call)
+    place = _find_target(connection, call)
     write_key = key or _write_key(call)
     standing = sa.select(MemoryRow).where(col(MemoryRow.write_key) == write_key)
     row = connection.execute(standing).first()
     if row is not None:
         # Named again, for its first writer may have been stopped before it told the index.
-        return Written(_remembered(row), row.recorded_at, (row.version_id,))
-    version, epoch, erased = _numbers(connection, call, place)
-    if erased or _source_erased(connection, call):
-        nothing = Remembered(memory_id=place.memory_id, version=0, content_hash="", erased=True)
-        return Written(nothing, now)
+        return WriteResult(_as_result(row), row.recorded_at, (row.version_id,))
+    version, epoch, erased = _next_version(connection, call, place)
+    if erased or _is_source_erased(connection, call):
+        nothing = RememberResult(memory_id=place.memory_id, version=0, content_hash="", erased=True)
+        return WriteResult(nothing, now)
     if call.expected is not None and call.expected != version - 1:
         raise InvalidInput(
             f"memory {place.memory_id!r} is at version {version - 1}, not {call.expected}: it changed meanwhile. "
@@ -153,7 +153,7 @@ def write(
         changed = _supersede(connection, place, from_=max(recorded_at, valid_from))
     version_id = version_id_of(place.scope, place.memory_id, epoch, version)
     values = {
-        **_said(call, place),
+        **_content_columns(call, place),
         "version_id": version_id,
         "version": version,
         "epoch": epoch,
@@ -168,15 +168,15 @@ def write(
     }
     connection.execute(sa.insert(MemoryRow).values(values))
     _write_source(connection, call, version_id)
-    had_to_do(connection, call.step.lineage, [call.scope])
-    queue(connection, [version_id, *changed], recorded_at)
-    remembered = Remembered(
+    record_run_scopes(connection, call.step.lineage, [call.scope])
+    enqueue(connection, [version_id, *changed], recorded_at)
+    remembered = RememberResult(
         memory_id=place.memory_id, version=version, content_hash=str(values["content_hash"]), version_id=version_id
     )
-    return Written(remembered, recorded_at, (version_id, *changed))
+    return WriteResult(remembered, recorded_at, (version_id, *changed))
 
 
-def queue(connection: sa.Connection, version_ids: list[str], now: datetime) -> None:
+def enqueue(connection: sa.Connection, version_ids: list[str], now: datetime) -> None:
     """Have the index told of VERSION_IDS."""
     if version_ids:
         connection.execute(sa.insert(OutboxRow), [{"version_id": id_, "queued_at": now} for id_ in version_ids])
@@ -189,12 +189,12 @@ def lock(connection: sa.Connection, scope: str, name: str) -> None:
         connection.execute(held)
 
 
-def _place(connection: sa.Connection, call: RememberCall) -> _Place:
+def _find_target(connection: sa.Connection, call: RememberCall) -> _Target:
     scope = scope_key(call.scope)
-    chain = _fact(call.subject, call.predicate)
+    chain = _fact_chain(call.subject, call.predicate)
     subject, predicate, memory_id = call.subject, call.predicate, call.memory_id
     if memory_id is None and chain is None:
-        memory_id = str(uuid.uuid5(NAMES, digest(step_names(call.step))))
+        memory_id = str(uuid.uuid5(NAMES, digest(step_identity(call.step))))
     if memory_id is not None:
         # Always before the chain's lock, so that two writers never wait for each other.
         lock(connection, scope, memory_id)
@@ -216,15 +216,15 @@ def _place(connection: sa.Connection, call: RememberCall) -> _Place:
     last = connection.execute(newest.order_by(col(MemoryRow.recorded_at).desc()).limit(1)).first()
     if memory_id is None:
         memory_id = last.memory_id if last is not None else str(uuid.uuid5(NAMES, digest([scope, chain])))
-    return _Place(scope, memory_id, chain, subject, predicate, last)
+    return _Target(scope, memory_id, chain, subject, predicate, last)
 
 
-def _numbers(connection: sa.Connection, call: RememberCall, place: _Place) -> tuple[int, int, bool]:
+def _next_version(connection: sa.Connection, call: RememberCall, place: _Target) -> tuple[int, int, bool]:
     """Return the version and epoch that come next, and whether what this step wrote before was erased."""
     mine = col(MemoryRow.scope_key) == place.scope, col(MemoryRow.memory_id) == place.memory_id
     highest = sa.select(sa.func.max(col(MemoryRow.version)), sa.func.max(col(MemoryRow.epoch))).where(*mine)
     version, epoch = connection.execute(highest).one()
-    memory, step = memory_key(place.scope, place.memory_id), step_key(place.scope, place.chain, step_names(call.step))
+    memory, step = memory_key(place.scope, place.memory_id), step_key(place.scope, place.chain, step_identity(call.step))
     row = TombstoneRow
     buried = sa.select(col(row.epoch), col(row.memory_key), col(row.step_key)).where(
         sa.or_(col(row.memory_key) == memory, col(row.step_key) == step)
@@ -235,7 +235,7 @@ def _numbers(connection: sa.Connection, call: RememberCall, place: _Place) -> tu
     return version + 1, epoch, any(each.step_key == step for each in gone)
 
 
-def _source_erased(connection: sa.Connection, call: RememberCall) -> bool:
+def _is_source_erased(connection: sa.Connection, call: RememberCall) -> bool:
     """Return whether something that CALL is derived from was erased. Raises `InvalidInput` for what never was."""
     wanted = set(call.origin.derived_from)
     if not wanted:
@@ -263,7 +263,7 @@ def _source_erased(connection: sa.Connection, call: RememberCall) -> bool:
     return any(each.erased_at is not None for each in rows)
 
 
-def _supersede(connection: sa.Connection, place: _Place, *, from_: datetime) -> list[str]:
+def _supersede(connection: sa.Connection, place: _Target, *, from_: datetime) -> list[str]:
     row = MemoryRow
     ending = sa.select(col(row.version_id)).where(
         col(row.scope_key) == place.scope,
@@ -276,7 +276,7 @@ def _supersede(connection: sa.Connection, place: _Place, *, from_: datetime) -> 
     return ids
 
 
-def _said(call: RememberCall, place: _Place) -> dict[str, object]:
+def _content_columns(call: RememberCall, place: _Target) -> dict[str, object]:
     return {
         "memory_id": place.memory_id,
         "chain": place.chain,
@@ -312,8 +312,8 @@ def _write_source(connection: sa.Connection, call: RememberCall, version_id: str
         connection.execute(sa.insert(DerivedRow), pairs)
 
 
-def _remembered(row: sa.Row[MemoryRow]) -> Remembered:
-    return Remembered(
+def _as_result(row: sa.Row[MemoryRow]) -> RememberResult:
+    return RememberResult(
         memory_id=row.memory_id,
         version=row.version,
         content_hash=row.content_hash,
@@ -322,14 +322,14 @@ def _remembered(row: sa.Row[MemoryRow]) -> Remembered:
     )
 
 
-def _fact(subject: str | None, predicate: str | None) -> str | None:
+def _fact_chain(subject: str | None, predicate: str | None) -> str | None:
     """Return the chain of the fact that SUBJECT and PREDICATE name, however they are spaced and capitalised."""
     if predicate is None:
         return None
     return "f:" + digest([" ".join(text.split()).casefold() for text in (subject or "", predicate)])
 
 
-def step_names(step: StepRef) -> list[JsonValue]:
+def step_identity(step: StepRef) -> list[JsonValue]:
     """Return what names STEP for good."""
     # Not `str(step)`: workflow ids may hold slashes, so two steps could read the same.
     return [step.lineage.namespace, step.lineage.workflow_id, step.lineage.first_execution_run_id, step.name]
@@ -338,7 +338,7 @@ def step_names(step: StepRef) -> list[JsonValue]:
 def _write_key(call: RememberCall) -> str:
     # Without defaults, so that a field that is added to the call later leaves the keys of older calls alone.
     said = call.model_dump(mode="json", exclude={"step", "origin"}, exclude_defaults=True)
-    return digest([*step_names(call.step), said])
+    return digest([*step_identity(call.step), said])
 
 
 def version_id_of(scope: str, memory_id: str, epoch: int, version: int) -> str:

@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 
 from perdure.lineage import Frozen, StepRef
 from perdure.memory.contracts import (
+    CompactModel,
     Kind,
     MemoryRecord,
     Origin,
     RecallCall,
     RecallReceipt,
     Scope,
-    Terse,
     Why,
 )
 
-How = Literal["expire", "retract", "erase"]
+ForgetMode = Literal["expire", "retract", "erase"]
 """Its time is over / it was wrong; both stay readable as of then. Or every byte of it goes, and of what came from it."""
 
 
@@ -34,7 +34,7 @@ class GetCall(Frozen):
     known_at: datetime | None = None
 
 
-class Got(Frozen):
+class GetResult(Frozen):
     """What held; None if nothing did."""
 
     record: MemoryRecord | None = None
@@ -57,7 +57,7 @@ class ListCall(Frozen):
     """The `next` of the page before."""
 
 
-class Listed(Frozen):
+class RecordPage(Frozen):
     """One page of records."""
 
     records: tuple[MemoryRecord, ...] = ()
@@ -103,7 +103,7 @@ class ForgetCall(Frozen):
 
     step: StepRef
     scope: Scope
-    how: How
+    how: ForgetMode
     memory_id: str | None = None
     subject: str | None = None
     everything: bool = False
@@ -114,16 +114,16 @@ class ForgetCall(Frozen):
     dry_run: bool = False
 
     @model_validator(mode="after")
-    def _one_choice(self) -> ForgetCall:
+    def _require_one_choice(self) -> ForgetCall:
         if (self.memory_id is not None) + (self.subject is not None) + self.everything != 1:
             raise ValueError("say which: a memory_id, a subject, or everything=True")
         return self
 
 
-class Forgotten(Frozen):
+class ForgetResult(Frozen):
     """What was forgotten, or would be."""
 
-    how: How
+    how: ForgetMode
     memories: tuple[str, ...] = ()
     """The first hundred."""
     versions: int = 0
@@ -138,7 +138,7 @@ class Forgotten(Frozen):
     dry_run: bool = False
 
 
-class Restored(Frozen):
+class ImportResult(Frozen):
     """What an import did."""
 
     added: int = 0
@@ -180,7 +180,7 @@ class HoldCall(Frozen):
     held: bool = True
 
 
-class Changed(Frozen):
+class ChangeCount(Frozen):
     """How many stored versions, or uses, it concerned."""
 
     count: int
@@ -202,7 +202,7 @@ class ConversationsCall(Frozen):
     limit: int = Field(default=100, ge=1)
 
 
-class Conversed(Frozen):
+class ConversationInfo(Frozen):
     """A conversation, without what was said in it."""
 
     namespace: str
@@ -253,7 +253,7 @@ class ConsolidateCall(Frozen):
     origin: Origin = Origin()
 
 
-class SweepCall(Frozen):
+class EnforceRetention(Frozen):
     """The argument of the workflow and activity `perdure.sweep_memory`."""
 
     step: StepRef | None = None
@@ -262,7 +262,7 @@ class SweepCall(Frozen):
     """No more versions than this in one sweep."""
 
 
-class Due(Frozen):
+class OverdueVersion(Frozen):
     """A version whose time is over."""
 
     memory_id: str
@@ -272,13 +272,13 @@ class Due(Frozen):
     ended_at: datetime
 
 
-class Swept(Frozen):
+class RetentionReport(Frozen):
     """What a sweep erased, or would."""
 
     versions: int = 0
     held: int = 0
     """Whose time is over and that a legal hold keeps."""
-    due: tuple[Due, ...] = ()
+    due: tuple[OverdueVersion, ...] = ()
     """The first hundred."""
     receipts: tuple[str, ...] = ()
     complete: bool = True
@@ -292,7 +292,7 @@ class VerifyCall(Frozen):
     """Embed every text again and compare; without, only which points there are and when and for whom they count."""
 
 
-class Verified(Frozen):
+class IndexReport(Frozen):
     """How the index and SQL differ. Each tuple names at most a hundred versions; the counts are complete."""
 
     records: int
@@ -375,13 +375,13 @@ class MemoryStats(Frozen):
         return self.with_hits / self.recalls if self.recalls else 0.0
 
 
-class Found(RecallReceipt):
+class ExplainedReceipt(RecallReceipt):
     """What the activity `perdure.find_memories` returns: a receipt and, where the call asked to explain, why for each."""
 
     why: tuple[Why, ...] = ()
 
 
-class MemoryRequest(Terse):
+class MemoryRequest(CompactModel):
     """The argument of the workflow `perdure.memory_request`: one thing that only the owner of the index can do."""
 
     find: RecallCall | None = None
@@ -391,7 +391,7 @@ class MemoryRequest(Terse):
     erase: EraseConversationsCall | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> MemoryRequest:
+    def _require_one(self) -> MemoryRequest:
         if sum(value is not None for _, value in self) != 1:
             raise ValueError("ask for one thing: find, forget, verify, reindex or erase")
         return self
@@ -400,7 +400,7 @@ class MemoryRequest(Terse):
 class MemoryAnswer(Frozen):
     """What came of a `MemoryRequest`."""
 
-    found: Found | None = None
-    forgotten: Forgotten | None = None
-    verified: Verified | None = None
-    reindexed: Changed | None = None
+    found: ExplainedReceipt | None = None
+    forgotten: ForgetResult | None = None
+    verified: IndexReport | None = None
+    reindexed: ChangeCount | None = None

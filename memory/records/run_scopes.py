@@ -18,7 +18,7 @@ def scope_key(scope: Scope) -> str:
     return digest([scope.tenant, scope.agent, scope.user, scope.session]).removeprefix("sha256:")[:32]
 
 
-def had_to_do(connection: sa.Connection, lineage: Lineage, scopes: Sequence[Scope], conversation: str = "") -> None:
+def record_run_scopes(connection: sa.Connection, lineage: Lineage, scopes: Sequence[Scope], conversation: str = "") -> None:
     """Write down that the run LINEAGE, or its CONVERSATION, had to do with SCOPES; once is enough."""
     row, run = RunScopeRow, {**lineage.model_dump(), "conversation": conversation}
     keys = {scope_key(scope): scope for scope in scopes}
@@ -32,7 +32,7 @@ def had_to_do(connection: sa.Connection, lineage: Lineage, scopes: Sequence[Scop
         connection.execute(_INSERT[connection.dialect.name], [values])
 
 
-def within(scope: Scope, *, narrower: bool) -> sa.ColumnElement[bool]:
+def is_in_scope(scope: Scope, *, narrower: bool) -> sa.ColumnElement[bool]:
     """Return the condition that a row of `run_scope` is of SCOPE or, if NARROWER, of one that names more."""
     row = RunScopeRow
     if not narrower:

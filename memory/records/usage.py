@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from perdure.lineage import StepRef, digest
 from perdure.memory.contracts import RecallCall, RecallHit
-from perdure.memory.records.reading import visible
+from perdure.memory.records.reading import is_visible
 from perdure.memory.records.records import NAMES, scope_key
 from perdure.memory.records.requests import (
     FeedbackCall,
@@ -22,7 +22,7 @@ from perdure.memory.records.requests import (
     RecordUse,
     StatsCall,
 )
-from perdure.memory.records.run_scopes import had_to_do
+from perdure.memory.records.run_scopes import record_run_scopes
 from perdure.memory.tables import (
     AccessRow,
     MemoryRow,
@@ -35,9 +35,9 @@ MOST = 10
 """How many of the most used records `stats` names."""
 
 
-def note(connection: sa.Connection, call: RecallCall, hits: Sequence[RecallHit], now: datetime) -> None:
+def record_recall(connection: sa.Connection, call: RecallCall, hits: Sequence[RecallHit], now: datetime) -> None:
     """Write down that CALL found HITS. A retried call counts once."""
-    where, scope = _step(call.step), scope_key(call.scope)
+    where, scope = _step_columns(call.step), scope_key(call.scope)
     asked = digest(call.query)
     common = {
         "scope_key": scope,
@@ -57,10 +57,10 @@ def note(connection: sa.Connection, call: RecallCall, hits: Sequence[RecallHit],
     ] or [row(None, None, 0, 0.0)]
     connection.execute(_INSERT[connection.dialect.name], rows)
     if hits:
-        had_to_do(connection, call.step.lineage, [call.scope])
+        record_run_scopes(connection, call.step.lineage, [call.scope])
 
 
-def feed_back(connection: sa.Connection, call: FeedbackCall) -> int:
+def record_feedback(connection: sa.Connection, call: FeedbackCall) -> int:
     """Write down what became of records that the run of CALL recalled; return how many uses it concerned."""
     row, lineage = AccessRow, call.step.lineage
     said = {"cited": call.cited, "useful": call.useful}
@@ -79,31 +79,31 @@ def feed_back(connection: sa.Connection, call: FeedbackCall) -> int:
     return connection.execute(sa.update(row).where(*where).values(values)).rowcount
 
 
-def stats(connection: sa.Connection, call: StatsCall, now: datetime) -> MemoryStats:
+def count_usage(connection: sa.Connection, call: StatsCall, now: datetime) -> MemoryStats:
     """Return how much is known in the scope or tenant of CALL, or in all, and how it was used."""
     row = MemoryRow
-    mine, used = _of(call, col(row.scope_key), col(row.scope_tenant)), AccessRow
-    theirs = _of(call, col(used.scope_key), col(used.scope_tenant))
+    mine, used = _is_in(call, col(row.scope_key), col(row.scope_tenant)), AccessRow
+    theirs = _is_in(call, col(used.scope_key), col(used.scope_tenant))
     stored = connection.execute(
         sa.select(
             sa.func.count().label("versions"),
             sa.func.count(sa.distinct(col(row.scope_key) + "/" + col(row.memory_id))).label("memories"),
-            _counted(col(row.legal_hold).is_(True)).label("held"),
-            _counted(col(row.erased_at).is_not(None)).label("erased"),
+            _count_if(col(row.legal_hold).is_(True)).label("held"),
+            _count_if(col(row.erased_at).is_not(None)).label("erased"),
         ).where(mine)
     ).one()
-    live = sa.select(col(row.kind), sa.func.count().label("live")).where(mine, visible(now)).group_by(col(row.kind))
+    live = sa.select(col(row.kind), sa.func.count().label("live")).where(mine, is_visible(now)).group_by(col(row.kind))
     by_kind = {each.kind: each.live for each in connection.execute(live.order_by(col(row.kind)))}
     uses = connection.execute(
         sa.select(
             sa.func.count(col(used.version_id)).label("returned"),
-            _counted(col(used.cited).is_not(None)).label("judged"),
-            _counted(col(used.cited).is_(True)).label("cited"),
+            _count_if(col(used.cited).is_not(None)).label("judged"),
+            _count_if(col(used.cited).is_(True)).label("cited"),
         ).where(theirs)
     ).one()
     recalls, with_hits = connection.execute(
         sa.select(sa.func.sum(_HITS.c.recalls), sa.func.sum(_HITS.c.with_hits)).where(
-            _of(call, _HITS.c.scope_key, _HITS.c.scope_tenant)
+            _is_in(call, _HITS.c.scope_key, _HITS.c.scope_tenant)
         )
     ).one()
     joined = sa.join(SourceRow, MemoryRow, col(SourceRow.version_id) == col(MemoryRow.version_id))
@@ -130,7 +130,7 @@ def stats(connection: sa.Connection, call: StatsCall, now: datetime) -> MemorySt
 def _most_used(connection: sa.Connection, call: StatsCall) -> tuple[RecordUse, ...]:
     most = (
         sa.select(_USE)
-        .where(_of(call, _USE.c.scope_key, _USE.c.scope_tenant), _USE.c.recalls > 0)
+        .where(_is_in(call, _USE.c.scope_key, _USE.c.scope_tenant), _USE.c.recalls > 0)
         .order_by(_USE.c.recalls.desc(), _USE.c.version_id)
         .limit(MOST)
     )
@@ -148,17 +148,17 @@ def _most_used(connection: sa.Connection, call: StatsCall) -> tuple[RecordUse, .
     )
 
 
-def _of(call: StatsCall, scope: _Text, tenant: _Text) -> sa.ColumnElement[bool]:
+def _is_in(call: StatsCall, scope: _Text, tenant: _Text) -> sa.ColumnElement[bool]:
     if call.scope is not None:
         return scope == scope_key(call.scope)
     return tenant == call.tenant if call.tenant is not None else sa.true()
 
 
-def _counted(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+def _count_if(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-def _step(step: StepRef) -> dict[str, str]:
+def _step_columns(step: StepRef) -> dict[str, str]:
     return {**step.lineage.model_dump(), "step": step.name}
 
 

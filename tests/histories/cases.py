@@ -39,8 +39,7 @@ from perdure.connectors.reconciliation.contracts import (
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.lineage import Lineage, StepRef
-from perdure.memory.records.requests import MemoryRequest, VerifyCall
-from perdure.memory.records.requests import SweepCall as SweepMemoryCall
+from perdure.memory.records.requests import EnforceRetention, MemoryRequest, VerifyCall
 from perdure.routing import GenerateCall, OutputRef
 from perdure.routing.contracts import BatchCall, Collecting
 from perdure.settings import KiB
@@ -296,7 +295,7 @@ async def _keeps(scene: Scene) -> Handle:
 
 
 async def _memory_swept(scene: Scene) -> Handle:
-    handle = await scene.start("perdure.sweep_memory", SweepMemoryCall())
+    handle = await scene.start("perdure.sweep_memory", EnforceRetention())
     await handle.result()
     return handle
 

@@ -11,7 +11,7 @@ from perdure.connectors.contracts import Receipt
 from perdure.connectors.null import Entry, null
 from perdure.errors import Erased
 from perdure.lineage import Frozen
-from perdure.memory.conversations.contracts import Packed
+from perdure.memory.conversations.contracts import PackReceipt
 from perdure.workflows import (
     Context,
     Conversation,
@@ -179,7 +179,7 @@ class Knows:
         self._told = False
 
     @workflow.run
-    async def run(self, wait: bool) -> Packed | None:
+    async def run(self, wait: bool) -> PackReceipt | None:
         await remember(customer("ada"), "Ada wants her parcels at the back door", ttl=timedelta(days=9))
         past = await recall("where do parcels go?", scope=customer("ada"))
         await workflow.wait_condition(lambda: self._told or not wait)

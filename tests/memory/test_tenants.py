@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from perdure.errors import InvalidInput, NotFound
 from perdure.lineage import StepRef
 from perdure.memory import Memory, Scope, customer
-from perdure.memory.contracts import Origin, Remembered
+from perdure.memory.contracts import Origin, RememberResult
 from perdure.memory.langgraph import PerdureStore
 from perdure.memory.mcp_server import VERBS, mcp_server
 from perdure.memory.records.requests import (
@@ -54,7 +54,7 @@ ALIKE = [
 
 
 @pytest.fixture
-async def safe(memory: Memory, to_remember: Say, clock: Clock) -> Remembered:
+async def safe(memory: Memory, to_remember: Say, clock: Clock) -> RememberResult:
     """Ada's secret, in two versions."""
     await memory.remember(to_remember("Ada has a safe", memory_id="safe"))
     clock.move(timedelta(hours=1))
@@ -69,7 +69,7 @@ async def _adas(memory: Memory) -> list[str]:
 
 @pytest.mark.parametrize("scope", ALIKE, ids=str)
 async def test_scopes_that_look_alike_are_others(
-    memory: Memory, safe: Remembered, scope: Scope, clock: Clock, *, to_recall: Ask, step: Callable[[str], StepRef]
+    memory: Memory, safe: RememberResult, scope: Scope, clock: Clock, *, to_recall: Ask, step: Callable[[str], StepRef]
 ) -> None:
     """Nothing of Ada is read in a scope that is not exactly hers, now or as of then; and nothing of hers changes."""
     before = await _adas(memory)
@@ -95,7 +95,7 @@ async def test_scopes_that_look_alike_are_others(
 
 
 async def test_odd_ids_find_nothing(
-    memory: Memory, safe: Remembered, *, to_remember: Say, to_recall: Ask, step: Callable[[str], StepRef]
+    memory: Memory, safe: RememberResult, *, to_remember: Say, to_recall: Ask, step: Callable[[str], StepRef]
 ) -> None:
     """No id finds another's memory, and each is answered by not found or an error that names it, on both databases."""
     before = await _adas(memory)
@@ -153,7 +153,7 @@ async def test_what_no_database_takes_is_named(
 
 
 async def test_nothing_is_told_of_anothers_ids(
-    memory: Memory, safe: Remembered, *, to_remember: Say, step: Callable[[str], StepRef]
+    memory: Memory, safe: RememberResult, *, to_remember: Say, step: Callable[[str], StepRef]
 ) -> None:
     """Whether another tenant's version is there, was erased, or never was: who derives from it gets the same answer."""
     said = []

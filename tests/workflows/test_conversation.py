@@ -26,7 +26,7 @@ from temporalio.exceptions import ApplicationError
 from perdure.lineage import Lineage, StepRef, digest
 from perdure.memory import customer
 from perdure.memory.conversations.tables import MessageRow
-from perdure.memory.records.requests import ForgetCall, Forgotten
+from perdure.memory.records.requests import ForgetCall, ForgetResult
 from perdure.memory.tables import MemoryRow
 from perdure.memory.unindexed import records_only
 from perdure.storage import open_database
@@ -327,7 +327,7 @@ def _step(name: str) -> StepRef:
     return StepRef(lineage=lineage, name=name)
 
 
-async def erase(opened: Governed, user: str) -> Forgotten:
+async def erase(opened: Governed, user: str) -> ForgetResult:
     """Erase everything of USER, beside the worker."""
     async with open_database(opened.settings.database) as database:
         call = ForgetCall(step=_step("erase"), scope=customer(user), how="erase", everything=True)

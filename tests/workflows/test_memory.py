@@ -12,13 +12,13 @@ from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
 from perdure.memory.contracts import RecallCall, RememberCall
 from perdure.memory.records.requests import (
+    EnforceRetention,
     ForgetCall,
     MemoryAnswer,
     MemoryRequest,
     ReindexCall,
+    RetentionReport,
     StatsCall,
-    SweepCall,
-    Swept,
     VerifyCall,
 )
 from perdure.memory.unindexed import records_only
@@ -67,11 +67,15 @@ async def test_sweep_is_a_workflow(governed: OpenWorker) -> None:
         memory = records_only(database)
         call = RememberCall(step=_step("a"), scope=customer("ada"), content="a code", ttl=timedelta(microseconds=1))
         await memory.remember(call)
-        dry: Swept = await desk.client.execute_workflow(
-            "perdure.sweep_memory", SweepCall(dry_run=True), id="dry", task_queue=desk.task_queue, result_type=Swept
+        dry: RetentionReport = await desk.client.execute_workflow(
+            "perdure.sweep_memory",
+            EnforceRetention(dry_run=True),
+            id="dry",
+            task_queue=desk.task_queue,
+            result_type=RetentionReport,
         )
-        swept: Swept = await desk.client.execute_workflow(
-            "perdure.sweep_memory", SweepCall(), id="sweep", task_queue=desk.task_queue, result_type=Swept
+        swept: RetentionReport = await desk.client.execute_workflow(
+            "perdure.sweep_memory", EnforceRetention(), id="sweep", task_queue=desk.task_queue, result_type=RetentionReport
         )
         left = (await memory.stats()).versions
 

@@ -21,9 +21,9 @@ from perdure.memory.conversations.contracts import (
     ConversationRef,
     NewMessage,
     answer_id,
-    asked_and_answered,
     head_after,
     root_of,
+    tool_exchange,
 )
 from perdure.memory.conversations.tables import MessageRow
 from perdure.storage import Database
@@ -79,7 +79,7 @@ async def test_an_answer_is_known_by_its_digest(messages: Messages) -> None:
     """Whoever has what a tool was asked and the digest of its answer has the reference to the message."""
     first = await stored(messages, user("hello"))
     answer: JsonValue = {"total": 4990, "lines": [1.5, "x"]}
-    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({"order": "R-1"}, answer))
+    said = NewMessage(role="tool", name="shop.find", content=tool_exchange({"order": "R-1"}, answer))
 
     ref = await stored(messages, [said], first)
 
@@ -90,7 +90,7 @@ async def test_an_answer_is_known_by_its_digest(messages: Messages) -> None:
 
 async def test_a_changed_answer_is_found(messages: Messages, database: Database) -> None:
     """An answer that was changed in the database is not shown."""
-    said = NewMessage(role="tool", name="shop.find", content=asked_and_answered({}, {"total": 1}))
+    said = NewMessage(role="tool", name="shop.find", content=tool_exchange({}, {"total": 1}))
     ref = await stored(messages, [said])
     async with database.write() as connection:
         await connection.execute(sa.update(MessageRow).values(content='{"answered":{"total":2},"asked":{}}'))

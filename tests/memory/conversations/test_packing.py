@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from perdure.errors import InvalidInput
 from perdure.memory import MemoryRecord, customer
-from perdure.memory.conversations import Entitled, Message, Summary, Window, labelled, pack
-from perdure.memory.conversations.contracts import Packed, Role
+from perdure.memory.conversations import Message, PackableRecord, Summary, Window, label_record, pack
+from perdure.memory.conversations.contracts import PackReceipt, Role
 from perdure.routing.prompts import most_tokens
 
 texts = st.text(st.characters(codec="utf-8"), max_size=120)
@@ -38,13 +38,13 @@ def windows(draw: st.DrawFn) -> Window:
 
 
 records = st.lists(texts, max_size=6).map(
-    lambda found: [Entitled(f"r{at}@1", {"content": text, "trust": "untrusted"}) for at, text in enumerate(found)]
+    lambda found: [PackableRecord(f"r{at}@1", {"content": text, "trust": "untrusted"}) for at, text in enumerate(found)]
 )
 
 
 @settings(max_examples=200, deadline=None)
 @given(windows(), records, st.integers(64, 1500))
-def test_packing_keeps_its_word(window: Window, found: list[Entitled], tokens: int) -> None:
+def test_packing_keeps_its_word(window: Window, found: list[PackableRecord], tokens: int) -> None:
     """It fits, it is the same each time, the newest messages are in it, and the receipt accounts for every one."""
     inputs, receipt = packed(window, found, tokens=tokens)
 
@@ -60,7 +60,7 @@ def test_packing_keeps_its_word(window: Window, found: list[Entitled], tokens: i
     assert len(receipt.records) == len(inputs.get("records", []))
 
 
-def packed(window: Window, found: list[Entitled], *, tokens: int) -> tuple[dict[str, Any], Packed]:
+def packed(window: Window, found: list[PackableRecord], *, tokens: int) -> tuple[dict[str, Any], PackReceipt]:
     """What fits into TOKENS by the estimate that the worker uses."""
     return pack(window, found, tokens=tokens, count=most_tokens)
 
@@ -105,7 +105,7 @@ def test_a_summary_is_shown_with_what_it_stands_for() -> None:
 
 def test_records_leave_room_for_the_conversation() -> None:
     """Records get a third, and what the conversation leaves; the best first, and one that is too long stands aside."""
-    found = [Entitled(f"r{at}", {"content": "y" * size}) for at, size in enumerate([150, 5_000, 150, 150, 150])]
+    found = [PackableRecord(f"r{at}", {"content": "y" * size}) for at, size in enumerate([150, 5_000, 150, 150, 150])]
 
     crowded, receipt = packed(said(*(["word " * 20] * 20)), found, tokens=400)
     assert ("r0",) == receipt.records
@@ -137,7 +137,7 @@ def test_a_record_says_where_it_came_from() -> None:
         source="default/mail-7/first/remember",
     )
 
-    shown = labelled(record)
+    shown = label_record(record)
 
     assert "m@2" == shown.id
     assert {

@@ -32,7 +32,7 @@ from perdure.memory.contracts import Origin
 from perdure.memory.conversations import Messages, Summary
 from perdure.memory.conversations.contracts import ConversationRef, NewMessage
 from perdure.memory.index import EdgeIndex
-from perdure.memory.records.requests import ForgetCall, HoldCall, SweepCall
+from perdure.memory.records.requests import EnforceRetention, ForgetCall, HoldCall
 from perdure.memory.tables import ReceiptRow
 from perdure.settings import Settings
 from perdure.storage import Database, open_database
@@ -161,7 +161,7 @@ async def test_derived_from_nothing_is_refused(sqlite_memory: Memory, to_remembe
 async def test_erases_a_person(
     memory: Memory, *, to_remember: Say, to_recall: Ask, to_forget: Forget, database: Database, clock: Clock
 ) -> None:
-    """Everything of a user goes, in each session and of each agent, with her key; other users' and tenants' stays."""
+    """Everything of a user goes, in each session and of each agent; other users' and tenants' stays."""
     scopes = [ADA, Scope(user="ada", session="s1"), Scope(user="ada", agent="triage")]
     others = [customer("grace"), customer("ada", tenant="acme")]
     for scope in scopes + others:
@@ -185,12 +185,12 @@ async def test_hold_wins(
     with pytest.raises(OnHold, match="keeps 1 of what would be erased: 'a'"):
         await memory.forget(to_forget("erase", everything=True))
     clock.move(timedelta(days=60))
-    swept = await memory.sweep(SweepCall())
+    swept = await memory.sweep(EnforceRetention())
 
     assert (0, 2) == (swept.versions, swept.held)
     assert [2, 1] == [len(await memory.history(name, ADA)) for name in "ab"]
     await memory.hold(HoldCall(step=step("lift"), scope=ADA, memory_id="a", held=False))
-    assert 2 == (await memory.sweep(SweepCall())).versions
+    assert 2 == (await memory.sweep(EnforceRetention())).versions
 
 
 async def test_sweep_takes_what_is_over_for_long_enough(
@@ -203,10 +203,10 @@ async def test_sweep_takes_what_is_over_for_long_enough(
     await memory.remember(to_remember("a rumour", memory_id="rumour"))
     clock.move(timedelta(days=15))
     await memory.forget(to_forget("retract", "rumour"))
-    early = await memory.sweep(SweepCall())
+    early = await memory.sweep(EnforceRetention())
     clock.move(timedelta(days=20))
-    dry = await memory.sweep(SweepCall(dry_run=True))
-    swept = await memory.sweep(SweepCall())
+    dry = await memory.sweep(EnforceRetention(dry_run=True))
+    swept = await memory.sweep(EnforceRetention())
 
     assert (0, ["code"], ["code"]) == (
         early.versions,
@@ -227,8 +227,8 @@ async def test_sweep_takes_superseded_versions_if_asked_to(
         await memory.remember(to_remember(f"lives in {place}", memory_id="home"))
         await memory.remember(to_remember(f"paid tax in {place}", memory_id="tax", retention="tax"))
         at = clock.move(timedelta(days=60))
-    dry = await memory.sweep(SweepCall(dry_run=True))
-    swept = await memory.sweep(SweepCall())
+    dry = await memory.sweep(EnforceRetention(dry_run=True))
+    swept = await memory.sweep(EnforceRetention())
 
     assert [("home", 1, then + timedelta(days=60))] == [(each.memory_id, each.version, each.ended_at) for each in dry.due]
     assert (1, 1) == (dry.versions, swept.versions)
@@ -248,7 +248,7 @@ async def test_older_version_does_not_come_back_when_a_later_one_is_swept(
     await memory.remember(to_remember("Ada stays in Wien", memory_id="home", ttl=timedelta(days=1)))
     then = clock.move(timedelta(days=40))
 
-    assert 1 == (await memory.sweep(SweepCall())).versions
+    assert 1 == (await memory.sweep(EnforceRetention())).versions
     assert [] == (await memory.recall(to_recall("Where is Ada?"))).texts
     assert [] == (await memory.recall(to_recall("Where is Ada?", valid_at=then, known_at=clock.now))).texts
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from perdure.memory.index.lexical import (
+    find_names,
     gist,
     mentions,
     name_numbers,
-    names_in,
     number_of_name,
-    without,
+    remove_names,
     words_of_question,
     words_of_record,
 )
@@ -30,14 +30,14 @@ MAY = datetime(2026, 5, 8, tzinfo=UTC)
 )
 def test_words_that_could_name_a_subject(question: str, names: list[str]) -> None:
     """Function words name nobody, unless they are written as a name."""
-    assert names == [name.word for name in names_in(question, "s")]
+    assert names == [name.word for name in find_names(question, "s")]
 
 
 def test_a_name_is_found_whatever_its_case_and_scope() -> None:
     """Case and possessive endings don't matter; in another scope the same name has another number."""
     [caroline] = name_numbers("Caroline", "s")
 
-    assert caroline == names_in("caroline’s sister", "s")[0].number  # noqa: RUF001  # as phones write it
+    assert caroline == find_names("caroline’s sister", "s")[0].number  # noqa: RUF001  # as phones write it
     assert caroline != number_of_name("Caroline", "t")
     assert mentions("ask CAROLINE", frozenset({caroline}), "s")
     assert not mentions("ask Carol", frozenset({caroline}), "s")
@@ -54,7 +54,7 @@ def test_a_name_is_found_whatever_its_case_and_scope() -> None:
 )
 def test_question_without_a_name(question: str, left: str) -> None:
     """What is left is the question, and never nothing."""
-    assert left == without(question, ["Caroline"])
+    assert left == remove_names(question, ["Caroline"])
 
 
 def test_record_is_found_by_its_day() -> None:

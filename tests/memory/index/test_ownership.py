@@ -15,7 +15,7 @@ from kits.memory import ADA, Ask, Letters, Say
 from perdure.errors import IndexOwned, Unreachable
 from perdure.lineage import StepRef
 from perdure.memory import open_memory
-from perdure.memory.index import Vector, claimed
+from perdure.memory.index import Vector, claim_index
 from perdure.memory.records.requests import ForgetCall
 from perdure.memory.unindexed import records_only
 from perdure.settings import Settings
@@ -114,19 +114,19 @@ async def test_workers_of_one_server_share_the_claim(database: Database) -> None
     """Processes with the same server claim together, also when they start at once; an index of another kind is refused."""
     url = "http://127.0.0.1:6333"
     async with open_database(database.url) as other, open_database(database.url) as third:
-        claims = [claimed(each, place=url, holder=url, shared=True) for each in (database, other)]
+        claims = [claim_index(each, place=url, holder=url, shared=True) for each in (database, other)]
         first, second = await asyncio.gather(*(each.__aenter__() for each in claims))
         with pytest.raises(IndexOwned, match="6333 follows this database"):
-            async with claimed(third, place="here", wait=NO_TIME):
+            async with claim_index(third, place="here", wait=NO_TIME):
                 pass
-        await first.serve("g1", "", settled=True)
+        await first.activate("g1", "", settled=True)
         await database.query(first.check)
         with pytest.raises(Unreachable, match="embedded anew"):
             await other.query(second.check)
         for each in claims:
             await each.__aexit__(None, None, None)
 
-        async with claimed(third, place=url, holder=url, shared=True) as again:
+        async with claim_index(third, place=url, holder=url, shared=True) as again:
             assert (True, "g1", first.database_id) == (again.settled, again.generation, again.database_id)
-        async with claimed(third, place="here") as embedded:
+        async with claim_index(third, place="here") as embedded:
             assert not embedded.settled

@@ -20,8 +20,8 @@ from perdure.errors import IndexOwned, InvalidSettings, Unreachable
 from perdure.memory import Memory, MiniLm
 from perdure.memory.index import (
     EdgeIndex,
-    Found,
     Index,
+    Matches,
     Point,
     ServerIndex,
     Where,
@@ -42,7 +42,7 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "edge":
         index = await EdgeIndex.open(tmp_path / "index", Plane())
     else:
-        index = await ServerIndex.over(AsyncQdrantClient(":memory:"), Plane())
+        index = await ServerIndex.from_client(AsyncQdrantClient(":memory:"), Plane())
     yield index
     await index.close()
 
@@ -81,7 +81,7 @@ async def test_upsert_replaces(index: Index) -> None:
     await index.upsert([Point(A, "s", 0, 5, (0, 1))])
 
     assert 1 == await index.count()
-    assert Found() == await index.query((1.0, 0.0), where=Where("s", 5), limit=9)
+    assert Matches() == await index.query((1.0, 0.0), where=Where("s", 5), limit=9)
 
 
 async def test_delete_and_clear(index: Index) -> None:
@@ -209,11 +209,11 @@ async def test_server_index_serves_memory(
 ) -> None:
     """Memory works the same on qdrant-client, and over two starts in one collection."""
     client = AsyncQdrantClient(":memory:")
-    first = Memory(sqlite_database, await ServerIndex.over(client, embedder), embedder)
+    first = Memory(sqlite_database, await ServerIndex.from_client(client, embedder), embedder)
     await first.remember(to_remember("Ada moved to Graz", memory_id="home"))
     await first.remember(to_remember("Ada moved to Wien", memory_id="home"))
 
-    second = Memory(sqlite_database, await ServerIndex.over(client, embedder), embedder)
+    second = Memory(sqlite_database, await ServerIndex.from_client(client, embedder), embedder)
     assert ["Ada moved to Wien"] == (await second.recall(to_recall("Where does Ada live?"))).texts
     await second.close()
 
@@ -298,7 +298,7 @@ async def test_scores_of_chosen_ones(index: Index) -> None:
     chosen = await index.score((1.0, 0.0), words=asked, where=where, among=[_id(2), _id(3)])
     assert [near for near in all_of_them.dense if near.version_id == _id(2)] == chosen.dense
     assert [near for near in all_of_them.lexical if near.version_id == _id(2)] == chosen.lexical
-    assert Found() == await index.score((1.0, 0.0), words=asked, where=where, among=[])
+    assert Matches() == await index.score((1.0, 0.0), words=asked, where=where, among=[])
 
 
 async def test_which_names_are_known(index: Index) -> None:
@@ -327,7 +327,7 @@ async def test_edge_builds_a_fast_copy_while_it_is_used(tmp_path: Path) -> None:
     await index.upsert([_record(number, 7) for number in range(300, 310)])
     await index.delete([_id(0)])
     before = _shard(tmp_path, 0).name
-    await index.optimized()
+    await index.wait_until_optimized()
     await index.delete([_id(1)])
 
     assert 308 == await index.count()
@@ -355,7 +355,7 @@ async def test_edge_outlives_a_killed_build(tmp_path: Path, monkeypatch: pytest.
     index = await EdgeIndex.open(tmp_path, Plane(), optimize_from=50)
     await index.upsert([_record(number, 7) for number in range(50)])
     await killed.wait()
-    await index.optimized()
+    await index.wait_until_optimized()
 
     assert 50 == await index.count()
     assert _shard(tmp_path).is_dir()

@@ -188,7 +188,7 @@ async def test_worker_with_the_old_embedder_is_told(
             amid = [(await each.recall(to_recall("?", limit=9))).texts for each in (old, memory)]
             claim = memory._feed._claim
             assert claim is not None
-            serve = claim.serve
+            serve = claim.activate
 
             async def late(*arguments: str) -> None:
                 await wrote(old, "Villach")  # it tells the old index and nobody else, at the last moment
