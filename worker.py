@@ -194,9 +194,9 @@ def _described(settings: Settings, defined: Sequence[Connector]) -> list[Connect
         )
     if not settings.openapi:
         return []
-    from perdure.connectors.openapi import declared_in
+    from perdure.connectors.openapi import connector_from_settings
 
-    return [declared_in(name, section) for name, section in settings.openapi.items()]
+    return [connector_from_settings(name, section) for name, section in settings.openapi.items()]
 
 
 def _configured(connector: Connector, options: Mapping[str, str]) -> Connector:

@@ -87,7 +87,7 @@ class Rooms:
 
     async def _open_in(self, stack: AsyncExitStack) -> OpenRooms:
         from perdure.activities.embedders import embedders
-        from perdure.connectors.configured import Configured
+        from perdure.connectors.configured import ConfiguredConnector
         from perdure.connectors.ledger import Ledger
         from perdure.connectors.watch import Watch
         from perdure.governance.approvals import Approvals
@@ -107,7 +107,7 @@ class Rooms:
             stack.push_async_callback(connector.close)
         database = await stack.enter_async_context(open_database(settings.database))
         for connector in self._connectors:
-            if isinstance(connector, Configured):
+            if isinstance(connector, ConfiguredConnector):
                 connector.share(database)
         embedder = await MiniLm.load()
         # Tasks were learned by this one, so it stays theirs when memory has another.

@@ -206,12 +206,12 @@ def _inner(target: str, name: str, address: str, actions: Sequence[AnyAction]) -
     if target == "smtp":
         host, _, port = address.rpartition(":")
         options = {"host": host, "port": port, "sender": "desk@shop.example", "tls": "none"}
-        return SmtpConnector(name).configured(options)
+        return SmtpConnector(name).with_options(options)
     if target in HTTP:
         http = HttpConnector(*cast("list[HttpAction[BaseModel, BaseModel]]", actions))
-        return http.configured({"url": address})
+        return http.with_options({"url": address})
     orders = type("Orders", (SqlConnector,), {action.name.partition(".")[2]: action for action in actions})
-    return cast(SqlConnector, orders()).configured({"url": address})
+    return cast(SqlConnector, orders()).with_options({"url": address})
 
 
 def _http(target: str, connector: str, promise: Target) -> Action[Thing, Made]:

@@ -14,6 +14,7 @@ from perdure.connectors.contracts import (
     Out,
 )
 from perdure.errors import InvalidSettings, TargetUnavailable
+from perdure.lazy import lazy
 
 if TYPE_CHECKING:
     from perdure.storage import Database
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 
-class Configured:
+class ConfiguredConnector:
     """A connector called NAME with ACTIONS, whose options come from `[connectors.NAME]` of the worker's settings.
 
     A value `env:VARIABLE` is read from the environment each time it is needed, and kept nowhere.
@@ -52,7 +53,7 @@ class Configured:
         return f"[connectors.{self._name}]"
 
     @property
-    def given(self) -> Collection[str]:
+    def option_names(self) -> Collection[str]:
         """The names of the options that it was given."""
         return (self._options or {}).keys()
 
@@ -61,12 +62,14 @@ class Configured:
         """The actions by full name."""
         return self._actions
 
-    def configured(self, options: Mapping[str, str]) -> Self:
+    def with_options(self, options: Mapping[str, str]) -> Self:
         """Return a copy of it that works with OPTIONS. Raises `InvalidSettings`."""
         where = self.where
         for name, value in options.items():
             if not any(re.fullmatch(taken, name) for taken in self.takes):
-                raise InvalidSettings(f"{where} does not take {name!r}; it takes {', '.join(map(_readable, self.takes))}")
+                raise InvalidSettings(
+                    f"{where} does not take {name!r}; it takes {', '.join(map(_option_label, self.takes))}"
+                )
             if value.startswith("env:") and value.removeprefix("env:") not in os.environ:
                 raise InvalidSettings(f"{where} {name} is {value!r}, and that variable is not set")
         for name in self.needs:
@@ -74,8 +77,12 @@ class Configured:
                 raise InvalidSettings(f"{where} needs {name}, e.g. {name} = {self.takes[name]!r}")
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, _options=dict(options))
-        copy._opened()
+        copy._reset()
         return copy
+
+    def configured(self, options: Mapping[str, str]) -> Self:
+        """Do as `with_options`, which is what it is called now. Remove after 2027-06."""
+        return self.with_options(options)
 
     def share(self, database: Database) -> None:
         """Keep in DATABASE what the workers of this connector share."""
@@ -84,7 +91,7 @@ class Configured:
     def option(self, name: str, default: str = "") -> str:
         """Return the option NAME. Raises `TargetUnavailable` where nobody has configured the connector."""
         if self._options is None:
-            raise TargetUnavailable(f"nobody said where {self._name} is. Set {self.where} {next(iter(self.takes))}.")
+            raise TargetUnavailable(f"{self._name} is not configured. Set {self.where} {next(iter(self.takes))}.")
         value = self._options.get(name, default)
         if not value.startswith("env:"):
             return value
@@ -93,17 +100,17 @@ class Configured:
         except KeyError as error:
             raise TargetUnavailable(f"{self._name}: the variable {error} is not set") from None
 
-    def _opened(self) -> None:
+    def _reset(self) -> None:
         """Begin anew as a copy: what the original holds open is not the copy's. Raises `InvalidSettings`."""
 
 
-def declared(connector: object, kind: type[A]) -> list[A]:
+def class_actions(connector: object, kind: type[A]) -> list[A]:
     """Return the actions of KIND that the class of CONNECTOR has as attributes."""
     attributes = {name: value for one in reversed(type(connector).__mro__) for name, value in vars(one).items()}
     return [value for value in attributes.values() if isinstance(value, kind)]
 
 
-def connector_of(connector: object, actions: Collection[Action[In, Out]]) -> str:
+def shared_name(connector: object, actions: Collection[Action[In, Out]]) -> str:
     """Return the name of the connector that all ACTIONS of CONNECTOR begin with."""
     names = {action.connector for action in actions}
     if len(names) != 1:
@@ -111,5 +118,10 @@ def connector_of(connector: object, actions: Collection[Action[In, Out]]) -> str
     return names.pop()
 
 
-def _readable(pattern: str) -> str:
+def _option_label(pattern: str) -> str:
     return pattern.partition("\\")[0] + ".NAME" if "\\" in pattern else pattern
+
+
+if not TYPE_CHECKING:
+    # What 0.1.0 called `Configured`, `connector_of` and `declared`. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

@@ -23,7 +23,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.http import HttpAction, HttpConnector, Request
-from perdure.connectors.http.connector import retry_after
+from perdure.connectors.http.connector import parse_retry_after
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 
@@ -60,12 +60,12 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
         if not self.reads and self.target.mechanism == "natural-key" and not (self.look and self.matches):
             raise ValueError(f"action {self.name}: a natural-key target needs `look` and `matches`")
 
-    def asks(self, args: In, key: str) -> Request:
+    def build_request(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
         given = self.variables(args, key) if self.variables else args.model_dump(mode="json")
         return Request("POST", "", {"query": self.document, "variables": given})
 
-    def looks_up(self, args: In, key: str) -> Request:
+    def build_probe(self, args: In, key: str) -> Request:
         """Return the request that finds the effect of KEY."""
         wanted = set(re.findall(r"\$(\w+)\s*:", self.look))
         given = {name: value for name, value in args.model_dump(mode="json").items() if name in wanted}
@@ -78,7 +78,7 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
         """
         if isinstance(root, dict) and root.get("errorCode"):
             raise EffectRejected(f"{self.name}: {self.connector} says no: {root.get('message') or root['errorCode']}")
-        return self.executed(self.read(root, args, key) if self.read else root)
+        return self.parse_result(self.read(root, args, key) if self.read else root)
 
     def looked(self, root: JsonValue, args: In, key: str) -> Probe:
         """Read ROOT, what the root field of the query that looks for the effect of ARGS under KEY answered."""
@@ -92,7 +92,7 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
         if len(found) > 1:
             return CannotTell(f"{self.name}: {len(found)} have this key, where one should")
         try:
-            return Found(self.executed(found[0]))
+            return Found(self.parse_result(found[0]))
         except ValueError as error:
             return CannotTell(f"{self.name}: it is there, and {error}")
 
@@ -118,7 +118,7 @@ class GraphqlConnector(HttpConnector):
         spec = _graphql(action)
         open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
         try:
-            root = await self.ask(spec, spec.asks(args, attempt.key), attempt, open_end)
+            root = await self.ask(spec, spec.build_request(args, attempt.key), attempt, open_end)
             return spec.done(root, args, attempt.key)
         except EffectRejected as refusal:
             return await self.unless_there(spec, args, attempt, refusal)
@@ -146,7 +146,7 @@ class GraphqlConnector(HttpConnector):
         if not spec.look:
             return CannotTell(f"{spec.name} declares no look")
         try:
-            root = await self.ask(spec, spec.looks_up(args, attempt.key), attempt, TargetUnavailable)
+            root = await self.ask(spec, spec.build_probe(args, attempt.key), attempt, TargetUnavailable)
         except EffectRejected as error:
             return CannotTell(error.message)
         return spec.looked(root, args, attempt.key)
@@ -166,7 +166,7 @@ class GraphqlConnector(HttpConnector):
         status = response.status_code
         answer = _answer(response)
         if status in (429, *spec.untouched):
-            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=retry_after(response))
+            raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=parse_retry_after(response))
         if status in (401, 403) or _code(answer) in _NOT_LET_IN:
             if await self.let_in_anew(response.request, attempt):
                 raise TargetUnavailable(f"{spec.name}: {self.name} wants us to log in again, which the next attempt does")
@@ -175,7 +175,7 @@ class GraphqlConnector(HttpConnector):
             raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quoted(answer)}")
         if status != 200 or not isinstance(answer, dict):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
-            raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=retry_after(response))
+            raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=parse_retry_after(response))
         if answer.get("errors"):
             if _code(answer) in self.refusals:
                 raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quoted(answer)}")
@@ -187,14 +187,14 @@ class GraphqlConnector(HttpConnector):
 
     def _quoted(self, answer: JsonValue) -> str:
         line = " ".join(str(_error(answer).get("message", "")).split())
-        for option in self.given:
+        for option in self.option_names:
             if option not in ("url", "user") and (secret := self.option(option)):
                 line = line.replace(secret, "***")
         return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
     async def let_in_anew(self, request: httpx.Request, attempt: Attempt) -> bool:
         """Say whether the target refused REQUEST only because of how we had logged in, and another attempt may do."""
-        return await self._refused(request)
+        return await self._token_expired(request)
 
     async def contract(self) -> Contract | None:
         """Return what the target's introspection says of the operations; None where it does not answer that."""

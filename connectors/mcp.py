@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from perdure.connectors.configured import Configured
+from perdure.connectors.configured import ConfiguredConnector
 from perdure.connectors.contracts import (
     Action,
     AnyAction,
@@ -91,7 +91,7 @@ class ToolAnswer(Frozen):
     """How many parts were left out because they are no text: pictures, sounds, links."""
 
 
-class McpConnector(Configured):
+class McpConnector(ConfiguredConnector):
     """The TOOLS of one MCP server, as actions `NAME.TOOL`.
 
     A tool that says `readOnlyHint` only reads; `idempotentHint` lets it be called again after a lost answer; any other is
@@ -139,9 +139,9 @@ class McpConnector(Configured):
             for tool in tools
         ]
         super().__init__(name, {action.name: cast(AnyAction, action) for action in every})
-        self._opened()
+        self._reset()
 
-    def _opened(self) -> None:
+    def _reset(self) -> None:
         self._session: _Session | None = None
         self._opening = asyncio.Lock()
         if self._options is not None and bool(self._options.get("command")) == bool(self._options.get("url")):
@@ -258,14 +258,16 @@ class McpConnector(Configured):
         if command := self.option("command"):
             program, *arguments = shlex.split(command)
             # Never this process's own environment: it has the secrets of every other connector.
-            given = {name.removeprefix("env."): self.option(name) for name in self.given if name.startswith("env.")}
+            given = {name.removeprefix("env."): self.option(name) for name in self.option_names if name.startswith("env.")}
             server = StdioServerParameters(command=program, args=arguments, env=given, cwd=self.option("folder") or None)
             # What it says aside may hold secrets.
             with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230  this one never blocks
                 async with Client(stdio_client(server, errlog=nowhere), cache=None) as client:
                     yield client
             return
-        headers = {name.removeprefix("header."): self.option(name) for name in self.given if name.startswith("header.")}
+        headers = {
+            name.removeprefix("header."): self.option(name) for name in self.option_names if name.startswith("header.")
+        }
         if token := self.option("token"):
             headers["Authorization"] = f"Bearer {token}"
         async with create_mcp_http_client(headers=headers) as http:
@@ -321,7 +323,7 @@ class _Session:
 
 async def look_up_tools(options: Mapping[str, str]) -> Sequence[Tool]:
     """Return the tools of the server that OPTIONS lead to, as `[connectors.NAME]` would have them."""
-    connector = McpConnector("server", []).configured(options)
+    connector = McpConnector("server", []).with_options(options)
     async with connector._server() as client:  # noqa: SLF001  it is one of us
         return await _listed(client)
 

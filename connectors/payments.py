@@ -24,7 +24,7 @@ from perdure.connectors.contracts import (
     Target,
     undo_by,
 )
-from perdure.connectors.http import HttpAction, HttpConnector, Item, Listing, Request, time_of
+from perdure.connectors.http import HttpAction, HttpConnector, Item, Listing, Request, parse_time
 from perdure.lineage import Frozen
 
 __all__ = ["Capture", "Intent", "Pay", "Payment", "Refund", "RefundDone", "StripeConnector"]
@@ -105,9 +105,9 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
     def __post_init__(self) -> None:
         Action.__post_init__(self)  # the probe is not HttpAction's
 
-    def asks(self, args: In, key: str) -> Request:
+    def build_request(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
-        request = super().asks(args, key)
+        request = super().build_request(args, key)
         body = dict(request.body) if isinstance(request.body, dict) else {}
         body.pop(self.key, None)  # not a field here
         if self.found_in is not None:
@@ -116,11 +116,11 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
             body["metadata"] = {**(given if isinstance(given, dict) else {}), **ours}
         return replace(request, body=None if self.reads else body)
 
-    def headers(self, key: str) -> dict[str, str]:
+    def key_headers(self, key: str) -> dict[str, str]:
         """Return the headers that carry the effect's KEY."""
         return {} if self.reads else {"Idempotency-Key": key}
 
-    def listed(self, items: Iterable[Item]) -> list[Listed]:
+    def parse_listing(self, items: Iterable[Item]) -> list[Listed]:
         """Read ITEMS of the list: those that this action made, and if ALL_LISTED those that nobody here made."""
         return [self._told(item) for item in items if self._made(item)]
 
@@ -139,7 +139,7 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
             remote_ref=str(item.get(self.remote_ref)),
             key=str(_metadata(item).get(_KEY, "")),
             facts=facts,
-            at=time_of(item.get("created")),
+            at=parse_time(item.get("created")),
             # Of a payment that was given back its status says nothing.
             stands=None if item.get("status") in self.counts else False,
         )
@@ -272,7 +272,7 @@ class StripeConnector(HttpConnector):
         )
         super().__init__(*cast("tuple[_Action, ...]", every))
 
-    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+    def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
         """Return the content of REQUEST, as a form."""
         if request.body is None:
             return None, {}
@@ -284,7 +284,7 @@ class StripeConnector(HttpConnector):
         if action.found_in is not None:
             return await self._in_list(action, action.found_in(args), attempt)
         look = replace(self.payment, counts=action.counts)
-        answer = await self.got(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
+        answer = await self.get_json(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
         if not isinstance(answer, dict):
             return CannotTell(f"{action.name}: the payment cannot be looked up")
         return _judged(action, answer)
@@ -293,7 +293,7 @@ class StripeConnector(HttpConnector):
         after = ""
         for _ in range(_PAGES):
             page = f"{path}{'&' if '?' in path else '?'}limit=100{after}"
-            answer = await self.got(cast("_Action", self.payment), Request("GET", page), attempt)
+            answer = await self.get_json(cast("_Action", self.payment), Request("GET", page), attempt)
             objects = answer.get("data") if isinstance(answer, dict) else None
             if not isinstance(answer, dict) or not isinstance(objects, list):
                 return CannotTell(f"{action.name}: the list has no data")
@@ -317,7 +317,7 @@ def _judged(action: _Action, found: dict[str, JsonValue]) -> Probe:
         # It was declined or has failed. Asking again says so, and cannot do it twice.
         return Absent()
     try:
-        return Found(action.executed(found))
+        return Found(action.parse_result(found))
     except ValueError as error:
         return CannotTell(f"{action.name}: it is there, and {error}")
 

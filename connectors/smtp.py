@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from pydantic import BaseModel, Field, field_validator
 
-from perdure.connectors.configured import Configured
+from perdure.connectors.configured import ConfiguredConnector
 from perdure.connectors.contracts import (
     Action,
     AnyAction,
@@ -73,7 +73,7 @@ class Sent(Frozen):
     to: list[str]
 
 
-class SmtpConnector(Configured):
+class SmtpConnector(ConfiguredConnector):
     """Sends mail through one server.
 
     Its Message-ID is made from the effect's key, so whoever looks into a parked one can find it in a log or mailbox. All
@@ -102,7 +102,7 @@ class SmtpConnector(Configured):
         )
         super().__init__(name, {self.send.name: cast(AnyAction, self.send)})
 
-    def _opened(self) -> None:
+    def _reset(self) -> None:
         options = self._options or {}
         if options.get("tls", "starttls") not in ("starttls", "tls", "none"):
             raise InvalidSettings(f"{self.where} tls is starttls, tls or none, not {options['tls']!r}")

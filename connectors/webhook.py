@@ -70,12 +70,12 @@ class WebhookConnector(HttpConnector):
         )
         super().__init__(self.send)
 
-    def _opened(self) -> None:
-        super()._opened()
-        for secret in self._secrets() if self.given else ():
-            _key(secret)
+    def _reset(self) -> None:
+        super()._reset()
+        for secret in self._secrets() if self.option_names else ():
+            _decode_secret(secret)
 
-    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+    def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
         """Return the content of REQUEST and its signed headers."""
         content = json.dumps(request.body, separators=(",", ":"), ensure_ascii=False).encode()
         timestamp = str(int(datetime.now(UTC).timestamp()))
@@ -93,7 +93,7 @@ class WebhookConnector(HttpConnector):
 
 def signature(secret: str, id: str, timestamp: str, content: bytes) -> str:
     """Return the signature of CONTENT under SECRET: `v1,` and the HMAC-SHA256 of ID, TIMESTAMP and CONTENT."""
-    signed = hmac.new(_key(secret), f"{id}.{timestamp}.".encode() + content, hashlib.sha256)
+    signed = hmac.new(_decode_secret(secret), f"{id}.{timestamp}.".encode() + content, hashlib.sha256)
     return "v1," + base64.b64encode(signed.digest()).decode()
 
 
@@ -107,16 +107,16 @@ def verify(secret: str, headers: Mapping[str, str], content: bytes, *, tolerance
         id, timestamp, signed = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         age = datetime.now(UTC) - datetime.fromtimestamp(int(timestamp), UTC)
     except (KeyError, ValueError, OverflowError):
-        raise InvalidInput("the webhook lacks webhook-id, webhook-timestamp or webhook-signature") from None
+        raise InvalidInput("the webhook has no valid webhook-id, webhook-timestamp and webhook-signature headers") from None
     if abs(age) > tolerance:
         raise InvalidInput("the webhook was signed too long ago, or the clocks differ")
     right = signature(secret, id, timestamp, content)
     if not any(hmac.compare_digest(right.encode(), given.encode()) for given in signed.split(" ")):
-        raise InvalidInput("the webhook's signature is not right")
+        raise InvalidInput("the webhook's signature does not match")
     return id
 
 
-def _key(secret: str) -> bytes:
+def _decode_secret(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError):

@@ -31,7 +31,7 @@ from perdure.examples.returns_desk.demo import (
     Demo,
     Progress,
     Report,
-    by_the_labels,
+    decide_by_labels,
 )
 from perdure.examples.returns_desk.stage import Stage
 from perdure.governance.approvals import Listed
@@ -58,7 +58,7 @@ async def run(options: Options, wanted: DemoOptions) -> Report:
         asked = wanted.ask and sys.stdin.isatty() and sys.stderr.isatty()
         reviewer = getpass.getuser() if asked else REVIEWER
         demo = Demo(stage, kills=wanted.kills, plan=wanted.plan, decide=_never, reviewer=reviewer, say=view.say)
-        labels = by_the_labels(demo.labels, demo.requests, reviewer)
+        labels = decide_by_labels(demo.labels, demo.requests, reviewer)
         demo.decide = Reviewer(view, labels).decide if asked else labels
         if not asked:
             view.say(f"approvals are decided by {REVIEWER} as the requests are labelled; nobody verified that name")

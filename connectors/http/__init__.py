@@ -1,9 +1,9 @@
-"""How actions reach a system that speaks JSON over HTTP. Safe to import in workflow code.
+"""How does an action become one HTTP request, and what does its answer prove? Safe to import in workflow code.
 
-`HttpConnector` sends what an `HttpAction` writes down, `Listing` reads lists page by page, OAuth tokens are shared by
-all workers. Must not break: one attempt is one request, redirects are not followed, and only what is known not to
-have been sent may be called unsent. How a request is written goes into `action`, how the answer of a look-up is read
-as well.
+Must not break: one attempt is one request (no retry, no redirect, no fallback); what is written down is what is sent; only
+what is known not to have been sent is called `TargetUnavailable`, everything else is unknown until a probe has looked.
+How an action is written and read goes into `action`, how it travels into `connector`, lists into `listing`, access tokens
+into `_oauth` (what an authorization server is asked) and `_token_cache` (whose turn it is to ask).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.connectors.http.action import HttpAction, Request, in_path
+    from perdure.connectors.http.action import HttpAction, Request, quote_segment
     from perdure.connectors.http.connector import HttpConnector
     from perdure.connectors.http.listing import (
         Item,
         Listing,
-        at,
-        time_of,
+        parse_time,
+        value_at,
     )
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "action": ["HttpAction", "Request", "in_path"],
+            "action": ["HttpAction", "Request", "quote_segment"],
             "connector": ["HttpConnector"],
-            "listing": ["Item", "Listing", "at", "time_of"],
+            "listing": ["Item", "Listing", "parse_time", "value_at"],
         },
     )
 
@@ -37,7 +37,7 @@ __all__ = [
     "Item",
     "Listing",
     "Request",
-    "at",
-    "in_path",
-    "time_of",
+    "parse_time",
+    "quote_segment",
+    "value_at",
 ]

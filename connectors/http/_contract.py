@@ -16,7 +16,7 @@ from perdure.errors import EffectRejected
 _Action = HttpAction[BaseModel, BaseModel]
 
 
-def from_document(content: bytes, actions: Iterable[_Action]) -> Contract:
+def contract_from_openapi(content: bytes, actions: Iterable[_Action]) -> Contract:
     """Return the contract of ACTIONS from the OpenAPI document CONTENT, JSON or YAML.
 
     Of a response only those fields are in it that the action reads: a field that nobody reads may change.
@@ -26,14 +26,14 @@ def from_document(content: bytes, actions: Iterable[_Action]) -> Contract:
         relying.setdefault(action.request.partition("?")[0], []).append(action)
     operations = {request: [action.name for action in these] for request, these in relying.items()}
     try:
-        return from_openapi(_parsed(content), operations, reads=_reads(relying))
+        return from_openapi(_parse_document(content), operations, reads=_fields_read(relying))
     except Unreadable as error:
-        raise EffectRejected(f"what the target says of itself at its `openapi` address cannot be used: {error}") from None
+        raise EffectRejected(f"the OpenAPI document at the connector's `openapi` address cannot be used: {error}") from None
 
 
-def from_items(items: Mapping[str, Sequence[Item]], actions: Mapping[str, _Action]) -> Contract:
+def contract_from_items(items: Mapping[str, Sequence[Item]], actions: Mapping[str, _Action]) -> Contract:
     """Return the contract that the ITEMS listed for each action let infer."""
-    reads = _reads({name: [actions[name]] for name in items})
+    reads = _fields_read({name: [actions[name]] for name in items})
     samples: dict[str, list[JsonValue]] = {
         name: [
             {field: value for field, value in item.items() if name not in reads or field in reads[name]} for item in found
@@ -43,23 +43,23 @@ def from_items(items: Mapping[str, Sequence[Item]], actions: Mapping[str, _Actio
     return from_samples(samples, {name: [name] for name in items})
 
 
-def _reads(relying: Mapping[str, Sequence[_Action]]) -> dict[str, set[str]]:
+def _fields_read(relying: Mapping[str, Sequence[_Action]]) -> dict[str, set[str]]:
     # Where a function makes the output, nobody but that function knows what is read.
     return {
-        name: set().union(*(_read_by(action) for action in actions))
+        name: set().union(*(_fields_read_by(action) for action in actions))
         for name, actions in relying.items()
         if not any(action.answer for action in actions)
     }
 
 
-def _read_by(action: _Action) -> set[str]:
+def _fields_read_by(action: _Action) -> set[str]:
     names = {action.remote_ref, *action.output.model_fields}
     names |= {field.alias for field in action.output.model_fields.values() if field.alias}
     # In it the target gives our key back, by which everything is found again.
     return names | ({action.key} if action.target.mechanism == "natural-key" else set())
 
 
-def _parsed(content: bytes) -> Mapping[str, JsonValue]:
+def _parse_document(content: bytes) -> Mapping[str, JsonValue]:
     try:
         document: JsonValue = json.loads(content)
     except ValueError:

@@ -16,11 +16,11 @@ from perdure.errors import EffectRejected, TargetUnavailable
 if TYPE_CHECKING:
     import httpx
 
-ASKING: Final = timedelta(seconds=20)
+REQUEST_TIMEOUT: Final = timedelta(seconds=20)
 """How long the authorization server may take."""
 
 
-class Tokens(BaseModel):
+class TokenResponse(BaseModel):
     """What the authorization server gave."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,7 +32,7 @@ class Tokens(BaseModel):
 
 
 @dataclass(frozen=True)
-class Grant:
+class OAuthGrant:
     """What entitles to tokens: a client, and a refresh token unless the client acts for itself."""
 
     token_url: str
@@ -40,7 +40,7 @@ class Grant:
     client_secret: str = ""
     refresh_token: str = ""
     scope: str = ""
-    in_body: bool = False
+    secret_in_body: bool = False
     """Whether the client's secret goes into the body, for servers that do not take it in the header."""
     seal: str = ""
     """The secret under which the tokens are kept; by default the client's own."""
@@ -51,7 +51,7 @@ class Grant:
         parts = [self.token_url, self.client_id, self.refresh_token, self.scope]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    async def ask(self, http: httpx.AsyncClient, refresh_token: str) -> Tokens:
+    async def request_tokens(self, http: httpx.AsyncClient, refresh_token: str) -> TokenResponse:
         """Ask once for new tokens, with REFRESH_TOKEN or as the client itself.
 
         Raises `EffectRejected` when the server says no, and `TargetUnavailable` when it gave no answer.
@@ -63,25 +63,25 @@ class Grant:
             form = {"grant_type": "client_credentials"}
         if self.scope:
             form["scope"] = self.scope
-        if self.in_body or not self.client_secret:
+        if self.secret_in_body or not self.client_secret:
             form |= {"client_id": self.client_id} | ({"client_secret": self.client_secret} if self.client_secret else {})
-        basic = self.client_secret and not self.in_body
+        basic = self.client_secret and not self.secret_in_body
         auth = httpx.BasicAuth(self.client_id, self.client_secret) if basic else httpx.Auth()
         try:
-            response = await http.post(self.token_url, data=form, auth=auth, timeout=ASKING.total_seconds())
+            response = await http.post(self.token_url, data=form, auth=auth, timeout=REQUEST_TIMEOUT.total_seconds())
         except httpx.HTTPError as error:
             raise TargetUnavailable(f"the authorization server gave no answer ({type(error).__name__})") from None
         if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
-            raise EffectRejected(f"the authorization server refused new tokens: {_said(response)}")
+            raise EffectRejected(f"the authorization server refused new tokens: {_error_code(response)}")
         if response.status_code != 200:
             raise TargetUnavailable(f"the authorization server answered {response.status_code}")
         try:
-            return Tokens.model_validate_json(response.content)
+            return TokenResponse.model_validate_json(response.content)
         except ValidationError:
             raise TargetUnavailable("the authorization server's answer has no access token") from None
 
 
-class Seal:
+class TokenCipher:
     """Encrypts under SECRET what belongs to CONNECTOR (AES-256-GCM; the key by HKDF-SHA256)."""
 
     def __init__(self, secret: str, connector: str) -> None:
@@ -93,7 +93,7 @@ class Seal:
         self._cipher = AESGCM(key)
         self._connector = connector.encode()
 
-    def close(self, tokens: Tokens) -> str:
+    def encrypt(self, tokens: TokenResponse) -> str:
         """Return TOKENS encrypted."""
         import os
 
@@ -101,18 +101,18 @@ class Seal:
         sealed = self._cipher.encrypt(nonce, tokens.model_dump_json().encode(), self._connector)
         return base64.b64encode(nonce + sealed).decode()
 
-    def open(self, sealed: str) -> Tokens | None:
+    def decrypt(self, sealed: str) -> TokenResponse | None:
         """Return what was SEALED, or None if it was under another secret."""
         from cryptography.exceptions import InvalidTag
 
         content = base64.b64decode(sealed)
         try:
-            return Tokens.model_validate_json(self._cipher.decrypt(content[:12], content[12:], self._connector))
+            return TokenResponse.model_validate_json(self._cipher.decrypt(content[:12], content[12:], self._connector))
         except InvalidTag:
             return None
 
 
-def _said(response: httpx.Response) -> str:
+def _error_code(response: httpx.Response) -> str:
     # The error code is one of a known few; a description could hold anything.
     try:
         body = response.json()

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 
-from perdure.connectors.http._oauth import ASKING, Grant, Seal
-from perdure.connectors.http._oauth import Tokens as Given
+from perdure.connectors.http._oauth import REQUEST_TIMEOUT, OAuthGrant, TokenCipher, TokenResponse
 from perdure.connectors.http.tables import AccessTokenRow
 from perdure.errors import EffectRejected, TargetUnavailable
 from perdure.storage import Database, now
@@ -20,102 +19,103 @@ from perdure.storage import Database, now
 if TYPE_CHECKING:
     import httpx
 
-MARGIN: Final = timedelta(seconds=30)
+EXPIRY_MARGIN: Final = timedelta(seconds=30)
 """How long before its end a token is not used any more."""
-FRESH: Final = timedelta(seconds=60)
+RENEWABLE_AFTER: Final = timedelta(seconds=60)
 """A token that is refused although it is younger than this will not be better when it is got anew."""
-_LEASE: Final = ASKING + timedelta(seconds=10)
-_LOOK_AGAIN: Final = timedelta(milliseconds=100)
-_AFTER_A_REFUSAL: Final = timedelta(minutes=1)
+_LEASE: Final = REQUEST_TIMEOUT + timedelta(seconds=10)
+_POLL_EVERY: Final = timedelta(milliseconds=100)
+_REFUSAL_LASTS: Final = timedelta(minutes=1)
 
 
-class Tokens:
+class TokenCache:
     """The access token that the workers of DATABASE share for CONNECTOR, by GRANT.
 
     A refresh token may serve only once, and using it twice can cost the whole authorization. So who gets the next token
     claims a row first, under a fence, and the others wait for what comes of it. If the claimant dies, its lease runs out.
     """
 
-    def __init__(self, database: Database, connector: str, grant: Grant, http: httpx.AsyncClient) -> None:
+    def __init__(self, database: Database, connector: str, grant: OAuthGrant, http: httpx.AsyncClient) -> None:
         self._database = database
         self._connector = connector
         self._grant = grant
         self._http = http
-        self._seal = Seal(grant.seal or grant.client_secret, connector)
+        self._cipher = TokenCipher(grant.seal or grant.client_secret, connector)
         self._known: AccessTokenRow | None = None
-        self._getting: asyncio.Task[str] | None = None
+        self._pending: asyncio.Task[str] | None = None
 
-    async def token(self, within: timedelta) -> str:
+    async def get_token(self, within: timedelta) -> str:
         """Return an access token that is good for a while.
 
         Raises `TargetUnavailable` where none is to be had WITHIN that time: nothing was sent to the target then.
         """
-        if self._getting is None or self._getting.done():
+        if self._pending is None or self._pending.done():
             # A task of its own: who gives up waiting must not take the answer along, with the only refresh token in it.
-            self._getting = asyncio.create_task(self._get(), name=f"get a token for {self._connector}")
-            self._getting.add_done_callback(_heard)
+            self._pending = asyncio.create_task(self._fetch(), name=f"get a token for {self._connector}")
+            self._pending.add_done_callback(_consume_exception)
         try:
             async with asyncio.timeout(within.total_seconds()):
-                return await asyncio.shield(self._getting)
+                return await asyncio.shield(self._pending)
         except TimeoutError:
             raise TargetUnavailable(
-                f"{self._connector}: it takes long to get an access token", retry_after=timedelta(seconds=1)
+                f"{self._connector}: no access token yet: the authorization server is slow",
+                retry_after=timedelta(seconds=1),
             ) from None
 
     async def close(self) -> None:
         """Wait for a token that is on its way."""
-        if self._getting is not None:
-            await asyncio.gather(self._getting, return_exceptions=True)
+        if self._pending is not None:
+            await asyncio.gather(self._pending, return_exceptions=True)
 
-    async def refused(self, token: str) -> bool:
+    async def invalidate(self, token: str) -> bool:
         """Take note that the target refused TOKEN. Returns whether another one is worth a try."""
         row = await self._row()
-        tokens = self._opened(row)
+        tokens = self._decrypt(row)
         if tokens is None or tokens.access_token != token:
             return True
-        if row.obtained_at is not None and now() - row.obtained_at < FRESH:
+        if row.obtained_at is not None and now() - row.obtained_at < RENEWABLE_AFTER:
             return False
         await self._write(row.fence, {"expires_at": now()})
         self._known = None
         return True
 
-    async def _get(self) -> str:
+    async def _fetch(self) -> str:
         row = self._known
-        while row is None or not self._usable(row) or (tokens := self._opened(row)) is None:
+        while row is None or not self._is_usable(row) or (tokens := self._decrypt(row)) is None:
             row = self._known = await self._row()
-            if self._usable(row) and self._opened(row) is not None:
+            if self._is_usable(row) and self._decrypt(row) is not None:
                 continue
-            self._refuse_hopeless(row)
+            self._raise_last_refusal(row)
             if row.lease_until is not None and now() < row.lease_until and not row.error:
-                await asyncio.sleep(_LOOK_AGAIN.total_seconds())  # the one that gets it may be another process
+                await asyncio.sleep(_POLL_EVERY.total_seconds())  # the one that gets it may be another process
             elif await self._claim(row):
                 return await self._renew(row)
         return tokens.access_token
 
-    def _usable(self, row: AccessTokenRow) -> bool:
+    def _is_usable(self, row: AccessTokenRow) -> bool:
         if row.expires_at is None or row.obtained_at is None or row.origin != self._grant.origin:
             return False
-        return now() + min(MARGIN, (row.expires_at - row.obtained_at) / 4) < row.expires_at
+        return now() + min(EXPIRY_MARGIN, (row.expires_at - row.obtained_at) / 4) < row.expires_at
 
-    def _opened(self, row: AccessTokenRow) -> Given | None:
-        return self._seal.open(row.sealed) if row.sealed else None
+    def _decrypt(self, row: AccessTokenRow) -> TokenResponse | None:
+        return self._cipher.decrypt(row.sealed) if row.sealed else None
 
-    def _refuse_hopeless(self, row: AccessTokenRow) -> None:
+    def _raise_last_refusal(self, row: AccessTokenRow) -> None:
         if row.error and row.origin == self._grant.origin and row.lease_until is not None and now() < row.lease_until:
             raise TargetUnavailable(f"{self._connector}: {row.error}", retry_after=row.lease_until - now())
 
     async def _renew(self, row: AccessTokenRow) -> str:
         fence = row.fence + 1
-        before = self._opened(row) if row.origin == self._grant.origin else None
+        before = self._decrypt(row) if row.origin == self._grant.origin else None
         refresh_token = before.refresh_token if before and before.refresh_token else self._grant.refresh_token
         try:
-            given = await self._grant.ask(self._http, refresh_token)
+            given = await self._grant.request_tokens(self._http, refresh_token)
         except EffectRejected as error:
             # It will say no again; the others need not ask as well.
-            said = f"{error.message}. Authorize it anew, and put the new refresh token into its settings."
-            later = now() + _AFTER_A_REFUSAL
+            said = f"{error.message}. Authorize again, and put the new refresh token into the settings."
+            later = now() + _REFUSAL_LASTS
             await self._write(fence, {"origin": self._grant.origin, "error": said, "lease_until": later})
-            raise TargetUnavailable(f"{self._connector}: {said}", retry_after=_AFTER_A_REFUSAL) from None
+            raise TargetUnavailable(f"{self._connector}: {said}", retry_after=_REFUSAL_LASTS) from None
         except TargetUnavailable as error:
             await self._write(fence, {"lease_until": None})
             raise TargetUnavailable(f"{self._connector}: {error.message}") from None
@@ -124,7 +124,7 @@ class Tokens:
             fence,
             {
                 "origin": self._grant.origin,
-                "sealed": self._seal.close(kept),
+                "sealed": self._cipher.encrypt(kept),
                 "obtained_at": now(),
                 "expires_at": now() + timedelta(seconds=given.expires_in),
                 "lease_until": None,
@@ -153,7 +153,7 @@ class Tokens:
             return (await connection.execute(_UPDATE.values(changes), held)).rowcount == 1
 
 
-def _heard(task: asyncio.Task[str]) -> None:
+def _consume_exception(task: asyncio.Task[str]) -> None:
     if not task.cancelled():
         task.exception()  # everybody may have given up waiting for it
 

@@ -49,11 +49,11 @@ class Listing:
             )
 
     @property
-    def paged(self) -> bool:
+    def has_pages(self) -> bool:
         """Whether there is a second page to ask for."""
         return bool(self.next) or "{page}" in self.request or "{after}" in self.request
 
-    def path(self, since: datetime, until: datetime, *, page: int, after: str) -> str:
+    def page_path(self, since: datetime, until: datetime, *, page: int, after: str) -> str:
         """Return the path and query to ask for."""
         values = {
             "since": _rfc3339(since),
@@ -69,19 +69,19 @@ class Listing:
         query = urlencode([(name, value) for name, value in asked if value])
         return f"{path}?{query}" if query else path
 
-    def read(self, answer: JsonValue) -> list[Item]:
+    def parse_items(self, answer: JsonValue) -> list[Item]:
         """Return the items of ANSWER. Raises `ValueError` if there is no list in it."""
-        found = at(answer, self.items)
+        found = value_at(answer, self.items)
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise ValueError("it has no list of objects" + (f" at {self.items!r}" if self.items else ""))
         return [item for item in found if isinstance(item, dict)]
 
-    def past(self, items: Sequence[Item], since: datetime) -> bool:
+    def is_past(self, items: Sequence[Item], since: datetime) -> bool:
         """Say whether what comes after ITEMS was made before SINCE."""
-        last = time_of(items[-1].get(self.at)) if self.newest_first and items else None
+        last = parse_time(items[-1].get(self.at)) if self.newest_first and items else None
         return last is not None and last < since
 
-    def following(self, answer: JsonValue, link: str, base: str) -> str | None:
+    def next_page(self, answer: JsonValue, link: str, base: str) -> str | None:
         """Return the path of the page after ANSWER, which came with the header LINK from BASE; None if it was the last.
 
         Raises `ValueError` if it leads to another host: our credentials do not go there.
@@ -90,7 +90,7 @@ class Listing:
             found = re.search(r'<([^>]*)>[^,]*;\s*rel="?next\b', link)
             address: JsonValue = found[1] if found else None
         else:
-            address = at(answer, self.next) if self.next else None
+            address = value_at(answer, self.next) if self.next else None
         if not isinstance(address, str) or not address:
             return None
         here, there = urlsplit(base), urlsplit(address)
@@ -100,14 +100,14 @@ class Listing:
         return f"{path}?{there.query}" if there.query else path
 
 
-def at(answer: JsonValue, where: str) -> JsonValue:
+def value_at(answer: JsonValue, where: str) -> JsonValue:
     """Return what ANSWER has at WHERE, names joined by dots; None if it is not there."""
     for part in filter(None, where.split(".")):
         answer = answer.get(part) if isinstance(answer, dict) else None
     return answer
 
 
-def time_of(value: JsonValue) -> datetime | None:
+def parse_time(value: JsonValue) -> datetime | None:
     """Read VALUE as a time: RFC 3339, or seconds since 1970. None if it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return datetime.fromtimestamp(value, UTC)

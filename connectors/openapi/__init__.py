@@ -1,8 +1,9 @@
-"""How operations of an OpenAPI document become actions. Safe to import in workflow code.
+"""Which actions does an OpenAPI document describe, and how is each of them written? Safe to import in workflow code.
 
-`OpenApiConnector` declares them; what the document leaves open is said by a `Use` or a file. Must not break: what the
-document writes down is what is sent, and what cannot be sent is refused when the connector is declared. How a
-parameter or body is written goes into `_operations`, what a schema means into `_schemas`.
+Must not break: what the document says is what is sent, and what perdure cannot send like that is refused when the connector
+is declared, with its place in the document. Nothing that the document refers to outside itself is fetched.
+How a document is read goes into `_document`, what a schema means into `_schemas`, how parameters and bodies are written
+into `_operations`, what a person adds (`Use`) into `_use`, and how these become an action into `_action`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.connectors.openapi._document import parsed, read_document
+    from perdure.connectors.openapi._document import parse_document, read_document
     from perdure.connectors.openapi.connector import (
         OpenApiAction,
         OpenApiConnector,
         Undoing,
         Use,
         Uses,
-        declared_in,
+        connector_from_settings,
         main,
     )
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "_document": ["parsed", "read_document"],
-            "connector": ["OpenApiAction", "OpenApiConnector", "Undoing", "Use", "Uses", "declared_in", "main"],
+            "_document": ["parse_document", "read_document"],
+            "connector": ["OpenApiAction", "OpenApiConnector", "Undoing", "Use", "Uses", "connector_from_settings", "main"],
         },
     )
 
@@ -37,8 +38,8 @@ __all__ = [
     "Undoing",
     "Use",
     "Uses",
-    "declared_in",
+    "connector_from_settings",
     "main",
-    "parsed",
+    "parse_document",
     "read_document",
 ]

@@ -17,14 +17,14 @@ from perdure.connectors.contracts import (
     Undo,
     undo_by,
 )
-from perdure.connectors.http import HttpAction, Request, at
+from perdure.connectors.http import HttpAction, Request, value_at
 from perdure.connectors.json_models import JsonModel, fits, model_of
 from perdure.connectors.openapi._document import Document, Part
 from perdure.connectors.openapi._operations import (
     BODY,
     RESULT,
     Operation,
-    operation,
+    read_operation,
 )
 from perdure.connectors.openapi._schemas import Schema
 from perdure.connectors.openapi._use import (
@@ -37,9 +37,9 @@ from perdure.connectors.schemas import narrowed
 from perdure.connectors.wire import understood
 from perdure.errors import InvalidSettings
 
-__all__ = ["Actions", "OpenApiAction"]
+__all__ = ["ActionBuilder", "OpenApiAction"]
 
-_A_KEY: Final = "pe-0123456789abcdef0123456789abcdef"
+_SAMPLE_KEY: Final = "pe-0123456789abcdef0123456789abcdef"
 """What an effect's key looks like."""
 
 
@@ -53,20 +53,20 @@ class OpenApiAction(HttpAction[In, Out], Generic[In, Out]):
     def __post_init__(self) -> None:
         Action.__post_init__(self)  # a path's `{order-id}` is not a field's name
 
-    def asks(self, args: In, key: str) -> Request:
+    def build_request(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
         assert self.operation is not None
-        return self.operation.asked(
-            {**self.given(args), **self.fixed}, {self.key: key} if self.target.mechanism == "natural-key" else {}
+        return self.operation.build_request(
+            {**self.dump_args(args), **self.fixed}, {self.key: key} if self.target.mechanism == "natural-key" else {}
         )
 
-    def given(self, args: In) -> dict[str, JsonValue]:
+    def dump_args(self, args: In) -> dict[str, JsonValue]:
         """Return ARGS by the names that the document has for them."""
         assert isinstance(args, JsonModel)
         return args.outward()
 
 
-class Actions:
+class ActionBuilder:
     """Makes the actions of CONNECTOR out of operations of DOCUMENT, as USES say. Raises `InvalidSettings` saying where."""
 
     def __init__(self, connector: str, document: Document, uses: Mapping[str, Use]) -> None:
@@ -76,7 +76,7 @@ class Actions:
         self._made: dict[str, OpenApiAction[BaseModel, BaseModel]] = {}
         self._making: list[str] = []
 
-    def every(self) -> list[OpenApiAction[BaseModel, BaseModel]]:
+    def build_all(self) -> list[OpenApiAction[BaseModel, BaseModel]]:
         """Return all of them."""
         return [self._action(name) for name in self._uses]
 
@@ -87,21 +87,21 @@ class Actions:
             )
         if name not in self._made:
             self._making.append(name)
-            self._made[name] = self._new(name, self._uses[name])
+            self._made[name] = self._build(name, self._uses[name])
             self._making.pop()
         return self._made[name]
 
-    def _new(self, name: str, use: Use) -> OpenApiAction[BaseModel, BaseModel]:
+    def _build(self, name: str, use: Use) -> OpenApiAction[BaseModel, BaseModel]:
         request, part = self._document.operation(use.operation)
         reads = request.startswith("GET ") if use.reads is None else use.reads
         key = use.key or ("Idempotency-Key" if use.mechanism == "header" else "")
-        shape = operation(self._document, request, part, ours=[key] if use.mechanism == "header" else [])
-        _check(shape, part, use, reads=reads)
+        shape = read_operation(self._document, request, part, ours=[key] if use.mechanism == "header" else [])
+        _check_use(shape, part, use, reads=reads)
         left_out = {*use.fixed, *([use.key] if use.mechanism == "natural-key" else [])}
         full = f"{self._connector}.{name}"
-        taken = _model(f"{full} input", _without(shape.input, left_out), part)
+        taken = _build_model(f"{full} input", _drop_properties(shape.input, left_out), part)
         output = narrowed(shape.output, use.answer, shape.output) if use.answer else shape.output
-        answered = _model(f"{full} output", output, part)
+        answered = _build_model(f"{full} output", output, part)
         target = Target(
             mechanism=use.mechanism,
             key_lifetime=use.key_lifetime,
@@ -111,7 +111,7 @@ class Actions:
         )
         answers: Callable[[JsonValue], JsonValue] | None = None
         if shape.answer != "object":
-            answers = _nothing if shape.answer == "nothing" else _wrapped
+            answers = _drop_answer if shape.answer == "nothing" else _wrap_answer
         undo, remove = (self._undo(shape, part, undoing) for undoing in (use.undo, use.remove))
         return OpenApiAction(
             full,
@@ -123,8 +123,8 @@ class Actions:
             target=target,
             undo=undo,
             remove=remove,
-            describe=_describing(shape, part, use.describe),
-            once_per=tuple(_field(taken, shape, part, each) for each in use.once_per),
+            describe=_describe_by(shape, part, use.describe),
+            once_per=tuple(_python_field(taken, shape, part, each) for each in use.once_per),
             request=request,
             key=key,
             probe=use.probe,
@@ -141,7 +141,7 @@ class Actions:
         if undoing is None:
             return None
         if undoing.action not in self._uses:
-            part.refuse(f"it is undone by {undoing.action!r}, which is no action of {self._connector}")
+            part.refuse(f"its undo {undoing.action!r} is not an action of {self._connector}")
         undo = self._action(undoing.action)
         taken = cast("type[JsonModel]", undo.input)
         fields = cast(Schema, taken.schema_["properties"])
@@ -149,57 +149,59 @@ class Actions:
         if strange := [name for name in undoing.args if name not in fields]:
             part.refuse(f"{undoing.action} takes no {strange[0]!r}; it takes {', '.join(fields) or 'nothing'}")
         if lacking := sorted(needed - undoing.args.keys()):
-            part.refuse(f"it is undone by {undoing.action}, which needs {', '.join(lacking)}")
+            part.refuse(f"its undo {undoing.action} needs {', '.join(lacking)}")
         for name, value in undoing.args.items():
-            _check_value(shape, part, name, value)
+            _check_expression(shape, part, name, value)
 
         def argue(asked: BaseModel, answered: BaseModel) -> BaseModel:
-            said = _Said(shape, cast(JsonModel, asked).outward(), cast(JsonModel, answered).outward())
-            values = {name: said.value(value) for name, value in undoing.args.items()}
+            said = _Exchange(shape, cast(JsonModel, asked).outward(), cast(JsonModel, answered).outward())
+            values = {name: said.resolve(value) for name, value in undoing.args.items()}
             return understood(undo, {name: value for name, value in values.items() if value is not None})
 
         return undo_by(undo, argue)
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Exchange:
     """What was ASKED of an operation and what it ANSWERED, by the document's names."""
 
     shape: Operation
-    asked: Mapping[str, JsonValue]
-    answered: Mapping[str, JsonValue]
+    request_values: Mapping[str, JsonValue]
+    response_values: Mapping[str, JsonValue]
 
-    def value(self, value: Value) -> JsonValue:
+    def resolve(self, value: Value) -> JsonValue:
         """Return what VALUE, a constant or an expression, stands for."""
         match = EXPRESSION.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             return value
         source, name, pointer = match[1], match[2], match[3] or ""
         if name:
-            return self.asked.get(name)
+            return self.request_values.get(name)
         where = ".".join(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
         if source == "response.body":
-            whole = self.answered.get(RESULT) if self.shape.answer == "other" else dict(self.answered)
-            return at(whole, where)
-        return at(self.asked.get(BODY) if self.shape.body == "whole" else dict(self.asked), where)
+            whole = self.response_values.get(RESULT) if self.shape.answer == "other" else dict(self.response_values)
+            return value_at(whole, where)
+        return value_at(self.request_values.get(BODY) if self.shape.body == "whole" else dict(self.request_values), where)
 
 
-def _check(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
+def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
     if reads and use.mechanism != "none":
-        part.refuse("it only reads, so it needs no mechanism")
+        part.refuse("it only reads, so `mechanism` has no meaning")
     if use.probe and not (use.probe.startswith("GET /") and "{key}" in use.probe):
         part.refuse(f"the probe {use.probe!r} is not like `GET /path?reference={{key}}`")
     names = set(re.findall(r"{([^{}]+)}", use.probe)) - {"key"}
     needed = set(cast(list[str], shape.input["required"])) | use.fixed.keys()
     if unknown := sorted(names - needed):
-        part.refuse(f"the probe needs {unknown[0]!r}, which is not among what it always takes: {', '.join(sorted(needed))}")
+        part.refuse(
+            f"the probe needs {unknown[0]!r}, which is not a required argument; those are: {', '.join(sorted(needed))}"
+        )
     if unknown := sorted(use.fixed.keys() - shape.fields.keys()):
-        part.refuse(f"it takes no {unknown[0]!r} that could be fixed; it takes {', '.join(shape.fields)}")
+        part.refuse(f"it has no argument {unknown[0]!r} to fix; it has {', '.join(shape.fields)}")
     for name, value in use.fixed.items():
         if misfit := fits({**shape.input, **cast(Schema, shape.fields[name]), "required": [], "properties": {}}, value):
-            part.refuse(f"what is fixed for {name!r} does not fit: {misfit}")
+            part.refuse(f"the fixed value of {name!r} does not fit: {misfit}")
     if use.answer and shape.answer != "object":
-        part.refuse("its answer is no object, so there are no fields of it to choose")
+        part.refuse("its answer is not an object, so `answer` cannot choose fields of it")
     if use.mechanism != "natural-key":
         return
     if not use.key or not use.probe:
@@ -207,11 +209,11 @@ def _check(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
     if use.key not in shape.body_fields:
         part.refuse(f"its body has no field {use.key!r} for the key; it has {', '.join(shape.body_fields) or 'none'}")
     definitions = {"$defs": shape.input["$defs"]} if "$defs" in shape.input else {}
-    if misfit := fits({**definitions, **cast(Schema, shape.body_fields[use.key])}, _A_KEY):
-        part.refuse(f"a key such as {_A_KEY} does not fit the field {use.key!r}: {misfit}")
+    if misfit := fits({**definitions, **cast(Schema, shape.body_fields[use.key])}, _SAMPLE_KEY):
+        part.refuse(f"a key such as {_SAMPLE_KEY} does not fit the field {use.key!r}: {misfit}")
 
 
-def _check_value(shape: Operation, part: Part, name: str, value: Value) -> None:
+def _check_expression(shape: Operation, part: Part, name: str, value: Value) -> None:
     match = EXPRESSION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return
@@ -219,25 +221,25 @@ def _check_value(shape: Operation, part: Part, name: str, value: Value) -> None:
     if match[2]:
         place = match[1].split(".")[1]
         if not any(each.name == match[2] and each.place == place for each in shape.parameters):
-            part.refuse(f"{name}: {value} leads nowhere, there is no such parameter")
+            part.refuse(f"{name}: {value} does not resolve: there is no such parameter")
     elif match[1] == "response.body" and shape.answer == "object":
         fields = cast(Schema, shape.output.get("properties") or {})
         if fields and first and first[0] not in fields:
-            part.refuse(f"{name}: {value} leads nowhere; the answer has {', '.join(fields)}")
+            part.refuse(f"{name}: {value} does not resolve; the answer has {', '.join(fields)}")
     elif match[1] == "response.body" and shape.answer == "nothing":
-        part.refuse(f"{name}: {value} leads nowhere, there is no answer described")
+        part.refuse(f"{name}: {value} does not resolve: no answer is described")
     elif match[1] == "request.body" and shape.body == "fields" and first and first[0] not in shape.body_fields:
-        part.refuse(f"{name}: {value} leads nowhere; the body has {', '.join(shape.body_fields)}")
+        part.refuse(f"{name}: {value} does not resolve; the body has {', '.join(shape.body_fields)}")
 
 
-def _model(name: str, schema: Schema, part: Part) -> type[JsonModel]:
+def _build_model(name: str, schema: Schema, part: Part) -> type[JsonModel]:
     try:
         return model_of(name, schema)
     except (ValidationError, TypeError, ValueError, NameError) as error:
-        part.refuse(f"no model can be made of its schema: {error}")
+        part.refuse(f"its schema cannot become a model: {error}")
 
 
-def _without(schema: Schema, names: set[str]) -> Schema:
+def _drop_properties(schema: Schema, names: set[str]) -> Schema:
     properties = cast(Schema, schema["properties"])
     required = cast(list[JsonValue], schema["required"])
     left: Schema = {
@@ -248,10 +250,10 @@ def _without(schema: Schema, names: set[str]) -> Schema:
     return left if left["properties"] or "additionalProperties" in left else {**left, "additionalProperties": False}
 
 
-def _describing(shape: Operation, part: Part, template: str) -> Callable[[BaseModel], str] | None:
+def _describe_by(shape: Operation, part: Part, template: str) -> Callable[[BaseModel], str] | None:
     names = re.findall(r"{([^{}]+)}", template)
     if unknown := [name for name in names if name not in shape.fields]:
-        part.refuse(f"it takes no {unknown[0]!r} to describe it by; it takes {', '.join(shape.fields)}")
+        part.refuse(f"`describe` names {unknown[0]!r}, which is not an argument; those are {', '.join(shape.fields)}")
     if not template:
         return None
 
@@ -262,16 +264,16 @@ def _describing(shape: Operation, part: Part, template: str) -> Callable[[BaseMo
     return describe
 
 
-def _field(model: type[JsonModel], shape: Operation, part: Part, name: str) -> str:
+def _python_field(model: type[JsonModel], shape: Operation, part: Part, name: str) -> str:
     names = {info.alias or python_name: python_name for python_name, info in model.model_fields.items()}
     if name not in names:
-        part.refuse(f"it takes no {name!r} to happen once for; it takes {', '.join(shape.fields)}")
+        part.refuse(f"`once_per` names {name!r}, which is not an argument; those are {', '.join(shape.fields)}")
     return names[name]
 
 
-def _nothing(_: JsonValue) -> JsonValue:
+def _drop_answer(_: JsonValue) -> JsonValue:
     return {}
 
 
-def _wrapped(answer: JsonValue) -> JsonValue:
+def _wrap_answer(answer: JsonValue) -> JsonValue:
     return {RESULT: answer}

@@ -20,17 +20,17 @@ from perdure.errors import InvalidSettings
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["LARGEST", "Document", "Part", "is_address", "parsed", "read_document"]
+__all__ = ["MAX_BYTES", "Document", "Part", "is_address", "parse_document", "read_document"]
 
-LARGEST: Final = 20 * 1024 * 1024
+MAX_BYTES: Final = 20 * 1024 * 1024
 """No document may be larger than this many bytes."""
-_MOST_PARTS: Final = 2_000_000
-_DEEPEST: Final = 200
-_WITHIN: Final = 20.0
+_MAX_PARTS: Final = 2_000_000
+_MAX_DEPTH: Final = 200
+_FETCH_TIMEOUT: Final = 20.0
 
 METHODS: Final = ("get", "put", "post", "delete", "patch", "options", "head", "trace")
 
-_read: dict[tuple[str, int, int], Document] = {}
+_documents: dict[tuple[str, int, int], Document] = {}
 """What was read in this process: workflow code imports the modules that it uses anew with each run."""
 
 
@@ -42,7 +42,7 @@ class Document:
     root: Mapping[str, JsonValue]
 
     @property
-    def old(self) -> bool:
+    def is_3_0(self) -> bool:
         """Whether it is OpenAPI 3.0, whose schemas are not JSON Schema."""
         return str(self.root["openapi"]).startswith("3.0")
 
@@ -71,20 +71,21 @@ class Document:
         ids = [(place, part) for place, part in every.items() if part.text("operationId") == name]
         if len(ids) > 1:
             raise InvalidSettings(
-                f"{self.source} has {len(ids)} operations called {name!r}: say {' or '.join(place for place, _ in ids)}"
+                f"{self.source} has {len(ids)} operations with the operationId {name!r}: "
+                f"use {' or '.join(place for place, _ in ids)}"
             )
         if not ids:
             known = [*every, *(part.text("operationId") for part in every.values())]
             near = difflib.get_close_matches(name, filter(None, known), n=3, cutoff=0.5)
             raise InvalidSettings(
                 f"{self.source} has no operation {name!r}"
-                + (f"; near it: {', '.join(near)}" if near else "")
-                + self._lost(name)
+                + (f"; did you mean {', '.join(near)}" if near else "")
+                + self._explain_missing(name)
                 + f". `python -m perdure.connectors.openapi --list {self.source}` shows all."
             )
         return ids[0]
 
-    def _lost(self, name: str) -> str:
+    def _explain_missing(self, name: str) -> str:
         path = name.partition(" ")[2]
         paths = Part(self, dict(self.root), "#").get("paths")
         try:
@@ -94,7 +95,7 @@ class Document:
             return f", because {error.message}"
         return ""
 
-    def at(self, pointer: str) -> JsonValue:
+    def resolve_pointer(self, pointer: str) -> JsonValue:
         """Return what stands at POINTER, e.g. `#/components/schemas/Refund`. Raises `KeyError`."""
         found: JsonValue = dict(self.root)
         for part in filter(None, pointer.removeprefix("#").split("/")):
@@ -118,20 +119,23 @@ class Part:
 
     def get(self, name: str) -> Part | None:
         """Return the object NAME in it, wherever a reference leads; None if there is none. Raises `InvalidSettings`."""
-        return self._part(self.value[name], f"{self.where}/{_escaped(name)}") if name in self.value else None
+        return self._dereference(self.value[name], f"{self.where}/{_escape_pointer(name)}") if name in self.value else None
 
     def items(self) -> Iterator[tuple[str, Part]]:
         """Yield the objects in it by name; what is no object, and extensions, are left out."""
         for name, value in self.value.items():
             if isinstance(value, dict) and not name.startswith("x-"):
-                yield name, self._part(value, f"{self.where}/{_escaped(name)}")
+                yield name, self._dereference(value, f"{self.where}/{_escape_pointer(name)}")
 
     def each(self, name: str) -> list[Part]:
         """Return the objects in the list NAME. Raises `InvalidSettings` if it is not a list of objects."""
         values = self.value.get(name, [])
         if not isinstance(values, list):
             self.refuse(f"{name} is not a list")
-        return [self._part(value, f"{self.where}/{_escaped(name)}/{number}") for number, value in enumerate(values)]
+        return [
+            self._dereference(value, f"{self.where}/{_escape_pointer(name)}/{number}")
+            for number, value in enumerate(values)
+        ]
 
     def text(self, name: str) -> str:
         """Return the text NAME; empty if there is none."""
@@ -142,36 +146,36 @@ class Part:
         """Raise `InvalidSettings` that says WHAT is wrong here."""
         raise InvalidSettings(f"{self.document.source} at {self.where}: {what}")
 
-    def _part(self, value: JsonValue, where: str) -> Part:
+    def _dereference(self, value: JsonValue, where: str) -> Part:
         seen: set[str] = set()
         part = Part(self.document, value if isinstance(value, dict) else {}, where)
         while isinstance(reference := part.value.get("$ref"), str):
             if reference in seen:
-                part.refuse(f"the reference {reference!r} leads to itself")
+                part.refuse(f"the reference {reference!r} refers to itself")
             seen.add(reference)
-            part = part.referred(reference)
+            part = part.resolve_reference(reference)
         if not isinstance(value, dict):
-            part.refuse("there should be an object here")
+            part.refuse("expected an object here")
         return part
 
-    def referred(self, reference: str) -> Part:
+    def resolve_reference(self, reference: str) -> Part:
         """Return what REFERENCE, which stands here, leads to. Raises `InvalidSettings` if it leads out or nowhere."""
         if not reference.startswith("#"):
             self.refuse(
-                f"the reference {reference!r} leads out of the document, and nothing is fetched for it. "
+                f"the reference {reference!r} leads out of the document, and perdure fetches nothing for it. "
                 "Put all of it into one document first; OpenAPI tools call that bundling."
             )
         try:
-            found = self.document.at(reference)
+            found = self.document.resolve_pointer(reference)
         except KeyError:
             try:
-                found = self.document.at(unquote(reference))
+                found = self.document.resolve_pointer(unquote(reference))
             except KeyError:
-                self.refuse(f"the reference {reference!r} leads nowhere")
+                self.refuse(f"the reference {reference!r} does not resolve")
         if not isinstance(found, dict):
             if isinstance(found, bool):
                 return Part(self.document, {} if found else {"not": {}}, reference)
-            self.refuse(f"the reference {reference!r} leads to what is no object")
+            self.refuse(f"the reference {reference!r} does not refer to an object")
         return Part(self.document, found, reference)
 
 
@@ -195,21 +199,21 @@ def read_document(source: str | Path) -> Document:
         except OSError as error:
             raise InvalidSettings(f"the OpenAPI document {name} cannot be read: {error.strerror}") from None
         key = (name, known.st_mtime_ns, known.st_size)
-    if key not in _read:
-        _read[key] = parsed(_fetched(name) if is_address(name) else Path(source).read_bytes(), name)
-    return _read[key]
+    if key not in _documents:
+        _documents[key] = parse_document(_fetch(name) if is_address(name) else Path(source).read_bytes(), name)
+    return _documents[key]
 
 
-def parsed(content: bytes, source: str) -> Document:
+def parse_document(content: bytes, source: str) -> Document:
     """Return the document that CONTENT is, JSON or YAML. Raises `InvalidSettings` naming SOURCE."""
-    if len(content) > LARGEST:
-        raise InvalidSettings(f"{source} has more than {LARGEST} bytes: no OpenAPI document is that large")
+    if len(content) > MAX_BYTES:
+        raise InvalidSettings(f"{source} has more than {MAX_BYTES} bytes: no OpenAPI document is that large")
     try:
         try:
             found: JsonValue = json.loads(content)
         except ValueError:
-            found = _yaml(content, source)
-            _measured(found, source)
+            found = _parse_yaml(content, source)
+            _check_size(found, source)
     except RecursionError:
         raise InvalidSettings(f"{source} is nested too deeply") from None
     if not isinstance(found, dict):
@@ -218,51 +222,51 @@ def parsed(content: bytes, source: str) -> Document:
         raise InvalidSettings(f"{source} is Swagger {found['swagger']}; convert it to OpenAPI 3 first")
     version = str(found.get("openapi"))
     if not re.fullmatch(r"3\.[01](\.\d+)?(-.+)?", version):
-        raise InvalidSettings(f"{source} at #/openapi: {version!r} is no version that is understood: 3.0 and 3.1 are")
+        raise InvalidSettings(f"{source} at #/openapi: {version!r} is not a supported version; 3.0 and 3.1 are")
     dialect = found.get("jsonSchemaDialect", "")
     if dialect and not str(dialect).startswith(_DIALECTS):
-        raise InvalidSettings(f"{source} at #/jsonSchemaDialect: {dialect!r} is not understood")
+        raise InvalidSettings(f"{source} at #/jsonSchemaDialect: {dialect!r} is not supported")
     return Document(source, found)
 
 
 _DIALECTS = ("https://spec.openapis.org/oas/3.1/dialect/", "https://json-schema.org/draft/2020-12/schema")
 
 
-def _fetched(address: str) -> bytes:
+def _fetch(address: str) -> bytes:
     import httpx
 
     content = b""
     try:
-        with httpx.stream("GET", address, follow_redirects=False, timeout=_WITHIN) as response:
+        with httpx.stream("GET", address, follow_redirects=False, timeout=_FETCH_TIMEOUT) as response:
             if response.status_code != 200:
                 moved = response.headers.get("Location", "")
                 raise InvalidSettings(
-                    f"{_shown(address)} answered {response.status_code}, so there is no OpenAPI document"
-                    + (f"; it points to {_shown(moved)}" if moved else "")
+                    f"{_redact_address(address)} answered {response.status_code}, so there is no OpenAPI document"
+                    + (f"; it points to {_redact_address(moved)}" if moved else "")
                 )
             for part in response.iter_bytes():
                 content += part
-                if len(content) > LARGEST:
+                if len(content) > MAX_BYTES:
                     break
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InvalidSettings(
-            f"the OpenAPI document at {_shown(address)} cannot be fetched ({type(error).__name__}). "
+            f"the OpenAPI document at {_redact_address(address)} cannot be fetched ({type(error).__name__}). "
             "Keep it in a file: then the worker starts without it."
         ) from None
     return content
 
 
-def _shown(address: str) -> str:
+def _redact_address(address: str) -> str:
     # What stands before the host and after the path may be secret.
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else parts.path
 
 
-def _yaml(content: bytes, source: str) -> JsonValue:
+def _parse_yaml(content: bytes, source: str) -> JsonValue:
     import yaml
 
     try:
-        loaded: JsonValue = yaml.load(content, Loader=_loader())  # noqa: S506  a kind of SafeLoader
+        loaded: JsonValue = yaml.load(content, Loader=_yaml_loader())  # noqa: S506  a kind of SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark is not None else ""
@@ -270,7 +274,7 @@ def _yaml(content: bytes, source: str) -> JsonValue:
     return loaded
 
 
-def _loader() -> type[yaml.SafeLoader]:
+def _yaml_loader() -> type[yaml.SafeLoader]:
     """Return a loader of YAML 1.2's JSON schema: every name is text, `no` is a word, and a date is one as well."""
     import yaml
 
@@ -289,18 +293,18 @@ def _loader() -> type[yaml.SafeLoader]:
     return cast("type[yaml.SafeLoader]", Loader)
 
 
-def _measured(found: JsonValue, source: str) -> None:
+def _check_size(found: JsonValue, source: str) -> None:
     # A few lines of YAML can stand for more than any memory holds, or for something without an end.
     waiting = [(found, 0)]
     parts = 0
     while waiting:
         value, depth = waiting.pop()
         parts += 1
-        if depth > _DEEPEST or parts > _MOST_PARTS:
-            raise InvalidSettings(f"{source} stands for more than anybody reads: its aliases repeat it")
+        if depth > _MAX_DEPTH or parts > _MAX_PARTS:
+            raise InvalidSettings(f"{source} is too large once its aliases are expanded")
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         waiting += [(each, depth + 1) for each in inner]
 
 
-def _escaped(name: str) -> str:
+def _escape_pointer(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")

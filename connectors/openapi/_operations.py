@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode
 
 from pydantic import JsonValue
 
-from perdure.connectors.http import Request, in_path
+from perdure.connectors.http import Request, quote_segment
 from perdure.connectors.openapi._document import Document, Part
-from perdure.connectors.openapi._schemas import Schema, Schemas
+from perdure.connectors.openapi._schemas import Schema, SchemaTranslator
 from perdure.errors import EffectRejected
 
-__all__ = ["BODY", "RESULT", "Operation", "operation"]
+__all__ = ["BODY", "RESULT", "Operation", "read_operation"]
 
 BODY: Final = "body"
 """The field of the input that has the whole body, where its own fields cannot be fields of the input."""
@@ -48,13 +48,13 @@ class Parameter:
     def pairs(self, value: JsonValue) -> list[tuple[str, str]]:
         """Return the names and texts that VALUE is written as."""
         if self.style == "deepObject" and isinstance(value, dict):
-            return [(f"{self.name}[{inner}]", _text(each)) for inner, each in value.items()]
+            return [(f"{self.name}[{inner}]", _to_text(each)) for inner, each in value.items()]
         if not isinstance(value, list):
-            return [(self.name, _text(value))]
+            return [(self.name, _to_text(value))]
         if self.explode and self.place == "query":
-            return [(self.name, _text(each)) for each in value]
+            return [(self.name, _to_text(each)) for each in value]
         between = {"spaceDelimited": " ", "pipeDelimited": "|"}.get(self.style, ",")
-        return [(self.name, between.join(map(_text, value)))]
+        return [(self.name, between.join(map(_to_text, value)))]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Operation:
     form: bool
     answer: Literal["nothing", "object", "other"]
 
-    def asked(self, given: Mapping[str, JsonValue], also: Mapping[str, JsonValue]) -> Request:
+    def build_request(self, given: Mapping[str, JsonValue], also: Mapping[str, JsonValue]) -> Request:
         """Return the request with what is GIVEN, by the names of the input, and with ALSO in the body."""
         method, _, path = self.request.partition(" ")
         rest = dict(given)
@@ -81,11 +81,11 @@ class Operation:
             if parameter.name in rest:
                 pairs = parameter.pairs(rest.pop(parameter.name))
                 if parameter.place == "path":
-                    path = path.replace(f"{{{parameter.name}}}", in_path(pairs[0][1], parameter.name))
+                    path = path.replace(f"{{{parameter.name}}}", quote_segment(pairs[0][1], parameter.name))
                 elif parameter.place == "query":
                     query += pairs
                 else:
-                    headers |= {name: _in_header(name, text) for name, text in pairs}
+                    headers |= {name: _check_header(name, text) for name, text in pairs}
         body = self._body(rest, also)
         # Spaces as %20: not every target takes a plus for one.
         address = f"{path}?{urlencode(query, quote_via=quote)}" if query else path
@@ -111,7 +111,7 @@ class Operation:
         return {name: schema for name, schema in self.fields.items() if self.body == "fields" and name not in names}
 
 
-def operation(document: Document, request: str, part: Part, *, ours: Collection[str] = ()) -> Operation:
+def read_operation(document: Document, request: str, part: Part, *, ours: Collection[str] = ()) -> Operation:
     """Return the operation that PART of DOCUMENT is, at REQUEST.
 
     OURS are headers that the connector fills in itself. Raises `InvalidSettings` where the document says what is not
@@ -119,19 +119,19 @@ def operation(document: Document, request: str, part: Part, *, ours: Collection[
     """
     method, _, path = request.partition(" ")
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        part.refuse(f"{method} can be no action; GET, POST, PUT, PATCH and DELETE can")
-    schemas = Schemas("request")
+        part.refuse(f"{method} cannot be an action; GET, POST, PUT, PATCH and DELETE can")
+    schemas = SchemaTranslator("request")
     parameters: list[Parameter] = []
     properties: Schema = {}
     required: list[JsonValue] = []
-    for described in _parameters(document, path, part):
-        parameter = _parameter(described)
+    for described in _list_parameters(document, path, part):
+        parameter = _read_parameter(described)
         if parameter.place == "header" and parameter.name.lower() in _NO_PARAMETERS | {name.lower() for name in ours}:
             continue
         if parameter.name in properties:
             described.refuse(f"there are two parameters called {parameter.name!r}")
         parameters.append(parameter)
-        properties[parameter.name] = _parameter_schema(described, parameter, schemas)
+        properties[parameter.name] = _read_parameter_schema(described, parameter, schemas)
         if described.value.get("required") is True or parameter.place == "path":
             required.append(parameter.name)
     for name in re.findall(r"{([^{}]+)}", path):
@@ -141,17 +141,17 @@ def operation(document: Document, request: str, part: Part, *, ours: Collection[
             parameters.append(Parameter(name, "path", "simple", explode=False))
             properties[name] = {"type": "string"}
             required.append(name)
-    body, form = _body(part, schemas, properties, required)
+    body, form = _read_body(part, schemas, properties, required)
     others: JsonValue = body.pop("additionalProperties", None) if body else None
     described_input: Schema = {"type": "object", "properties": properties, "required": required}
     if others is not None or not properties:
         described_input["additionalProperties"] = others if others is not None else False
-    answer, output = _answer(part)
+    answer, output = _read_answer(part)
     return Operation(
         request=request,
         where=part.where,
         parameters=tuple(parameters),
-        input=schemas.whole(described_input),
+        input=schemas.with_definitions(described_input),
         output=output,
         body="none" if body is None else "whole" if BODY in body else "fields",
         form=form,
@@ -159,7 +159,7 @@ def operation(document: Document, request: str, part: Part, *, ours: Collection[
     )
 
 
-def _parameters(document: Document, path: str, part: Part) -> Iterable[Part]:
+def _list_parameters(document: Document, path: str, part: Part) -> Iterable[Part]:
     paths = Part(document, dict(document.root), "#").get("paths")
     item = paths.get(path) if paths else None
     own = part.each("parameters")
@@ -168,25 +168,25 @@ def _parameters(document: Document, path: str, part: Part) -> Iterable[Part]:
     return [*(each for each in inherited if (each.text("name"), each.text("in")) not in names), *own]
 
 
-def _parameter(part: Part) -> Parameter:
+def _read_parameter(part: Part) -> Parameter:
     place, name = part.text("in"), part.text("name")
     if place not in _STYLES or not name:
-        part.refuse(f"a parameter in {place!r} is not understood; one in path, query or header is")
+        part.refuse(f"a parameter in {place!r} is not supported; one in path, query or header is")
     style = part.text("style") or _STYLES[place][0]
     if style not in _STYLES[place]:
-        part.refuse(f"the style {style!r} of a parameter in {place} is not understood")
+        part.refuse(f"the style {style!r} of a parameter in {place} is not supported")
     explode = part.value.get("explode", style == "form")
     return Parameter(name, cast(Place, place), style, explode=explode is True)
 
 
-def _parameter_schema(part: Part, parameter: Parameter, schemas: Schemas) -> Schema:
+def _read_parameter_schema(part: Part, parameter: Parameter, schemas: SchemaTranslator) -> Schema:
     if "content" in part.value:
-        part.refuse("a parameter with `content` is not understood; one with `schema` is")
+        part.refuse("a parameter with `content` is not supported; one with `schema` is")
     given = part.value.get("schema", {})
     if not isinstance(given, dict):
         part.refuse("its schema is not an object")
-    schema = schemas.translated(Part(part.document, given, f"{part.where}/schema"))
-    meant = schemas.followed(schema)
+    schema = schemas.translate(Part(part.document, given, f"{part.where}/schema"))
+    meant = schemas.dereference(schema)
     is_object = meant.get("type") == "object" or "properties" in meant
     if is_object and parameter.style != "deepObject":
         part.refuse(f"an object in {parameter.place} needs `style: deepObject`")
@@ -194,8 +194,8 @@ def _parameter_schema(part: Part, parameter: Parameter, schemas: Schemas) -> Sch
     return {**schema, "description": said} if said and "description" not in schema else schema
 
 
-def _body(
-    part: Part, schemas: Schemas, properties: Schema, required: list[JsonValue]
+def _read_body(
+    part: Part, schemas: SchemaTranslator, properties: Schema, required: list[JsonValue]
 ) -> tuple[dict[str, JsonValue] | None, bool]:
     """Add the fields of the body to PROPERTIES and REQUIRED. Return what is said of the body; None if there is none."""
     described = part.get("requestBody")
@@ -205,10 +205,10 @@ def _body(
     kinds = [kind for kind in content.value if _JSON.fullmatch(kind)]
     form = not kinds and _FORM in content.value
     if not kinds and not form:
-        content.refuse(f"a body of {', '.join(content.value)} is not understood; application/json and {_FORM} are")
+        content.refuse(f"a body of {', '.join(content.value)} is not supported; application/json and {_FORM} are")
     media = content.get(_FORM if form else kinds[0])
-    schema = _schema(media, schemas)
-    plain = schemas.plain(schema)
+    schema = _read_schema(media, schemas)
+    plain = schemas.as_plain_object(schema)
     if form:
         _check_form(cast(Part, media), plain, schemas)
     fields = cast(Schema, plain.get("properties") or {}) if plain else {}
@@ -226,27 +226,27 @@ def _body(
     return ({"additionalProperties": plain["additionalProperties"]} if "additionalProperties" in plain else {}), form
 
 
-def _schema(media: Part | None, schemas: Schemas) -> Schema:
+def _read_schema(media: Part | None, schemas: SchemaTranslator) -> Schema:
     given = media.value.get("schema", {}) if media else {}
     if media is None or not isinstance(given, dict):
         return {}
-    return schemas.translated(Part(media.document, given, f"{media.where}/schema"))
+    return schemas.translate(Part(media.document, given, f"{media.where}/schema"))
 
 
-def _check_form(media: Part, plain: Schema | None, schemas: Schemas) -> None:
+def _check_form(media: Part, plain: Schema | None, schemas: SchemaTranslator) -> None:
     if plain is None:
         media.refuse("the schema of a form has to be a plain object")
     encoding = media.get("encoding")
     for name, schema in cast(Schema, plain.get("properties") or {}).items():
-        meant = schemas.followed(cast(Schema, schema))
+        meant = schemas.dereference(cast(Schema, schema))
         rule = encoding.get(name) if encoding and name in encoding.value else None
         deep = rule is not None and rule.text("style") == "deepObject"
         if not deep and (meant.get("type") == "object" or "properties" in meant):
             media.refuse(f"the field {name!r} of a form is an object, so it needs an encoding with `style: deepObject`")
 
 
-def _answer(part: Part) -> tuple[Literal["nothing", "object", "other"], Schema]:
-    schemas = Schemas("response")
+def _read_answer(part: Part) -> tuple[Literal["nothing", "object", "other"], Schema]:
+    schemas = SchemaTranslator("response")
     responses = part.get("responses")
     said = list(responses.value) if responses else []
     good = [name for name in said if re.fullmatch(r"2\d\d|2XX", name)] or [name for name in said if name == "default"]
@@ -259,8 +259,8 @@ def _answer(part: Part) -> tuple[Literal["nothing", "object", "other"], Schema]:
             continue
         kinds = [kind for kind in content.value if _JSON.fullmatch(kind)]
         if not kinds:
-            content.refuse(f"an answer of {', '.join(content.value)} is not understood; application/json is")
-        schema = _schema(content.get(kinds[0]), schemas)
+            content.refuse(f"an answer of {', '.join(content.value)} is not supported; application/json is")
+        schema = _read_schema(content.get(kinds[0]), schemas)
         if schema not in found:
             found.append(schema)
     if not found:
@@ -268,21 +268,21 @@ def _answer(part: Part) -> tuple[Literal["nothing", "object", "other"], Schema]:
     if nothing:
         found.append({"type": "object", "maxProperties": 0})
     if len(found) == 1:
-        plain = schemas.plain(found[0])
+        plain = schemas.as_plain_object(found[0])
         if plain is not None:
-            return "object", schemas.whole(plain)
+            return "object", schemas.with_definitions(plain)
     union: Schema = found[0] if len(found) == 1 else {"anyOf": cast(list[JsonValue], found)}
     if all(_is_object(schema, schemas, ()) for schema in found):
-        return "object", schemas.whole(union)
-    return "other", schemas.whole({"type": "object", "properties": {RESULT: union}, "required": [RESULT]})
+        return "object", schemas.with_definitions(union)
+    return "other", schemas.with_definitions({"type": "object", "properties": {RESULT: union}, "required": [RESULT]})
 
 
-def _is_object(schema: Schema, schemas: Schemas, trail: tuple[str, ...]) -> bool:
+def _is_object(schema: Schema, schemas: SchemaTranslator, trail: tuple[str, ...]) -> bool:
     """Say whether only objects fit SCHEMA."""
     reference = str(schema.get("$ref", ""))
     if reference in trail:
         return False
-    schema = schemas.followed(schema)
+    schema = schemas.dereference(schema)
     if schema.get("type") == "object":
         return True
     inner = (*trail, reference) if reference else trail
@@ -293,11 +293,11 @@ def _is_object(schema: Schema, schemas: Schemas, trail: tuple[str, ...]) -> bool
     return "properties" in schema and "type" not in schema
 
 
-def _in_header(name: str, text: str) -> str:
+def _check_header(name: str, text: str) -> str:
     if not re.fullmatch(r"[\x20-\x7e]*", text):
         raise EffectRejected(f"the header {name} cannot have these characters, so nothing was sent")
     return text
 
 
-def _text(value: JsonValue) -> str:
+def _to_text(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

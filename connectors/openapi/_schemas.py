@@ -10,29 +10,29 @@ from pydantic import JsonValue
 
 from perdure.connectors.openapi._document import Part
 
-__all__ = ["Schema", "Schemas", "Side"]
+__all__ = ["Schema", "SchemaTranslator", "Side"]
 
 Schema = dict[str, JsonValue]
 Side = Literal["request", "response"]
 
 _TYPES: Final = {"string", "number", "integer", "boolean", "array", "object", "null"}
-_ONE: Final = ("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else")
-_NAMED: Final = ("properties", "patternProperties", "dependentSchemas")
-_SEVERAL: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
-_TAKEN: Final = {
+_WITH_SCHEMA: Final = ("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else")
+_WITH_NAMED_SCHEMAS: Final = ("properties", "patternProperties", "dependentSchemas")
+_WITH_SCHEMA_LIST: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
+_KEPT_KEYWORDS: Final = {
     *("type", "enum", "const", "format", "default", "title", "description", "required", "dependentRequired"),
     *("multipleOf", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum"),
     *("maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxContains", "minContains"),
     *("maxProperties", "minProperties", "contentEncoding", "contentMediaType"),
 }
 # They say nothing of which values fit, or it is dealt with elsewhere.
-_LEFT_OUT: Final = {
+_IGNORED_KEYWORDS: Final = {
     *("example", "examples", "xml", "externalDocs", "discriminator", "deprecated", "readOnly", "writeOnly", "nullable"),
     *("$comment", "$schema", "$defs", "definitions", "$ref"),
 }
 
 
-class Schemas:
+class SchemaTranslator:
     """Schemas of one SIDE of an operation, and under `definitions` what they refer to by `#/$defs/NAME`.
 
     What only the target writes is left out of a request, and what only we write out of a response. A response may have
@@ -44,29 +44,29 @@ class Schemas:
         self._side = side
         self._names: dict[str, str] = {}
 
-    def translated(self, part: Part) -> Schema:
+    def translate(self, part: Part) -> Schema:
         """Return the JSON Schema that PART is. Raises `InvalidSettings` where it says what nobody here understands."""
         value = part.value
         reference = value.get("$ref")
         if isinstance(reference, str):
-            referred: Schema = {"$ref": f"#/$defs/{self._defined(part, reference)}"}
+            referred: Schema = {"$ref": f"#/$defs/{self._define(part, reference)}"}
             # In OpenAPI 3.0 what stands beside a reference counts for nothing.
-            rest = {} if part.document.old else {name: each for name, each in value.items() if name != "$ref"}
-            return referred | self._own(Part(part.document, rest, part.where)) if rest else referred
-        return self._own(part)
+            rest = {} if part.document.is_3_0 else {name: each for name, each in value.items() if name != "$ref"}
+            return referred | self._translate_keywords(Part(part.document, rest, part.where)) if rest else referred
+        return self._translate_keywords(part)
 
-    def whole(self, schema: Schema) -> Schema:
+    def with_definitions(self, schema: Schema) -> Schema:
         """Return SCHEMA with the definitions that it needs."""
         needed: Schema = {}
-        waiting = _referred(schema)
+        waiting = _list_references(schema)
         while waiting:
             name = waiting.pop()
             if name in self.definitions and name not in needed:
                 needed[name] = self.definitions[name]
-                waiting += _referred(needed[name])
+                waiting += _list_references(needed[name])
         return {**schema, "$defs": dict(sorted(needed.items()))} if needed else schema
 
-    def followed(self, schema: Schema) -> Schema:
+    def dereference(self, schema: Schema) -> Schema:
         """Return SCHEMA, or what it refers to if it says nothing else."""
         seen = set()
         while schema.keys() == {"$ref"} and (name := str(schema["$ref"]).removeprefix("#/$defs/")) not in seen:
@@ -74,10 +74,10 @@ class Schemas:
             schema = cast(Schema, self.definitions[name])
         return schema
 
-    def plain(self, schema: Schema) -> Schema | None:
+    def as_plain_object(self, schema: Schema) -> Schema | None:
         """Return SCHEMA as one object with its properties, the parts of an `allOf` put together; None if it is no such."""
-        schema = self.followed(schema)
-        if schema.keys() - _SAID - {"type", "properties", "required", "additionalProperties", "allOf"}:
+        schema = self.dereference(schema)
+        if schema.keys() - _ANNOTATIONS - {"type", "properties", "required", "additionalProperties", "allOf"}:
             return None
         parts = schema.get("allOf", [])
         if schema.get("type", "object") != "object" or not isinstance(parts, list):
@@ -86,63 +86,63 @@ class Schemas:
             return schema if "properties" in schema or schema.get("type") == "object" else None
         together: list[Schema] = [{name: value for name, value in schema.items() if name != "allOf"}]
         for part in parts:
-            found = self.plain(cast(Schema, part))
+            found = self.as_plain_object(cast(Schema, part))
             if found is None:
                 return None
             together.append(found)
         # Each part that refuses others would refuse those of its siblings: nothing fits such a schema.
         if any(each.get("additionalProperties") is False for each in together):
             return None
-        return _together(together)
+        return _merge_objects(together)
 
-    def _defined(self, part: Part, reference: str) -> str:
+    def _define(self, part: Part, reference: str) -> str:
         if reference not in self._names:
-            found = part.referred(reference)
+            found = part.resolve_reference(reference)
             name = re.sub(r"\W+", "_", reference.rpartition("/")[2]).strip("_") or "Schema"
             while name in self._names.values():
                 name += "_"
             self._names[reference] = name
             self.definitions[name] = {}  # so that a schema within itself ends here
-            self.definitions[name] = self.translated(found)
+            self.definitions[name] = self.translate(found)
         return self._names[reference]
 
-    def _own(self, part: Part) -> Schema:
+    def _translate_keywords(self, part: Part) -> Schema:
         value = part.value
         for name in value:
-            if name not in _KNOWN and not name.startswith("x-"):
-                part.refuse(f"the keyword {name!r} of a schema is not understood")
-        _check(part)
-        made: Schema = {name: each for name, each in value.items() if name in _TAKEN}
-        for name in _ONE:
+            if name not in _KNOWN_KEYWORDS and not name.startswith("x-"):
+                part.refuse(f"the keyword {name!r} of a schema is not supported")
+        _check_keywords(part)
+        made: Schema = {name: each for name, each in value.items() if name in _KEPT_KEYWORDS}
+        for name in _WITH_SCHEMA:
             if name in value:
-                made[name] = self._inner(part, name, value[name])
-        for name in _NAMED:
+                made[name] = self._translate_inner(part, name, value[name])
+        for name in _WITH_NAMED_SCHEMAS:
             if name in value:
-                made[name] = self._properties(part, name)
-        for name in _SEVERAL:
+                made[name] = self._translate_properties(part, name)
+        for name in _WITH_SCHEMA_LIST:
             if isinstance(parts := value.get(name), list):
-                made[name] = [self._inner(part, f"{name}/{number}", each) for number, each in enumerate(parts)]
-        self._fit_the_side(part, made)
-        return _nullable(_bounds(made), value) if part.document.old else made
+                made[name] = [self._translate_inner(part, f"{name}/{number}", each) for number, each in enumerate(parts)]
+        self._fit_side(part, made)
+        return _translate_nullable(_translate_bounds(made), value) if part.document.is_3_0 else made
 
-    def _inner(self, part: Part, name: str, value: JsonValue) -> JsonValue:
+    def _translate_inner(self, part: Part, name: str, value: JsonValue) -> JsonValue:
         if isinstance(value, bool):
             return value
         if not isinstance(value, dict):
-            Part(part.document, {}, f"{part.where}/{name}").refuse("there should be a schema here")
-        return self.translated(Part(part.document, value, f"{part.where}/{name}"))
+            Part(part.document, {}, f"{part.where}/{name}").refuse("expected a schema here")
+        return self.translate(Part(part.document, value, f"{part.where}/{name}"))
 
-    def _properties(self, part: Part, name: str) -> Schema:
+    def _translate_properties(self, part: Part, name: str) -> Schema:
         given = part.value[name]
         if not isinstance(given, dict):
             part.refuse(f"{name} is not an object")
         return {
-            each: self._inner(part, f"{name}/{each.replace('~', '~0').replace('/', '~1')}", value)
+            each: self._translate_inner(part, f"{name}/{each.replace('~', '~0').replace('/', '~1')}", value)
             for each, value in given.items()
-            if not (name == "properties" and self._others(part, each))
+            if not (name == "properties" and self._is_other_sides(part, each))
         }
 
-    def _others(self, part: Part, name: str) -> bool:
+    def _is_other_sides(self, part: Part, name: str) -> bool:
         """Say whether the property NAME belongs to the other side."""
         holder = part.get("properties")
         value = holder.value.get(name) if holder else None
@@ -150,9 +150,9 @@ class Schemas:
         flag = "readOnly" if self._side == "request" else "writeOnly"
         return (isinstance(value, dict) and value.get(flag) is True) or bool(found and found.value.get(flag) is True)
 
-    def _fit_the_side(self, part: Part, made: Schema) -> None:
+    def _fit_side(self, part: Part, made: Schema) -> None:
         if isinstance(required := made.get("required"), list):
-            made["required"] = [name for name in required if not self._others(part, str(name))]
+            made["required"] = [name for name in required if not self._is_other_sides(part, str(name))]
         if self._side == "response" and made.get("additionalProperties") is False:
             del made["additionalProperties"]
         # A discriminator picks one of those that fit; and of an answer that may have more than it says, several may.
@@ -165,16 +165,16 @@ class Schemas:
                 del made["pattern"]  # another dialect: the target itself checks it
 
 
-def _check(part: Part) -> None:
+def _check_keywords(part: Part) -> None:
     kinds = part.value.get("type", [])
     for kind in kinds if isinstance(kinds, list) else [kinds]:
-        if kind not in _TYPES or (kind == "null" and part.document.old):
-            part.refuse(f"the type {kind!r} is not understood")
+        if kind not in _TYPES or (kind == "null" and part.document.is_3_0):
+            part.refuse(f"the type {kind!r} is not supported")
     if part.value.get("format") == "binary":
         part.refuse("bytes (`format: binary`) cannot be an argument or an answer")
-    for name, what, fits in _VALUES:
+    for name, what, fits in _KEYWORD_VALUES:
         value = part.value.get(name)
-        flag = part.document.old and name.startswith("exclusive") and isinstance(value, bool)
+        flag = part.document.is_3_0 and name.startswith("exclusive") and isinstance(value, bool)
         if name in part.value and not flag and not fits(value):
             part.refuse(f"{name} is not {what}")
 
@@ -191,7 +191,7 @@ def _is_names(value: JsonValue) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-_VALUES: Final[tuple[tuple[str, str, Callable[[JsonValue], bool]], ...]] = (
+_KEYWORD_VALUES: Final[tuple[tuple[str, str, Callable[[JsonValue], bool]], ...]] = (
     *((name, "a number", _is_number) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
     ("multipleOf", "a number above 0", lambda value: _is_number(value) and cast(float, value) > 0),
     *(
@@ -207,26 +207,26 @@ _VALUES: Final[tuple[tuple[str, str, Callable[[JsonValue], bool]], ...]] = (
 )
 
 
-_SAID: Final = {"title", "description", "default"}
-_KNOWN: Final = _TAKEN | _LEFT_OUT | {*_ONE, *_NAMED, *_SEVERAL}
+_ANNOTATIONS: Final = {"title", "description", "default"}
+_KNOWN_KEYWORDS: Final = _KEPT_KEYWORDS | _IGNORED_KEYWORDS | {*_WITH_SCHEMA, *_WITH_NAMED_SCHEMAS, *_WITH_SCHEMA_LIST}
 
 
-def _referred(value: JsonValue) -> list[str]:
+def _list_references(value: JsonValue) -> list[str]:
     if isinstance(value, list):
-        return [name for each in value for name in _referred(each)]
+        return [name for each in value for name in _list_references(each)]
     if not isinstance(value, dict):
         return []
     reference = value.get("$ref")
     own = [reference.removeprefix("#/$defs/")] if isinstance(reference, str) else []
-    return own + [name for each in value.values() for name in _referred(each)]
+    return own + [name for each in value.values() for name in _list_references(each)]
 
 
-def _together(parts: list[Schema]) -> Schema:
+def _merge_objects(parts: list[Schema]) -> Schema:
     properties: Schema = {}
     required: list[JsonValue] = []
     said: Schema = {}
     for part in parts:
-        said |= {name: value for name, value in part.items() if name in _SAID or name == "additionalProperties"}
+        said |= {name: value for name, value in part.items() if name in _ANNOTATIONS or name == "additionalProperties"}
         for name, value in cast(Schema, part.get("properties") or {}).items():
             both = name in properties and properties[name] != value
             properties[name] = {"allOf": [properties[name], value]} if both else value
@@ -234,7 +234,7 @@ def _together(parts: list[Schema]) -> Schema:
     return {"type": "object", **said, "properties": properties, "required": required}
 
 
-def _bounds(made: Schema) -> Schema:
+def _translate_bounds(made: Schema) -> Schema:
     # OpenAPI 3.0 has a bound and a flag; JSON Schema has two bounds.
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(flag := made.get(exclusive), bool):
@@ -244,7 +244,7 @@ def _bounds(made: Schema) -> Schema:
     return made
 
 
-def _nullable(made: Schema, value: Mapping[str, JsonValue]) -> Schema:
+def _translate_nullable(made: Schema, value: Mapping[str, JsonValue]) -> Schema:
     if value.get("nullable") is not True:
         return made
     if isinstance(values := made.get("enum"), list) and None not in values:

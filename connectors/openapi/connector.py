@@ -23,17 +23,17 @@ from perdure.connectors.contracts import Action, AnyAction, Attempt
 from perdure.connectors.drift.contracts import Contract, Operation
 from perdure.connectors.http import HttpConnector, Request
 from perdure.connectors.json_models import JsonModel
-from perdure.connectors.openapi._action import Actions, OpenApiAction
+from perdure.connectors.openapi._action import ActionBuilder, OpenApiAction
 from perdure.connectors.openapi._document import (
-    LARGEST,
+    MAX_BYTES,
     Document,
     Part,
     is_address,
-    parsed,
+    parse_document,
     read_document,
 )
 from perdure.connectors.openapi._operations import Operation as Described
-from perdure.connectors.openapi._operations import operation
+from perdure.connectors.openapi._operations import read_operation
 from perdure.connectors.openapi._schemas import Schema
 from perdure.connectors.openapi._use import Undoing, Use
 from perdure.connectors.schemas import inlined, narrowed, shape
@@ -42,7 +42,7 @@ from perdure.errors import EffectRejected, InvalidSettings, TargetUnavailable
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["OpenApiAction", "OpenApiConnector", "Undoing", "Use", "declared_in"]
+__all__ = ["OpenApiAction", "OpenApiConnector", "Undoing", "Use", "connector_from_settings"]
 
 _NAME: Final = re.compile(r"[A-Za-z_][\w.-]*")
 
@@ -71,9 +71,9 @@ class OpenApiConnector(HttpConnector):
         self._live = live if live is not None else source if is_address(source) else ""
         if self._live and not is_address(self._live) and not self._live.startswith("/"):
             raise InvalidSettings(f"{name}: live is {self._live!r}; it is an address or a path such as /openapi.json")
-        self._uses = _uses(name, uses)
+        self._uses = _read_uses(name, uses)
         self._last: tuple[bytes, Contract] | None = None
-        super().__init__(*Actions(name, self._document, self._uses).every())
+        super().__init__(*ActionBuilder(name, self._document, self._uses).build_all())
 
     def action(self, name: str) -> Action[JsonModel, JsonModel]:
         """Return the action NAME, for `act(connector.action("refund"), connector.args("refund", order="R-1"))`."""
@@ -86,27 +86,27 @@ class OpenApiConnector(HttpConnector):
         """Return VALUES as the arguments of the action NAME. Raises pydantic's `ValidationError` if they do not fit."""
         return self.action(name).input.model_validate(values)
 
-    def configured(self, options: Mapping[str, str]) -> Self:
+    def with_options(self, options: Mapping[str, str]) -> Self:
         """Return a copy of it that works with OPTIONS. Raises `InvalidSettings`.
 
         Without `url` it goes to the first of the document's servers.
         """
-        if options.get("url") or (server := self._server()) is None:
-            return super().configured(options)
-        return super().configured({**options, "url": server})
+        if options.get("url") or (server := self._document_server()) is None:
+            return super().with_options(options)
+        return super().with_options({**options, "url": server})
 
-    def written(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
+    def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
         """Return the content of REQUEST and the headers that describe it."""
         if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.form and isinstance(request.body, dict):
             fields = [pair for name, value in request.body.items() for pair in _pairs(name, value)]
             return urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
-        return super().written(spec, request, key)
+        return super().encode_body(spec, request, key)
 
-    def parsed(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
+    def decode_response(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
         """Return the JSON of RESPONSE; where the document describes none, whatever comes says nothing."""
         if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.answer == "nothing":
             return {}
-        return super().parsed(spec, response)
+        return super().decode_response(spec, response)
 
     def pinned(self) -> Contract | None:
         """Return what the document says that the actions were made from."""
@@ -121,11 +121,11 @@ class OpenApiConnector(HttpConnector):
         """Return what the live document says of the actions; if nobody said where it is, what their listings let infer."""
         if not self._live:
             return await super().contract()
-        content = await self._fetched(self._live)
+        content = await self._fetch_live(self._live)
         # It is asked for before each high-risk write, and hardly ever another one.
         if self._last is None or self._last[0] != content:
             try:
-                contract = await asyncio.to_thread(lambda: self._contract_in(parsed(content, "the live document")))
+                contract = await asyncio.to_thread(lambda: self._contract_in(parse_document(content, "the live document")))
             except InvalidSettings as error:
                 raise EffectRejected(f"{self.name}: {error.message}") from None
             self._last = (content, contract)
@@ -139,16 +139,16 @@ class OpenApiConnector(HttpConnector):
         found: dict[str, Operation] = {}
         for request, actions in relying.items():
             if shape(request) in by_shape:
-                found[request] = self._relied_on(document, *by_shape[shape(request)], actions)
+                found[request] = self._read_contract_operation(document, *by_shape[shape(request)], actions)
         return Contract(source="openapi", operations=found)
 
-    def _relied_on(
+    def _read_contract_operation(
         self, document: Document, place: str, part: Part, actions: Sequence[OpenApiAction[BaseModel, BaseModel]]
     ) -> Operation:
         names = tuple(action.name for action in actions)
         ours = [action.key for action in actions if action.target.mechanism == "header"]
         try:
-            described = operation(document, place, part, ours=ours)
+            described = read_operation(document, place, part, ours=ours)
         except InvalidSettings:
             # It cannot be used any more as it is, and to have nothing to hold against is breaking.
             return Operation(actions=names)
@@ -157,13 +157,13 @@ class OpenApiConnector(HttpConnector):
         if all(read):
             output = narrowed(output, {name for each in read for name in each}, output)
         return Operation(
-            request=_by_place(inlined(described.input), described),
+            request=_label_by_place(inlined(described.input), described),
             response=inlined(output),
             annotations={"body": "form"} if described.form else {},
             actions=names,
         )
 
-    async def _fetched(self, live: str) -> bytes:
+    async def _fetch_live(self, live: str) -> bytes:
         import httpx
 
         base = self.option("url", self.default_url)
@@ -173,22 +173,22 @@ class OpenApiConnector(HttpConnector):
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False)
         # Who we are is told to the system itself, and to no other that describes it.
-        headers = await self._identified(self._specs[0], attempt) if same else {}
+        headers = await self._authenticate(self._specs[0], attempt) if same else {}
         content = b""
         try:
             timeout = attempt.deadline.total_seconds()
             async with self._client.stream("GET", address, headers=headers, timeout=timeout) as response:
                 if response.status_code != 200:
-                    raise TargetUnavailable(f"{self.name} answered {response.status_code} where its document should be")
+                    raise TargetUnavailable(f"{self.name} answered {response.status_code} at the address of its document")
                 async for part in response.aiter_bytes():
                     content += part
-                    if len(content) > LARGEST:
+                    if len(content) > MAX_BYTES:
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TargetUnavailable(f"{self.name}: its document cannot be fetched ({type(error).__name__})") from None
         return content
 
-    def _server(self) -> str | None:
+    def _document_server(self) -> str | None:
         """Return the address that the document gives for the system, if it gives one that may be trusted."""
         servers = Part(self._document, dict(self._document.root), "#").each("servers")
         if not servers:
@@ -206,7 +206,7 @@ class OpenApiConnector(HttpConnector):
         return address.rstrip("/") if is_address(address) else None
 
 
-def declared_in(name: str, section: Mapping[str, JsonValue]) -> OpenApiConnector:
+def connector_from_settings(name: str, section: Mapping[str, JsonValue]) -> OpenApiConnector:
     """Return the connector NAME that SECTION declares, `[openapi.NAME]` of perdure.toml. Raises `InvalidSettings`."""
     where = f"[openapi.{name}] in perdure.toml"
     if unknown := sorted(section.keys() - {"document", "live", "actions"}):
@@ -221,26 +221,26 @@ def declared_in(name: str, section: Mapping[str, JsonValue]) -> OpenApiConnector
     return OpenApiConnector(name, document, cast(Uses, actions), live=live)
 
 
-def _uses(connector: str, uses: Uses) -> dict[str, Use]:
+def _read_uses(connector: str, uses: Uses) -> dict[str, Use]:
     named = uses if isinstance(uses, Mapping) else {each: each for each in uses}
     made: dict[str, Use] = {}
     for name, use in named.items():
         if not _NAME.fullmatch(name):
             raise InvalidSettings(
-                f"{connector}: {name!r} can be no action's name. Name it: {{'a_name': {name!r}}}, or in perdure.toml "
-                f"a_name = {json.dumps(name)} under [openapi.{connector}.actions]"
+                f"{connector}: {name!r} cannot be the name of an action. Give it one: {{'a_name': {name!r}}}, or in "
+                f"perdure.toml a_name = {json.dumps(name)} under [openapi.{connector}.actions]"
             )
         try:
             made[name] = Use(operation=use) if isinstance(use, str) else Use.model_validate(use)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-            raise InvalidSettings(f"{connector}.{name} is not declared right: {wrong}") from None
+            raise InvalidSettings(f"{connector}.{name} is declared wrongly: {wrong}") from None
     if not made:
-        raise InvalidSettings(f"{connector} has no actions: name the operations of its document that become some")
+        raise InvalidSettings(f"{connector} has no actions: name the operations of its document that become actions")
     return made
 
 
-def _by_place(schema: Schema, described: Described) -> Schema:
+def _label_by_place(schema: Schema, described: Described) -> Schema:
     # Where a parameter is matters as much as what it is; which name a part of the path has does not.
     path = re.findall(r"{([^{}]+)}", described.request)
     names = {each.name: f"{each.place} {each.name}" for each in described.parameters}
@@ -271,22 +271,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         document = read_document(given.document)
-        lines = list(map(_line, document.operations.items())) if given.list else [_printed(document)]
+        lines = list(map(_describe_operation, document.operations.items())) if given.list else [_to_json(document)]
     except InvalidSettings as error:
         sys.stderr.write(f"{error.message}\n")
         raise SystemExit(1) from None
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _line(named: tuple[str, Part]) -> str:
+def _describe_operation(named: tuple[str, Part]) -> str:
     place, part = named
     try:
-        described = operation(part.document, place, part)
+        described = read_operation(part.document, place, part)
         takes = ", ".join(described.fields) or "nothing"
     except InvalidSettings as error:
         takes = f"cannot be an action: {error.message}"
     return f"{place:<40} {part.text('operationId') or '-':<30} {takes}"
 
 
-def _printed(document: Document) -> str:
+def _to_json(document: Document) -> str:
     return json.dumps(document.root, indent=2, ensure_ascii=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
 
 from pydantic import BaseModel, ValidationError
 
-from perdure.connectors.configured import Configured, connector_of, declared
+from perdure.connectors.configured import ConfiguredConnector, class_actions, shared_name
 from perdure.connectors.contracts import (
     Absent,
     AnyAction,
@@ -63,7 +63,7 @@ _TRY_AGAIN = {"40001", "40P01", "55P03", "57014"}
 _Action = SqlAction[BaseModel, BaseModel]
 
 
-class SqlConnector(Configured):
+class SqlConnector(ConfiguredConnector):
     """The actions of one database, declared as class attributes. Their names begin with its name.
 
         class Warehouse(SqlConnector):
@@ -80,11 +80,11 @@ class SqlConnector(Configured):
     needs: ClassVar = ("url",)
 
     def __init__(self) -> None:
-        every: list[_Action] = declared(self, SqlAction)
-        super().__init__(connector_of(self, every), {action.name: cast(AnyAction, action) for action in every})
-        self._opened()
+        every: list[_Action] = class_actions(self, SqlAction)
+        super().__init__(shared_name(self, every), {action.name: cast(AnyAction, action) for action in every})
+        self._reset()
 
-    def _opened(self) -> None:
+    def _reset(self) -> None:
         self._engine: AsyncEngine | None = None
         self._table_is_there = False
         self._opening = asyncio.Lock()

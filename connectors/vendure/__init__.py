@@ -1,7 +1,9 @@
-"""What can be done in a Vendure shop: orders, refunds and stock, by its admin API. Safe to import in workflow code.
+"""What can be done in a Vendure shop: orders, refunds, notes and stock, by its admin API? Safe to import in workflow code.
 
-`VendureConnector` and the models of what is asked and answered. Must not break: every write carries its key where a
-look-up finds it again (`_reading`). A new action is a model in `_models` and a declaration in `_connector`.
+Must not break: every write carries its effect's key in a field that a later look-up reads (a reason or a note), amounts are
+integers in minor units, and stock is only set from the reading that it was decided on.
+A new action is a model in `_models`, its variables and look-up in `_reading` and a declaration in `_connector`; how perdure
+logs in is in `_login`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ _ORDER: Final = (
     f"payments {{ id amount state method refunds {{ {_REFUND} }} }}"
 )
 _LEVEL: Final = "stockLevels { stockLocationId stockOnHand stockAllocated }"
-_SET: Final = (
+_ADJUSTED: Final = (
     f"id {_LEVEL} stockMovements(options: {{type: ADJUSTMENT, skip: $adjustments, take: 10}}) "
     "{ totalItems items { ... on StockAdjustment { quantity } } }"
 )
@@ -113,7 +113,7 @@ class VendureConnector(GraphqlConnector):
             Order,
             document="query($code: String!) { orders(options: {filter: {code: {eq: $code}}, take: 1}) { items { "
             f"{_ORDER} }} }} }}",
-            read=lambda root, asked, _: reading.order(root, asked.code),
+            read=lambda root, asked, _: reading.read_order(root, asked.code),
             reads=True,
             target=VENDURE,
         )
@@ -123,9 +123,9 @@ class VendureConnector(GraphqlConnector):
             Refunded,
             document="mutation($input: RefundOrderInput!) { refundOrder(input: $input) { "
             f"... on Refund {{ {_REFUND} }} {_ERROR} }} }}",
-            variables=reading.refunding,
+            variables=reading.refund_variables,
             look=_REFUNDS_OF,
-            matches=reading.refunded,
+            matches=reading.find_refunds,
             target=VENDURE,
             risk="high",
             reversibility="irreversible",
@@ -140,7 +140,7 @@ class VendureConnector(GraphqlConnector):
             variables=lambda asked, _: {"input": {"id": asked.refund, "transactionId": asked.transaction}},
             look=_REFUNDS_OF,
             matches=lambda root, asked, _: [
-                each for each in reading.refunds(root) if each["id"] == asked.refund and each["state"] == "Settled"
+                each for each in reading.read_refunds(root) if each["id"] == asked.refund and each["state"] == "Settled"
             ],
             target=VENDURE,
             reversibility="irreversible",
@@ -152,9 +152,9 @@ class VendureConnector(GraphqlConnector):
             OrderState,
             document="mutation($input: CancelOrderInput!) { cancelOrder(input: $input) { "
             f"... on Order {{ id state }} {_ERROR} }} }}",
-            variables=reading.cancelling,
+            variables=reading.cancel_variables,
             look=f"query($order: ID!) {{ order(id: $order) {{ {_history('ORDER_CANCELLATION')} }} }}",
-            matches=reading.cancelled,
+            matches=reading.find_cancellation,
             target=VENDURE,
             risk="high",
             reversibility="irreversible",
@@ -166,9 +166,9 @@ class VendureConnector(GraphqlConnector):
             Noted,
             document="mutation($note: ID!) { deleteOrderNote(id: $note) { result message } }",
             variables=lambda asked, _: {"note": asked.note},
-            read=reading.deleted,
+            read=reading.read_deletion,
             look=f"query($order: ID!) {{ order(id: $order) {{ {_history('ORDER_NOTE')} }} }}",
-            matches=reading.no_longer,
+            matches=reading.find_deletion,
             target=VENDURE,
             risk="low",
             reversibility="retriable",
@@ -181,11 +181,11 @@ class VendureConnector(GraphqlConnector):
             document="mutation($input: AddNoteToOrderInput!) { addNoteToOrder(input: $input) { "
             f"{_history('ORDER_NOTE')} }} }}",
             variables=lambda note, key: {
-                "input": {"id": note.order, "note": reading.keyed(note.text, key), "isPublic": note.public}
+                "input": {"id": note.order, "note": reading.append_key(note.text, key), "isPublic": note.public}
             },
-            read=lambda root, _, key: reading.the_note(root, key),
+            read=lambda root, _, key: reading.read_note(root, key),
             look=f"query($order: ID!) {{ order(id: $order) {{ {_history('ORDER_NOTE')} }} }}",
-            matches=lambda root, _, key: reading.notes(root, key),
+            matches=lambda root, _, key: reading.find_notes(root, key),
             target=VENDURE,
             risk="low",
             reversibility="compensatable",
@@ -199,7 +199,7 @@ class VendureConnector(GraphqlConnector):
             document="query($sku: String!) { productVariants(options: {filter: {sku: {eq: $sku}}, take: 2}) { items { "
             f"id {_LEVEL} stockMovements(options: {{type: ADJUSTMENT, take: 1}}) {{ totalItems }} }} }} }}",
             variables=lambda asked, _: {"sku": asked.sku},
-            read=lambda root, asked, _: reading.stock(root, asked),
+            read=lambda root, asked, _: reading.read_stock(root, asked),
             remote_ref="variant",
             reads=True,
             target=VENDURE,
@@ -209,17 +209,17 @@ class VendureConnector(GraphqlConnector):
             AdjustStock,
             StockLevel,
             document="mutation($input: [UpdateProductVariantInput!]!, $adjustments: Int!) "
-            f"{{ updateProductVariants(input: $input) {{ {_SET} }} }}",
-            read=lambda root, asked, _: reading.level(root[0] if isinstance(root, list) else None, asked.location),
-            look=f"query($variant: ID!, $adjustments: Int!) {{ productVariant(id: $variant) {{ {_SET} }} }}",
-            matches=reading.adjusted,
+            f"{{ updateProductVariants(input: $input) {{ {_ADJUSTED} }} }}",
+            read=lambda root, asked, _: reading.read_level(root[0] if isinstance(root, list) else None, asked.location),
+            look=f"query($variant: ID!, $adjustments: Int!) {{ productVariant(id: $variant) {{ {_ADJUSTED} }} }}",
+            matches=reading.find_adjustment,
             remote_ref="variant",
             target=VENDURE,
             reversibility="retriable",
             once_per=("variant", "location", "adjustments"),
             describe=lambda asked: f"set the stock of variant {asked.variant} from {asked.on_hand} to {asked.to}",
         )
-        self.adjust_stock = replace(adjust, reversibility="compensatable", undo=undo_by(adjust, reading.set_back))
+        self.adjust_stock = replace(adjust, reversibility="compensatable", undo=undo_by(adjust, reading.undo_adjustment))
         every = (
             self.order,
             self.refund,
@@ -232,13 +232,13 @@ class VendureConnector(GraphqlConnector):
         )
         super().__init__(*cast("tuple[HttpAction[BaseModel, BaseModel], ...]", every))
 
-    def _opened(self) -> None:
-        super()._opened()
+    def _reset(self) -> None:
+        super()._reset()
         self._session: Session | None = None
 
-    async def identified(self, within: timedelta) -> dict[str, str]:
+    async def auth_headers(self, within: timedelta) -> dict[str, str]:
         """Return, WITHIN that time, the headers that say who asks."""
-        headers = await super().identified(within)
+        headers = await super().auth_headers(within)
         if not self.option("user"):
             return headers
         from perdure.connectors.vendure._login import Session
@@ -246,22 +246,22 @@ class VendureConnector(GraphqlConnector):
         assert self._client is not None
         if self._session is None:
             self._session = Session(self.option("url").rstrip("/"), self.option("user"), self.option("password"))
-        return headers | await self._session.headers(self._client, within)
+        return headers | await self._session.auth_headers(self._client, within)
 
     async def let_in_anew(self, request: httpx.Request, attempt: Attempt) -> bool:
         """Say whether the session is over, so that the next attempt begins another one."""
         if self._session is None or self._client is None:
             return False
-        return await self._session.ended(self._client, request.headers, attempt.deadline / 2)
+        return await self._session.is_over(self._client, request.headers, attempt.deadline / 2)
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the operation of ACTION once. Raises as `Connector.execute` says."""
         if not isinstance(args, AdjustStock):
             return await super().execute(action, args, attempt)
         assert isinstance(action, GraphqlAction)
-        now = await self.ask(action, action.looks_up(args, attempt.key), attempt)
+        now = await self.ask(action, action.build_probe(args, attempt.key), attempt)
         try:
-            level = reading.level(now, args.location)
+            level = reading.read_level(now, args.location)
         except ValueError as error:
             raise EffectRejected(f"{action.name}: {error}") from None
         if level["adjustments"] != args.adjustments:
@@ -297,7 +297,7 @@ class VendureConnector(GraphqlConnector):
             if not isinstance(orders, list):
                 raise EffectRejected(f"{self.name} answered its orders, and there is no list in it")
             for order in orders:
-                for listed in reading.listed(self.refund.name, order):
+                for listed in reading.list_refunds(self.refund.name, order):
                     if listed.at is None or since <= listed.at < until:
                         yield listed
             skip += len(orders)

@@ -11,7 +11,7 @@ from perdure.errors import TargetUnavailable
 if TYPE_CHECKING:
     import httpx
 
-_AFTER_A_REFUSAL: Final = timedelta(minutes=1)
+_REFUSAL_LASTS: Final = timedelta(minutes=1)
 _LOGIN: Final = (
     "mutation($user: String!, $password: String!) { login(username: $user, password: $password, rememberMe: true) "
     "{ __typename ... on ErrorResult { errorCode message } } }"
@@ -28,7 +28,7 @@ class Session:
         self._headers: dict[str, str] = {}
         self._turn = asyncio.Lock()
 
-    async def headers(self, http: httpx.AsyncClient, within: timedelta) -> dict[str, str]:
+    async def auth_headers(self, http: httpx.AsyncClient, within: timedelta) -> dict[str, str]:
         """Return the headers that carry the session, which is begun WITHIN that time if there is none.
 
         Raises `TargetUnavailable` where none is to be had: nothing was sent of what the headers are for.
@@ -38,7 +38,7 @@ class Session:
                 self._headers = await self._log_in(http, within)
             return self._headers
 
-    async def ended(self, http: httpx.AsyncClient, used: httpx.Headers, within: timedelta) -> bool:
+    async def is_over(self, http: httpx.AsyncClient, used: httpx.Headers, within: timedelta) -> bool:
         """Say whether the session of the headers USED is over, so that another one may do."""
         import httpx
 
@@ -47,7 +47,7 @@ class Session:
                 return True  # somebody has logged in meanwhile
             asked = {"query": "{ me { id } }"}
             try:
-                response = await http.post(self._url, json=asked, headers=self._headers, timeout=_s(within))
+                response = await http.post(self._url, json=asked, headers=self._headers, timeout=_seconds(within))
                 lasts = '"me":{"id"' in response.text.replace(" ", "")
             except httpx.HTTPError:
                 lasts = False
@@ -57,7 +57,7 @@ class Session:
 
     async def _log_in(self, http: httpx.AsyncClient, within: timedelta) -> dict[str, str]:
         asked = {"query": _LOGIN, "variables": {"user": self._user, "password": self._password}}
-        response = await http.post(self._url, json=asked, timeout=_s(within))
+        response = await http.post(self._url, json=asked, timeout=_seconds(within))
         cookies = "; ".join(f"{name}={value}" for name, value in response.cookies.items())
         # The client would send the cookies of this session along for ever, also those of a session that has ended.
         http.cookies.clear()
@@ -66,8 +66,8 @@ class Session:
         if cookies:
             return {"Cookie": cookies}
         said = "check `user` and `password`" if response.status_code == 200 else f"it answered {response.status_code}"
-        raise TargetUnavailable(f"the shop does not let {self._user} in: {said}", retry_after=_AFTER_A_REFUSAL)
+        raise TargetUnavailable(f"the shop does not let {self._user} in: {said}", retry_after=_REFUSAL_LASTS)
 
 
-def _s(time: timedelta) -> float:
+def _seconds(time: timedelta) -> float:
     return time.total_seconds()

@@ -1,7 +1,9 @@
-"""What can be done with the posts of a WordPress site, by its REST API. Safe to import in workflow code.
+"""What can be done with the posts of a WordPress site, by its REST API? Safe to import in workflow code.
 
-`WordPressConnector` and the models of posts. Must not break: a draft carries its key in its slug, so a look-up finds
-it again. A new action is a model in `_posts` and a declaration in `_connector`.
+Must not break: a draft carries its effect's key in its slug, and every other action is proven by the post's own status, so
+a look-up finds out what happened without a plugin on the site. A password goes to the site's own address only.
+A new action is a model and a body in `_posts` and a declaration in `_connector`; what the site says of itself is read in
+`_schema`.
 """
 
 from __future__ import annotations

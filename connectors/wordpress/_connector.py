@@ -34,14 +34,14 @@ from perdure.connectors.wordpress._posts import (
     PostId,
     Publish,
     Restore,
-    drafted,
-    newest,
-    post_of,
-    put_back,
-    slug_of,
-    texts,
+    draft_body,
+    make_slug,
+    newest_revision,
+    raw_texts,
+    read_post,
+    undo_restore,
 )
-from perdure.connectors.wordpress._schema import operation
+from perdure.connectors.wordpress._schema import read_operation
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 
 __all__ = ["Draft", "Post", "PostId", "Publish", "Restore", "WordPressConnector"]
@@ -59,23 +59,23 @@ _KEY: Final = re.compile(r"(pe-[0-9a-f]{16,})(?:-\d+)?(?:__trashed)?$")
 class WordPressAction(HttpAction[In, Out], Generic[In, Out]):
     """An action on posts: found by our key in the slug, or by the status of a known post."""
 
-    holds: Callable[[str], bool] | None = None
+    is_done: Callable[[str], bool] | None = None
     """Says of the status of a known post whether the action has happened."""
 
     def __post_init__(self) -> None:
         Action.__post_init__(self)  # the probe is not HttpAction's
 
-    def asks(self, args: In, key: str) -> Request:
+    def build_request(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
-        request = super().asks(args, key)
+        request = super().build_request(args, key)
         body = dict(request.body) if isinstance(request.body, dict) else None
         if body is not None:
             body.pop(self.key, None)  # not a field here
             if isinstance(args, Draft):
-                body["slug"] = slug_of(args, key)
+                body["slug"] = make_slug(args, key)
         return replace(request, body=body)
 
-    def listed(self, items: Iterable[Item]) -> list[Listed]:
+    def parse_listing(self, items: Iterable[Item]) -> list[Listed]:
         """Read ITEMS of the site's list."""
         return [
             Listed(
@@ -113,15 +113,15 @@ class WordPressConnector(HttpConnector):
         self._path = f"/wp-json/wp/v2/{type}"
         one = f"{self._path}/{{post}}"
         self.post = WordPressAction(
-            f"{name}.post", PostId, Post, request=f"GET {one}?context=edit", answer=post_of, reads=True, target=WORDPRESS
+            f"{name}.post", PostId, Post, request=f"GET {one}?context=edit", answer=read_post, reads=True, target=WORDPRESS
         )
         self.trash = WordPressAction(
             f"{name}.trash",
             PostId,
             Post,
             request=f"DELETE {one}",
-            answer=post_of,
-            holds=lambda status: status == "trash",
+            answer=read_post,
+            is_done=lambda status: status == "trash",
             target=WORDPRESS,
             reversibility="retriable",
             describe=lambda asked: f"move post {asked.post} to the trash",
@@ -131,8 +131,8 @@ class WordPressConnector(HttpConnector):
             Draft,
             Post,
             request=f"POST {self._path}",
-            body=drafted,
-            answer=post_of,
+            body=draft_body,
+            answer=read_post,
             target=WORDPRESS,
             risk="low",
             reversibility="compensatable",
@@ -145,8 +145,8 @@ class WordPressConnector(HttpConnector):
             Post,
             request=f"POST {one}",
             body=lambda _: {"status": "draft"},
-            answer=post_of,
-            holds=lambda status: status not in _LIVE,
+            answer=read_post,
+            is_done=lambda status: status not in _LIVE,
             target=WORDPRESS,
             reversibility="retriable",
             describe=lambda asked: f"make a draft of post {asked.post} again",
@@ -157,8 +157,8 @@ class WordPressConnector(HttpConnector):
             Post,
             request=f"POST {one}",
             body=lambda asked: {"status": "publish", **({"slug": asked.slug} if asked.slug else {})},
-            answer=post_of,
-            holds=lambda status: status in _LIVE,
+            answer=read_post,
+            is_done=lambda status: status in _LIVE,
             target=WORDPRESS,
             risk="high",
             reversibility="compensatable",
@@ -170,50 +170,50 @@ class WordPressConnector(HttpConnector):
             Restore,
             Post,
             request=f"POST {one}",
-            answer=post_of,
+            answer=read_post,
             target=WORDPRESS,
             reversibility="retriable",
             describe=lambda asked: f"put post {asked.post} back to revision {asked.revision}",
         )
-        self.restore = replace(restore, reversibility="compensatable", undo=undo_by(restore, put_back))
+        self.restore = replace(restore, reversibility="compensatable", undo=undo_by(restore, undo_restore))
         every = (self.post, self.draft, self.publish, self.unpublish, self.restore, self.trash)
         super().__init__(*cast("tuple[HttpAction[BaseModel, BaseModel], ...]", every))
 
-    async def identified(self, within: timedelta) -> dict[str, str]:
+    async def auth_headers(self, within: timedelta) -> dict[str, str]:
         """Return, WITHIN that time, the headers that say who asks."""
         who = f"{self.option('user')}:{self.option('password')}".encode()
-        return await super().identified(within) | {"Authorization": f"Basic {base64.b64encode(who).decode()}"}
+        return await super().auth_headers(within) | {"Authorization": f"Basic {base64.b64encode(who).decode()}"}
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
-        spec = _spec(action)
+        spec = _wordpress_action(action)
         try:
             if isinstance(args, Restore):
-                spec = await self._restoring(spec, args, attempt)
+                spec = await self._load_revision(spec, args, attempt)
             return await super().execute(spec, args, attempt)
         except EffectRejected as refusal:
             # An earlier attempt may have landed, or a person was quicker: a post cannot be put into the trash twice.
-            if spec.reads or not isinstance(there := await self._there(spec, args, attempt, refusal), Found):
+            if spec.reads or not isinstance(there := await self._probe_after_refusal(spec, args, attempt, refusal), Found):
                 raise
             return there.executed
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Look for the post that has our key, or at the one that was to be changed."""
-        spec = _spec(action)
+        spec = _wordpress_action(action)
         if isinstance(args, Restore):
-            return await self._restored(spec, args, attempt)
+            return await self._probe_restore(spec, args, attempt)
         if isinstance(args, Draft):
-            slug = slug_of(args, attempt.key)
+            slug = make_slug(args, attempt.key)
             path = f"{self._path}?slug={slug},{slug}__trashed&status={_STATUSES}&context=edit"
             found = await self._get(path, attempt)
             if not isinstance(found, list) or len(found) > 1:
                 how_many = "no list" if not isinstance(found, list) else f"{len(found)} posts"
-                return CannotTell(f"{spec.name}: the site answered {how_many} with this key")
-            return _found(spec, found[0]) if found else Absent()
+                return CannotTell(f"{spec.name}: the site answered {how_many} for this key; one was expected")
+            return _found_post(spec, found[0]) if found else Absent()
         post = await self._get(f"{self._path}/{vars(args)['post']}?context=edit", attempt)
         if not isinstance(post, dict):
             return CannotTell(f"{spec.name}: the post cannot be looked up")
-        return _found(spec, post) if spec.holds and spec.holds(str(post.get("status"))) else Absent()
+        return _found_post(spec, post) if spec.is_done and spec.is_done(str(post.get("status"))) else Absent()
 
     @property
     def listed_actions(self) -> Collection[str]:
@@ -225,7 +225,7 @@ class WordPressConnector(HttpConnector):
         attempt = Attempt(key="", fence=0, deadline=WORDPRESS.deadline)
         me = await self._get("/wp-json/wp/v2/users/me?context=edit&_fields=id", attempt)
         if not isinstance(me, dict):
-            raise EffectRejected(f"{self.name} does not say who we are there: check `user` and `password`")
+            raise EffectRejected(f"{self.name} does not recognise our account: check `user` and `password`")
         changed = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         query = f"author={me['id']}&modified_after={changed}&status={_STATUSES}&context=edit&_fields=id,slug,status"
         seen: set[str] = set()
@@ -236,7 +236,7 @@ class WordPressConnector(HttpConnector):
             posts = [post for post in page if isinstance(post, dict)] if isinstance(page, list) else None
             if posts is None:
                 raise EffectRejected(f"{self.name} does not list the posts of our account")
-            for listed in self.draft.listed(post for post in posts if str(post["id"]) not in seen):
+            for listed in self.draft.parse_listing(post for post in posts if str(post["id"]) not in seen):
                 yield listed
             seen |= {str(post["id"]) for post in posts}
             if len(posts) < _PAGE:
@@ -246,18 +246,18 @@ class WordPressConnector(HttpConnector):
         """Return what the site says of its posts: JSON Schema, by OPTIONS."""
         operations: dict[str, Operation] = {}
         for path in (self._path, f"{self._path}/0"):
-            described = await self._described(path)
-            for action in map(_spec, self.actions.values()):
+            described = await self._fetch_schema(path)
+            for action in map(_wordpress_action, self.actions.values()):
                 method, _, template = action.request.partition("?")[0].partition(" ")
                 if template.replace("{post}", "0") == path:
                     name = f"{method} {template}"
                     before = operations[name].actions if name in operations else ()
-                    operations[name] = operation(
-                        described, method, sends=_SENT, reads=_READ, actions=(*before, action.name)
+                    operations[name] = read_operation(
+                        described, method, sends=_FIELDS_SENT, reads=_FIELDS_READ, actions=(*before, action.name)
                     )
         return Contract(source="json-schema", operations=operations)
 
-    async def _described(self, path: str) -> JsonValue:
+    async def _fetch_schema(self, path: str) -> JsonValue:
         spec = cast("HttpAction[BaseModel, BaseModel]", self.post)
         attempt = Attempt(key="", fence=0, deadline=WORDPRESS.deadline)
         response = await self._send(spec, Request("OPTIONS", path), attempt, TargetUnavailable)
@@ -266,26 +266,32 @@ class WordPressConnector(HttpConnector):
         try:
             return cast(JsonValue, response.json())
         except ValueError:
-            raise EffectRejected(f"{self.name} describes its posts, and not in JSON: check `url`") from None
+            raise EffectRejected(f"{self.name} does not describe its posts in JSON: check `url`") from None
 
-    async def _there(self, spec: _Action, args: BaseModel, attempt: Attempt, refusal: EffectRejected) -> Probe:
+    async def _probe_after_refusal(
+        self, spec: _Action, args: BaseModel, attempt: Attempt, refusal: EffectRejected
+    ) -> Probe:
         try:
             return await self.probe(spec, args, attempt)
         except TargetUnavailable as error:
-            raise EffectUnknown(f"{refusal.message}; whether it is there all the same: {error.message}") from None
+            raise EffectUnknown(
+                f"{refusal.message}; whether it happened all the same is unknown: {error.message}"
+            ) from None
 
-    async def _restoring(self, spec: _Action, asked: Restore, attempt: Attempt) -> _Action:
+    async def _load_revision(self, spec: _Action, asked: Restore, attempt: Attempt) -> _Action:
         """Return SPEC with the texts of the revision ASKED for. Raises `EffectRejected` if it is gone."""
         post = await self._get(f"{self._path}/{asked.post}?context=edit", attempt)
         wanted = await self._get(f"{self._path}/{asked.post}/revisions/{asked.revision}?context=edit", attempt)
         if not isinstance(post, dict) or not isinstance(wanted, dict):
-            raise EffectRejected(f"{spec.name}: post {asked.post} has no revision {asked.revision} that we may read")
-        if newest(post) != asked.newest:
+            raise EffectRejected(
+                f"{spec.name}: post {asked.post} has no revision {asked.revision} that this account may read"
+            )
+        if newest_revision(post) != asked.newest:
             raise EffectRejected(f"{spec.name}: post {asked.post} was saved since revision {asked.newest}; read it again")
-        body = texts(wanted)
+        body = raw_texts(wanted)
         return replace(spec, body=lambda _: body)
 
-    async def _restored(self, spec: _Action, asked: Restore, attempt: Attempt) -> Probe:
+    async def _probe_restore(self, spec: _Action, asked: Restore, attempt: Attempt) -> Probe:
         one = f"{self._path}/{asked.post}"
         post = await self._get(f"{one}?context=edit", attempt)
         wanted = await self._get(f"{one}/revisions/{asked.revision}?context=edit", attempt)
@@ -293,28 +299,28 @@ class WordPressConnector(HttpConnector):
         if not isinstance(post, dict) or not isinstance(wanted, dict) or not isinstance(revisions, list):
             return CannotTell(f"{spec.name}: the post and its revisions cannot be looked up")
         since = [each for each in revisions if isinstance(each, dict) and cast(int, each["id"]) > asked.newest]
-        if any(texts(each) == texts(wanted) for each in (since or [post])):
-            return _found(spec, post)
+        if any(raw_texts(each) == raw_texts(wanted) for each in (since or [post])):
+            return _found_post(spec, post)
         if since:
-            return CannotTell(f"{spec.name}: the post was saved since revision {asked.newest}, and not as we would have")
+            return CannotTell(f"{spec.name}: the post was saved since revision {asked.newest}, with other content")
         return Absent()
 
     async def _get(self, path: str, attempt: Attempt) -> JsonValue:
-        return await self.got(self.post, Request("GET", path), attempt)
+        return await self.get_json(self.post, Request("GET", path), attempt)
 
 
-_SENT: Final = ("id", "context", "status", "title", "content", "excerpt", "slug", "categories", "tags")
-_READ: Final = ("id", "status", "slug", "link", "title", "content", "excerpt", "modified_gmt")
+_FIELDS_SENT: Final = ("id", "context", "status", "title", "content", "excerpt", "slug", "categories", "tags")
+_FIELDS_READ: Final = ("id", "status", "slug", "link", "title", "content", "excerpt", "modified_gmt")
 
 
-def _spec(action: AnyAction) -> _Action:
+def _wordpress_action(action: AnyAction) -> _Action:
     if not isinstance(action, WordPressAction):
         raise TypeError(f"action {action.name} is not a WordPressAction")
     return action
 
 
-def _found(spec: _Action, post: JsonValue) -> Probe:
+def _found_post(spec: _Action, post: JsonValue) -> Probe:
     try:
-        return Found(spec.executed(post))
+        return Found(spec.parse_result(post))
     except ValueError as error:
-        return CannotTell(f"{spec.name}: it is there, and {error}")
+        return CannotTell(f"{spec.name}: it is there, but {error}")

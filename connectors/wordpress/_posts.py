@@ -61,13 +61,13 @@ class Post(Frozen):
     """Its newest revision; 0 if it was not saved again since it was made."""
 
 
-def slug_of(draft: Draft, key: str) -> str:
+def make_slug(draft: Draft, key: str) -> str:
     """Return the slug of DRAFT, which ends with the effect's KEY. WordPress keeps 200 characters of it."""
     words = re.sub(r"[^a-z0-9]+", "-", (draft.slug or draft.title).lower()).strip("-")
     return f"{words[:100].strip('-')}-{key}".lstrip("-")
 
 
-def drafted(draft: Draft) -> JsonValue:
+def draft_body(draft: Draft) -> JsonValue:
     """Return the body of the request for DRAFT."""
     body: dict[str, JsonValue] = {"status": "draft", "title": draft.title, "content": draft.content}
     if draft.excerpt:
@@ -78,21 +78,21 @@ def drafted(draft: Draft) -> JsonValue:
     return body
 
 
-def post_of(answer: JsonValue) -> JsonValue:
+def read_post(answer: JsonValue) -> JsonValue:
     """Return the `Post` in ANSWER, which has to be in the context `edit`: with the texts as they were written."""
     if not isinstance(answer, dict):
         return answer
     plain = {name: answer.get(name) for name in ("id", "status", "slug", "link")}
-    return {**plain, **texts(answer), "modified": answer.get("modified_gmt"), "revision": newest(answer)}
+    return {**plain, **raw_texts(answer), "modified": answer.get("modified_gmt"), "revision": newest_revision(answer)}
 
 
-def texts(post: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def raw_texts(post: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the texts of POST, or of a revision of one, as they were written."""
     found = {name: post.get(name) for name in _TEXTS}
     return {name: text.get("raw") if isinstance(text, dict) else None for name, text in found.items()}
 
 
-def newest(post: Mapping[str, JsonValue]) -> int:
+def newest_revision(post: Mapping[str, JsonValue]) -> int:
     """Return the number of the newest revision of POST; 0 if there is none."""
     links = post.get("_links")
     versions = links.get("predecessor-version") if isinstance(links, dict) else None
@@ -101,6 +101,6 @@ def newest(post: Mapping[str, JsonValue]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def put_back(asked: Restore, made: Post) -> Restore:
+def undo_restore(asked: Restore, made: Post) -> Restore:
     """Return what undoes the restoration ASKED for, after which the post was as MADE."""
     return Restore(post=asked.post, revision=asked.newest, newest=made.revision)

@@ -94,7 +94,7 @@ class Progress:
     in_flight: int = 0
     worker: int = 0
     kills: int = 0
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Demo:
             reviewer=self._reviewer,
             worker_kills=len(self._killed),
             effects_in_flight_at_kills=sum(kill.in_flight for kill in self._killed),
-            resumed_after_seconds=[_resumed(histories, kill) for kill in self._killed],
+            resumed_after_seconds=[_seconds_to_resume(histories, kill) for kill in self._killed],
             model_calls=calls,
             cost_usd=cost / 1e9,
             accuracy_unseen=round(right / unseen, 3) if unseen else 0.0,
@@ -284,7 +284,7 @@ class Demo:
         return len(histories)
 
 
-def by_the_labels(labels: Mapping[str, Label], requests: Sequence[ReturnRequest], by: str) -> Decide:
+def decide_by_labels(labels: Mapping[str, Label], requests: Sequence[ReturnRequest], by: str) -> Decide:
     """Return a reviewer that decides as the labels say, in the name of BY."""
     wanted = {f"return-{request.order or request.id}": labels[request.id] for request in reversed(requests)}
 
@@ -320,7 +320,7 @@ async def _first_failure(ended: asyncio.Future[list[Outcome | None]], helpers: S
     await ended
 
 
-def _resumed(histories: Sequence[WorkflowHistory], kill: _Kill) -> float:
+def _seconds_to_resume(histories: Sequence[WorkflowHistory], kill: _Kill) -> float:
     """Return how many seconds after KILL another worker completed the first step or workflow task."""
     gaps = []
     for history in histories:

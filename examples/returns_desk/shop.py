@@ -29,11 +29,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from perdure.examples.returns_desk.shop_api import (
     RELEASES,
-    answered,
-    asked_of,
     document,
+    translate_refund,
+    translate_request,
 )
-from perdure.examples.returns_desk.shop_books import Books, Json, Refused
+from perdure.examples.returns_desk.shop_books import Books, Json, RequestRefused
 
 NOTICE = "a stand-in for a shop's API, for demos and tests: no real money moves"
 
@@ -104,7 +104,7 @@ class Faults:
             point -= share
         return "none"
 
-    def shown(self) -> Json:
+    def to_json(self) -> Json:
         """Return the odds and how often which fault came."""
         with self._lock:
             return {**asdict(self.odds), "drawn": dict(self.counts)}
@@ -147,20 +147,20 @@ class _Conversation(BaseHTTPRequestHandler):
             return
         path = urlsplit(self.path).path
         if path == "/faults":
-            self._serve(lambda: self._set_faults(_parsed(content)))
+            self._serve(lambda: self._set_faults(_parse_body(content)))
             return
         if path == "/release":
-            self._serve(lambda: self._set_release(_parsed(content)))
+            self._serve(lambda: self._set_release(_parse_body(content)))
             return
         time.sleep(self.server.faults.odds.latency)
         fault = self.server.faults.draw()
         if fault == "none":
-            self._serve(lambda: self._change(path, _parsed(content)))
+            self._serve(lambda: self._change(path, _parse_body(content)))
             return
         if fault == "lose response":
-            self._quietly(path, content)
+            self._change_unheard(path, content)
         elif fault == "land late":
-            late = threading.Timer(self.server.faults.odds.late, self._quietly, (path, content))
+            late = threading.Timer(self.server.faults.odds.late, self._change_unheard, (path, content))
             late.daemon = True
             late.start()
         self._hang_up()
@@ -179,47 +179,49 @@ class _Conversation(BaseHTTPRequestHandler):
             case ["orders", number]:
                 return 200, books.order(number)
             case ["refunds"]:
-                return 200, [answered(self.server.release, refund) for refund in books.refunds(query.get("reference"))]
+                return 200, [
+                    translate_refund(self.server.release, refund) for refund in books.refunds(query.get("reference"))
+                ]
             case ["reservations"]:
                 return 200, books.reservations(query.get("reference"), query.get("released_by"))
             case ["faults"]:
-                return 200, self.server.faults.shown()
-        raise Refused(404, f"there is nothing at {path}")
+                return 200, self.server.faults.to_json()
+        raise RequestRefused(404, f"there is nothing at {path}")
 
     def _change(self, path: str, asked: Json) -> tuple[int, object]:
         match path.strip("/").split("/"):
             case ["refunds"]:
                 release = self.server.release
-                return 201, answered(release, self.server.books.refund(asked_of(release, asked)))
+                return 201, translate_refund(release, self.server.books.refund(translate_request(release, asked)))
             case ["reservations"]:
                 return 201, self.server.books.reserve(asked)
             case ["reservations", name, "release"]:
                 return 200, self.server.books.release(name, asked)
-        raise Refused(404, f"there is nothing at {path}")
+        raise RequestRefused(404, f"there is nothing at {path}")
 
     def _set_faults(self, asked: Json) -> tuple[int, object]:
         try:
             self.server.faults.set(asked)
         except (TypeError, ValueError) as error:
-            raise Refused(422, str(error)) from None
-        return 200, self.server.faults.shown()
+            raise RequestRefused(422, str(error)) from None
+        return 200, self.server.faults.to_json()
 
     def _set_release(self, asked: Json) -> tuple[int, object]:
         if asked.get("release") not in RELEASES:
-            raise Refused(422, f"release is one of {', '.join(RELEASES)}")
+            raise RequestRefused(422, f"release is one of {', '.join(RELEASES)}")
         self.server.release = str(asked["release"])
         return 200, {"release": self.server.release}
 
-    def _quietly(self, path: str, content: bytes) -> None:
+    def _change_unheard(self, path: str, content: bytes) -> None:
         try:
-            self._change(path, _parsed(content))
-        except Refused:
+            self._change(path, _parse_body(content))
+        except RequestRefused:
             self.server.faults.counts["refused unheard"] += 1
 
     def _serve(self, answer: Callable[[], tuple[int, object]]) -> None:
         try:
             status, body = answer()
-        except Refused as refused:
+        except RequestRefused as refused:
             status, body = refused.status, {"error": refused.error}
         content = json.dumps(body).encode()
         self.send_response(status)
@@ -274,13 +276,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parsed(content: bytes) -> Json:
+def _parse_body(content: bytes) -> Json:
     try:
         parsed = json.loads(content or b"{}")
     except ValueError:
-        raise Refused(400, "the body is not JSON") from None
+        raise RequestRefused(400, "the body is not JSON") from None
     if not isinstance(parsed, dict):
-        raise Refused(400, "the body is not an object")
+        raise RequestRefused(400, "the body is not an object")
     return parsed
 
 

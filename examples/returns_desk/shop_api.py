@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.examples.returns_desk.shop_books import Json, Refused
+from perdure.examples.returns_desk.shop_books import Json, RequestRefused
 
 RELEASES = ("first", "compatible", "breaking")
 """`compatible` takes a note with a refund and tells when it was made; `breaking` calls the amount `amount_minor`."""
@@ -32,16 +32,16 @@ def document(release: str) -> Json:
     }
 
 
-def asked_of(release: str, asked: Json) -> Json:
+def translate_request(release: str, asked: Json) -> Json:
     """Return what ASKED of this RELEASE means in the shop's books."""
     if release != "breaking":
         return asked
     if "amount_minor" not in asked:
-        raise Refused(422, "amount_minor is not a positive number of minor units")
+        raise RequestRefused(422, "amount_minor is not a positive number of minor units")
     return {**{name: value for name, value in asked.items() if name != "amount"}, "amount": asked["amount_minor"]}
 
 
-def answered(release: str, refund: Json) -> Json:
+def translate_refund(release: str, refund: Json) -> Json:
     """Return how this RELEASE tells of REFUND."""
     if release != "breaking":
         return refund

@@ -11,7 +11,7 @@ from typing import cast
 Json = dict[str, object]
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request cannot be served: an HTTP status and what is wrong."""
 
     def __init__(self, status: int, error: str) -> None:
@@ -38,7 +38,7 @@ class Books:
         """Return one order with what is left of its stock."""
         row = self._one('SELECT * FROM orders WHERE "order" = ?', number)
         if row is None:
-            raise Refused(404, f"there is no order {number!r}")
+            raise RequestRefused(404, f"there is no order {number!r}")
         taken = self._all('SELECT 1 FROM reservations WHERE "order" = ? AND released_at IS NULL', number)
         return {**row, "final_sale": bool(row["final_sale"]), "stock": cast(int, row["stock"]) - len(taken)}
 
@@ -47,17 +47,17 @@ class Books:
         order = self.order(_text(asked, "order"))
         amount, currency = asked.get("amount"), asked.get("currency", order["currency"])
         if not isinstance(amount, int) or isinstance(amount, bool) or amount <= 0:
-            raise Refused(422, "amount is not a positive number of minor units")
+            raise RequestRefused(422, "amount is not a positive number of minor units")
         if currency != order["currency"]:
-            raise Refused(422, f"order {order['order']} was paid in {order['currency']}, not in {currency}")
+            raise RequestRefused(422, f"order {order['order']} was paid in {order['currency']}, not in {currency}")
         if amount > cast(int, order["amount"]):
-            raise Refused(422, f"order {order['order']} was {order['amount']}, which is less than {amount}")
+            raise RequestRefused(422, f"order {order['order']} was {order['amount']}, which is less than {amount}")
         reference, reason = _text(asked, "reference", ""), _text(asked, "reason", "")
         number = self._insert(
             'INSERT INTO refunds ("order", amount, currency, reference, reason, created_at) VALUES (?, ?, ?, ?, ?, ?)',
             *(order["order"], amount, currency, reference, reason, _now()),
         )
-        return _named("re", self._one("SELECT * FROM refunds WHERE number = ?", number))
+        return _with_id("re", self._one("SELECT * FROM refunds WHERE number = ?", number))
 
     def refunds(self, reference: str | None) -> list[Json]:
         """Return the refunds, or those of one REFERENCE."""
@@ -65,7 +65,7 @@ class Books:
             rows = self._all("SELECT * FROM refunds ORDER BY number")
         else:
             rows = self._all("SELECT * FROM refunds WHERE reference = ? ORDER BY number", reference)
-        return [_named("re", row) for row in rows]
+        return [_with_id("re", row) for row in rows]
 
     def reserve(self, asked: Json) -> Json:
         """Take one off the stock. Asked twice, it takes two."""
@@ -79,8 +79,8 @@ class Books:
             *(reference, _now(), number),
         )
         if reservation is None:
-            raise Refused(409, f"nothing is left in stock for order {number}")
-        return _named("rs", self._one("SELECT * FROM reservations WHERE number = ?", reservation))
+            raise RequestRefused(409, f"nothing is left in stock for order {number}")
+        return _with_id("rs", self._one("SELECT * FROM reservations WHERE number = ?", reservation))
 
     def release(self, name: str, asked: Json) -> Json:
         """Give a reservation back. A second time changes nothing."""
@@ -91,8 +91,8 @@ class Books:
         )
         row = self._one("SELECT * FROM reservations WHERE number = ?", number)
         if row is None:
-            raise Refused(404, f"there is no reservation {name!r}")
-        return _named("rs", row)
+            raise RequestRefused(404, f"there is no reservation {name!r}")
+        return _with_id("rs", row)
 
     def reservations(self, reference: str | None, released_by: str | None) -> list[Json]:
         """Return the reservations, or those of one REFERENCE or RELEASED_BY."""
@@ -101,7 +101,7 @@ class Books:
             " AND (? IS NULL OR released_by = ?) ORDER BY number",
             *(reference, released_by, released_by),
         )
-        return [_named("rs", row) for row in rows]
+        return [_with_id("rs", row) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -143,13 +143,13 @@ CREATE INDEX IF NOT EXISTS reservations_released_by ON reservations (released_by
 def _text(asked: Json, name: str, default: str | None = None) -> str:
     value = asked.get(name, default)
     if not isinstance(value, str):
-        raise Refused(422, f"{name} is missing, or is no text")
+        raise RequestRefused(422, f"{name} is missing, or is no text")
     return value
 
 
-def _named(prefix: str, row: Json | None) -> Json:
+def _with_id(prefix: str, row: Json | None) -> Json:
     if row is None:
-        raise Refused(404, "it is gone")
+        raise RequestRefused(404, "it is gone")
     return {"id": f"{prefix}_{row['number']}", **{name: value for name, value in row.items() if name != "number"}}
 
 

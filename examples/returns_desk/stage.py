@@ -53,7 +53,7 @@ class Stage:
         self.plugin = PerdurePlugin(self.settings)
 
     async def __aenter__(self) -> Stage:
-        await asyncio.to_thread(_empty, self.home)
+        await asyncio.to_thread(_recreate, self.home)
         await self._stack.__aenter__()
         try:
             await self._stack.enter_async_context(self.server)
@@ -141,7 +141,7 @@ class Stage:
         return kept | ours
 
 
-def _empty(home: Path) -> None:
+def _recreate(home: Path) -> None:
     if home.exists():
         shutil.rmtree(home)
     home.mkdir(parents=True)

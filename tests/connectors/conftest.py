@@ -25,7 +25,7 @@ def shop(tmp_path: Path) -> Iterator[ShopProcess]:
 @pytest.fixture
 async def payments(shop: ShopProcess) -> AsyncIterator[QuickPayments]:
     """The connector of the shop's refunds."""
-    payments = QuickPayments().configured({"url": shop.url})
+    payments = QuickPayments().with_options({"url": shop.url})
     yield payments
     await payments.close()
 

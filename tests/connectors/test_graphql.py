@@ -71,7 +71,7 @@ def recorded() -> Recorded:
 @pytest.fixture
 async def post(recorded: Recorded) -> AsyncIterator[Post]:
     """The connector."""
-    post = Post().configured({"url": "http://post/graphql", "token": "t"})
+    post = Post().with_options({"url": "http://post/graphql", "token": "t"})
     async with answered(post, recorded):
         yield post
 
@@ -144,7 +144,7 @@ async def test_answers_become_errors(
 
 async def test_secrets_stay_in_the_request(recorded: Recorded, post: Post) -> None:
     """A token that the target repeats is in no error, and neither is a message without an end."""
-    post = post.configured({"url": "http://post/graphql", "token": "hunter2"})
+    post = post.with_options({"url": "http://post/graphql", "token": "hunter2"})
     async with answered(post, recorded):
         said: JsonValue = {"message": "hunter2 " + "x" * 300, "path": ["count"], "extensions": {"code": "FORBIDDEN"}}
         recorded.next(answer({"errors": [said]}))

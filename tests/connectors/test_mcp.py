@@ -63,7 +63,7 @@ async def connect(tools: list[Tool], book: Path) -> AsyncIterator[Connect]:
     ) -> McpConnector:
         command = " ".join([sys.executable, str(SERVER), str(book), *arguments])
         connector = McpConnector("letters", tools, risks=risks, honours_key=honours_key, deadline=timedelta(seconds=15))
-        made.append(connector.configured({"command": command, **options}))
+        made.append(connector.with_options({"command": command, **options}))
         return made[-1]
 
     yield connect
@@ -197,7 +197,7 @@ async def test_tool_that_has_changed_since_it_was_kept(connect: Connect, sqlite_
 
 async def test_server_that_does_not_start(tools: list[Tool], sqlite_database: Database) -> None:
     """Where there is no server nothing has happened."""
-    connector = McpConnector("letters", tools).configured({"command": "/nowhere/at-all"})
+    connector = McpConnector("letters", tools).with_options({"command": "/nowhere/at-all"})
 
     with pytest.raises(TargetUnavailable, match="letters cannot be reached"):
         await Ledger(sqlite_database, {"letters": connector}).perform(_call("letters.post", to="Ada", text="Hello"))
@@ -223,7 +223,7 @@ async def test_http_under_every_fault(tools: list[Tool], book: Path) -> None:
         return sum(letter["to"] == args.outward()["to"] for letter in _letters(book))
 
     async with HttpFaultProxy(url, strikes=lambda asked: b"tools/call" in asked.body) as proxy:
-        connector = McpConnector("letters", tools, honours_key=True).configured({"url": f"{proxy.url}/mcp"})
+        connector = McpConnector("letters", tools, honours_key=True).with_options({"url": f"{proxy.url}/mcp"})
         matrix = await check(
             Case(
                 connector=connector,
@@ -261,7 +261,7 @@ def test_tools_are_kept_in_a_file(
 def test_wrong_options(tools: list[Tool], options: dict[str, str]) -> None:
     """There is one way to a server."""
     with pytest.raises(InvalidSettings, match="either command or url"):
-        McpConnector("letters", tools).configured(options)
+        McpConnector("letters", tools).with_options(options)
 
 
 def test_names_that_python_has_another_use_for() -> None:

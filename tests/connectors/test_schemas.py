@@ -141,7 +141,7 @@ def test_samples() -> None:
 
 async def test_a_connector_asks_its_target(shop: ShopProcess) -> None:
     """A connector with `openapi` reads the document, and its contract has what its actions rely on, our key included."""
-    connector = ListedPayments().configured({"url": shop.url})
+    connector = ListedPayments().with_options({"url": shop.url})
     contract = await connector.contract()
     await connector.close()
 
@@ -160,7 +160,7 @@ async def test_a_connector_whose_target_says_nothing(shop: ShopProcess) -> None:
         refund = HttpAction("mute.refund", Refund, RefundDone, request="POST /refunds")
 
     await shop.ask("POST", "/refunds", {"order": "R-1001", "amount": 100})
-    silent, mute = Silent().configured({"url": shop.url}), Mute().configured({"url": shop.url})
+    silent, mute = Silent().with_options({"url": shop.url}), Mute().with_options({"url": shop.url})
     contract = await silent.contract()
 
     assert contract is not None
@@ -180,7 +180,7 @@ async def test_a_document_that_is_none(shop: ShopProcess) -> None:
         openapi = "/refunds"
         refund = HttpAction("wrong.refund", Refund, RefundDone, request="POST /refunds")
 
-    wrong = Wrong().configured({"url": shop.url})
+    wrong = Wrong().with_options({"url": shop.url})
     with pytest.raises(EffectRejected, match="neither JSON nor YAML"):
         await wrong.contract()
     await wrong.close()

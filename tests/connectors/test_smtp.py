@@ -189,12 +189,12 @@ def test_no_header_by_the_back_door(args: dict[str, JsonValue]) -> None:
 def test_wrong_options(options: dict[str, str], said: str) -> None:
     """Options that make no sense are found at the start."""
     with pytest.raises(InvalidSettings, match=said):
-        SmtpConnector().configured(options)
+        SmtpConnector().with_options(options)
 
 
 def _smtp(port: int) -> SmtpConnector:
     options = {"host": "127.0.0.1", "port": str(port), "sender": "The desk <desk@shop.example>", "tls": "none"}
-    return SmtpConnector().configured(options)
+    return SmtpConnector().with_options(options)
 
 
 def _mail(**args: JsonValue) -> EffectCall:

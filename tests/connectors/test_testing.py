@@ -53,7 +53,7 @@ async def proxy(shop: ShopProcess) -> AsyncIterator[HttpFaultProxy]:
 
 async def test_http_connector_keeps_its_word(shop: ShopProcess, proxy: HttpFaultProxy) -> None:
     """Under every fault HttpConnector's refunds happen once, and those of a client that retries happen twice."""
-    payments = QuickPayments().configured({"url": proxy.url})
+    payments = QuickPayments().with_options({"url": proxy.url})
 
     async def refunds(args: Refund) -> int:
         return sum(refund["order"] == args.order for refund in await shop.refunds())

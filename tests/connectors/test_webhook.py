@@ -98,7 +98,7 @@ def test_signature_is_the_standards() -> None:
 
 async def test_delivers_a_signed_event(receiver: Receiver, sqlite_database: Database) -> None:
     """The receiver takes the event, and its id is the effect's key."""
-    webhook = WebhookConnector().configured({"url": receiver.url, "secret": SECRET})
+    webhook = WebhookConnector().with_options({"url": receiver.url, "secret": SECRET})
     await Ledger(sqlite_database, {"webhook": webhook}).perform(_event())
     await webhook.close()
 
@@ -110,7 +110,7 @@ async def test_delivers_a_signed_event(receiver: Receiver, sqlite_database: Data
 async def test_signs_with_the_old_secret_too(receiver: Receiver, sqlite_database: Database) -> None:
     """While the secret is being replaced, a receiver that still has the old one takes it."""
     receiver.secret = OLD
-    webhook = WebhookConnector().configured({"url": receiver.url, "secret": SECRET, "old_secret": OLD})
+    webhook = WebhookConnector().with_options({"url": receiver.url, "secret": SECRET, "old_secret": OLD})
     await Ledger(sqlite_database, {"webhook": webhook}).perform(_event())
     await webhook.close()
 
@@ -120,7 +120,7 @@ async def test_signs_with_the_old_secret_too(receiver: Receiver, sqlite_database
 async def test_is_told_when_to_come_back(receiver: Receiver, sqlite_database: Database) -> None:
     """A 429 says when to try again, and it is tried again under the same id."""
     receiver.answers = [429]
-    webhook = WebhookConnector().configured({"url": receiver.url, "secret": SECRET})
+    webhook = WebhookConnector().with_options({"url": receiver.url, "secret": SECRET})
     ledger = Ledger(sqlite_database, {"webhook": webhook})
     with pytest.raises(TargetUnavailable) as busy:
         await ledger.perform(_event())
@@ -134,7 +134,7 @@ async def test_is_told_when_to_come_back(receiver: Receiver, sqlite_database: Da
 async def test_without_dedupe_a_lost_answer_is_parked(receiver: Receiver, sqlite_database: Database) -> None:
     """To a receiver of which nobody said that it drops repeats, nothing is repeated."""
     receiver.answers = [500]
-    webhook = WebhookConnector().configured({"url": receiver.url, "secret": SECRET})
+    webhook = WebhookConnector().with_options({"url": receiver.url, "secret": SECRET})
     with pytest.raises(EffectParked):
         await Ledger(sqlite_database, {"webhook": webhook}).perform(_event())
     await webhook.close()
@@ -145,7 +145,7 @@ async def test_without_dedupe_a_lost_answer_is_parked(receiver: Receiver, sqlite
 async def test_with_dedupe_it_is_repeated(receiver: Receiver, sqlite_database: Database) -> None:
     """A receiver that drops repeats gets the same id again."""
     receiver.answers = [500, 503]
-    webhook = WebhookConnector(dedupes=True).configured({"url": receiver.url, "secret": SECRET})
+    webhook = WebhookConnector(dedupes=True).with_options({"url": receiver.url, "secret": SECRET})
     ledger = Ledger(sqlite_database, {"webhook": webhook})
     await persist(lambda: ledger.perform(_event()))
     await webhook.close()
@@ -161,7 +161,7 @@ async def test_every_fault(receiver: Receiver) -> None:
         return sum(event["data"] == args.data for event in receiver.taken.values())
 
     async with HttpFaultProxy(receiver.url) as proxy:
-        webhook = WebhookConnector(dedupes=True).configured({"url": proxy.url, "secret": SECRET})
+        webhook = WebhookConnector(dedupes=True).with_options({"url": proxy.url, "secret": SECRET})
         matrix = await check(
             Case(
                 connector=webhook,
@@ -182,10 +182,10 @@ async def test_every_fault(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"webhook-signature": "v1,AAAA"}, "is not right"),
-        ({"webhook-id": "another"}, "is not right"),
+        ({"webhook-signature": "v1,AAAA"}, "does not match"),
+        ({"webhook-id": "another"}, "does not match"),
         ({"webhook-timestamp": "12"}, "too long ago"),
-        ({"webhook-timestamp": "soon"}, "lacks"),
+        ({"webhook-timestamp": "soon"}, "no valid"),
     ],
 )
 def test_verify_refuses(change: dict[str, str], said: str) -> None:
@@ -206,7 +206,7 @@ def test_verify_refuses(change: dict[str, str], said: str) -> None:
 def test_secret_that_is_none(secret: str) -> None:
     """A secret that is missing, not base64 or too short is found at the start."""
     with pytest.raises(InvalidSettings, match="secret"):
-        WebhookConnector().configured({"url": "http://x", "secret": secret})
+        WebhookConnector().with_options({"url": "http://x", "secret": secret})
 
 
 def _event() -> EffectCall:

@@ -232,7 +232,7 @@ async def open_desk(
 ) -> AsyncIterator[Desk]:
     """Run a worker in this process that serves the desk against SHOP, and MORE workflows with their CONNECTORS."""
     settings = Settings(home=home, task_queue=str(uuid.uuid4()), database_url=database_url, models=write_models(home))
-    of_the_shop = [each.configured({"url": shop.url}) for each in (returns.orders, returns.inventory, returns.payments)]
+    of_the_shop = [each.with_options({"url": shop.url}) for each in (returns.orders, returns.inventory, returns.payments)]
     plugin = PerdurePlugin(settings, connectors=[*of_the_shop, *connectors], routes=[returns.ROUTES])
     client = await Client.connect(address, plugins=[plugin], identity=identity)
     async with Worker(client, task_queue=settings.task_queue, workflows=[returns.ReturnsTriage, *more]):

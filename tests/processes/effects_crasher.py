@@ -110,7 +110,7 @@ async def work(database_url: str, shop_url: str, job: dict[str, Any]) -> None:
     doom = Doom(job.get("die", ""))
     database = DoomedDatabase(database_url)
     database.doom = doom
-    inner = [connector.configured({"url": shop_url}) for connector in (QuickPayments(), QuickInventory())]
+    inner = [connector.with_options({"url": shop_url}) for connector in (QuickPayments(), QuickInventory())]
     ledger = Ledger(database, {connector.name: Doomed(connector, doom) for connector in inner})
     if "undo" in job:
         await persist(lambda: ledger.undo(UndoCall.model_validate(job["undo"])))

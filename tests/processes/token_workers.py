@@ -28,7 +28,7 @@ async def main() -> None:
     given = json.loads(sys.argv[1])
     database = Database(given["database"])
     options = {"token_url": f"{given['url']}/token", "client_id": "desk", "client_secret": "hush", "refresh_token": "r-0"}
-    connector = Read().configured({"url": given["url"], **options})
+    connector = Read().with_options({"url": given["url"], **options})
     connector.share(database)
     ledger = Ledger(database, {"guarded": connector})
     done = await asyncio.gather(*(_look(ledger) for _ in range(given["workers"])))

@@ -86,7 +86,7 @@ class Recorder:
 
 async def vendure(shop: Shop) -> None:
     """Write down what a shop answers."""
-    at = VendureConnector().configured({"url": shop.url, "user": "superadmin", "password": "superadmin"})
+    at = VendureConnector().with_options({"url": shop.url, "user": "superadmin", "password": "superadmin"})
     record = Recorder(at, "vendure")
     order, code, payment = shop.order(5, by="transfer")
     refund = Refund(order=order, payment=payment, amount=120, reason="dented")
@@ -119,7 +119,7 @@ async def vendure(shop: Shop) -> None:
     await record.probe(at.cancel, cancel, "cancellation")
     at._session = None
     shop.ask("mutation { logout { success } }")
-    anonymous = VendureConnector().configured({"url": shop.url, "token": "nobody"})
+    anonymous = VendureConnector().with_options({"url": shop.url, "token": "nobody"})
     other = Recorder(anonymous, "vendure")
     other.recorded = record.recorded
     await other.execute(anonymous.order, OrderCode(code=code), "forbidden")
@@ -128,7 +128,7 @@ async def vendure(shop: Shop) -> None:
 
 async def wordpress(site: Site) -> None:
     """Write down what a site answers."""
-    at = WordPressConnector().configured(site.options)
+    at = WordPressConnector().with_options(site.options)
     record = Recorder(at, "wordpress")
     draft = Draft(title="Größe & Gewicht", content="<p>\\ 'x'</p>")
     await record.probe(at.draft, draft, "no drafts")

@@ -24,7 +24,7 @@ async def test_everything(sqlite_database: Database, monkeypatch: pytest.MonkeyP
     """Its tools are actions, and the one that tells its environment finds no secret of ours there."""
     monkeypatch.setenv("SHOP_TOKEN", "top-secret")
     options = {"command": _server("everything")}
-    connector = McpConnector("every", await look_up_tools(options)).configured(options)
+    connector = McpConnector("every", await look_up_tools(options)).with_options(options)
     ledger = Ledger(sqlite_database, {"every": connector})
 
     echo = await ledger.perform(_call("every.echo", message="hello"))
@@ -50,7 +50,7 @@ async def test_memory(sqlite_database: Database, tmp_path: Path) -> None:
         "command": _server("memory"),
         "env.MEMORY_FILE_PATH": str(tmp_path / "memory.jsonl"),
     }
-    connector = McpConnector("graph", await look_up_tools(options)).configured(options)
+    connector = McpConnector("graph", await look_up_tools(options)).with_options(options)
     ledger = Ledger(sqlite_database, {"graph": connector})
     create = _call(
         "graph.create_entities", entities=[{"name": "Ada", "entityType": "person", "observations": ["likes tea"]}]
@@ -67,7 +67,7 @@ async def test_filesystem(sqlite_database: Database, tmp_path: Path) -> None:
     """A file is written where the server may write, and a refusal of the server is one for the step."""
     (tmp_path / "shared").mkdir()
     options = {"command": f"{_server('filesystem')} {tmp_path / 'shared'}"}
-    connector = McpConnector("files", await look_up_tools(options), reads=["read_text_file"]).configured(options)
+    connector = McpConnector("files", await look_up_tools(options), reads=["read_text_file"]).with_options(options)
     ledger = Ledger(sqlite_database, {"files": connector})
     inside, outside = str(tmp_path / "shared/note.txt"), str(tmp_path / "note.txt")
     await persist(lambda: ledger.perform(_call("files.write_file", path=inside, content="hello")))

@@ -86,7 +86,7 @@ async def stripe(localstripe: str) -> AsyncIterator[Stripe]:
 @pytest.fixture
 async def connector(localstripe: str) -> AsyncIterator[StripeConnector]:
     """The connector."""
-    connector = StripeConnector().configured({"url": localstripe, "token": KEY})
+    connector = StripeConnector().with_options({"url": localstripe, "token": KEY})
     yield connector
     await connector.close()
 
@@ -105,7 +105,7 @@ async def test_refunds_under_every_fault(localstripe: str, stripe: Stripe) -> No
         return sum(refund["amount"] == args.amount for refund in await stripe.all("/v1/refunds"))
 
     async with HttpFaultProxy(localstripe) as proxy:
-        connector = StripeConnector().configured({"url": proxy.url, "token": KEY})
+        connector = StripeConnector().with_options({"url": proxy.url, "token": KEY})
         matrix = await check(
             Case(
                 connector=connector,
@@ -130,7 +130,7 @@ async def test_authorizations_under_every_fault(localstripe: str, stripe: Stripe
         return sum(intent["amount"] == args.amount for intent in await stripe.all("/v1/payment_intents"))
 
     async with HttpFaultProxy(localstripe) as proxy:
-        connector = StripeConnector().configured({"url": proxy.url, "token": KEY})
+        connector = StripeConnector().with_options({"url": proxy.url, "token": KEY})
         matrix = await check(
             Case(
                 connector=connector,
@@ -273,7 +273,7 @@ def _status(result: EffectResult) -> JsonValue:
 
 
 def _brisk(url: str) -> StripeConnector:
-    connector = StripeConnector().configured({"url": url, "token": KEY})
+    connector = StripeConnector().with_options({"url": url, "token": KEY})
     connector._actions = {name: replace(action, target=BRISK) for name, action in connector.actions.items()}
     return connector
 

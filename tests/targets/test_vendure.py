@@ -66,7 +66,7 @@ async def proxy(shop: Shop) -> AsyncIterator[HttpFaultProxy]:
 @pytest.fixture
 async def connector(proxy: HttpFaultProxy) -> AsyncIterator[VendureConnector]:
     """The connector, behind the proxy."""
-    connector = VendureConnector().configured({"url": f"{proxy.url}/admin-api", **LOGIN})
+    connector = VendureConnector().with_options({"url": f"{proxy.url}/admin-api", **LOGIN})
     connector._actions = {name: replace(action, target=BRISK) for name, action in connector.actions.items()}
     yield connector
     await connector.close()
@@ -263,7 +263,7 @@ async def test_session_that_ended(shop: Shop, ledger: Ledger, connector: Vendure
     await ledger.perform(_call("note", order=order, text="before"))
     assert connector._session is not None
     async with httpx.AsyncClient() as client:
-        headers = await connector._session.headers(client, timedelta(seconds=5))
+        headers = await connector._session.auth_headers(client, timedelta(seconds=5))
         await client.post(shop.url, json={"query": "mutation { logout { success } }"}, headers=headers)
     shop.log_in()
     note = _call("note", order=order, text="after")

@@ -43,7 +43,7 @@ async def proxy(site: Site) -> AsyncIterator[HttpFaultProxy]:
 @pytest.fixture
 async def connector(site: Site, proxy: HttpFaultProxy) -> AsyncIterator[WordPressConnector]:
     """The connector, behind the proxy."""
-    connector = WordPressConnector().configured({**site.options, "url": proxy.url})
+    connector = WordPressConnector().with_options({**site.options, "url": proxy.url})
     connector._actions = {name: replace(action, target=BRISK) for name, action in connector.actions.items()}
     yield connector
     await connector.close()
@@ -159,7 +159,7 @@ async def test_look_at_a_post(site: Site, ledger: Ledger) -> None:
 
 async def test_wrong_password(site: Site, sqlite_database: Database) -> None:
     """A password that is wrong is in no error."""
-    connector = WordPressConnector().configured({**site.options, "password": "wrong wrong"})
+    connector = WordPressConnector().with_options({**site.options, "password": "wrong wrong"})
 
     with pytest.raises(EffectRejected, match="not allowed to create posts") as refused:
         await Ledger(sqlite_database, {"wordpress": connector}).perform(_call("draft", title="x", content="x"))
@@ -170,7 +170,7 @@ async def test_wrong_password(site: Site, sqlite_database: Database) -> None:
 
 async def test_listing(site: Site, sqlite_database: Database) -> None:
     """Set against the ledger, the list shows a draft that was made twice and one that nobody asked for."""
-    connector = WordPressConnector().configured(site.options)
+    connector = WordPressConnector().with_options(site.options)
     ledger = Ledger(sqlite_database, {"wordpress": connector})
     since = datetime.now(UTC) - timedelta(seconds=2)
     draft = _call("draft", title="Listed", content="x")

@@ -81,8 +81,8 @@ def desk(governed: OpenWorker, shop: ShopProcess) -> OpenWorker:
 
     @asynccontextmanager
     async def open_desk(**settings: object) -> AsyncIterator[Governed]:
-        inventory = ListedInventory().configured({"url": shop.url})
-        payments = ListedPayments().configured({"url": shop.url})
+        inventory = ListedInventory().with_options({"url": shop.url})
+        payments = ListedPayments().with_options({"url": shop.url})
         async with governed(Pays, connectors=[inventory, payments], settings=settings) as desk:
             yield desk
 
@@ -345,7 +345,7 @@ async def test_findings_are_counted(temporal: WorkflowEnvironment, shop: ShopPro
     buffer = MetricBuffer(10_000)
     runtime = Runtime(telemetry=TelemetryConfig(metrics=buffer))
     settings = Settings(home=tmp_path, task_queue=str(uuid.uuid4()))
-    plugin = PerdurePlugin(settings, connectors=[ListedPayments().configured({"url": shop.url})])
+    plugin = PerdurePlugin(settings, connectors=[ListedPayments().with_options({"url": shop.url})])
     address = temporal.client.service_client.config.target_host
     client = await Client.connect(address, plugins=[plugin], runtime=runtime)
     await shop.ask("POST", "/refunds", {"order": "R-1001", "amount": 100, "reference": "by hand"})

@@ -44,7 +44,7 @@ def bank() -> ListedBank:
 @pytest.fixture
 async def payments(shop: ShopProcess) -> AsyncIterator[ListedPayments]:
     """The connector of the shop's refunds: high risk, with a contract."""
-    payments = ListedPayments().configured({"url": shop.url})
+    payments = ListedPayments().with_options({"url": shop.url})
     yield payments
     await payments.close()
 
@@ -99,7 +99,7 @@ async def test_a_compatible_release_stops_nothing(database: Database, payments: 
 
 async def test_low_risk_goes_on(sqlite_database: Database, shop: ShopProcess) -> None:
     """Reserving is of low risk: it goes on whatever the shop says of it."""
-    inventory = ListedInventory().configured({"url": shop.url})
+    inventory = ListedInventory().with_options({"url": shop.url})
     watch = Watch.over(sqlite_database, {"inventory": inventory}, fresh=NEVER)
     await watch.drift.check("inventory")
     ledger = Ledger(sqlite_database, {"inventory": inventory}, guard=watch.guard)

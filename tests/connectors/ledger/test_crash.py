@@ -51,7 +51,7 @@ async def test_kill_at_every_boundary_pays_once(shop: ShopProcess, desk: Ledger,
 
 async def test_kill_in_the_middle_of_an_undo(shop: ShopProcess, sqlite_database: Database) -> None:
     """Whatever an undo is killed in the middle of, the next one finishes it: nothing stays reserved."""
-    inventory = QuickInventory().configured({"url": shop.url})
+    inventory = QuickInventory().with_options({"url": shop.url})
     ledger = Ledger(sqlite_database, {"inventory": inventory})
     points = [
         "before write 1",

@@ -22,9 +22,9 @@ from perdure.connectors.openapi import (
     OpenApiConnector,
     Undoing,
     Use,
-    declared_in,
+    connector_from_settings,
     main,
-    parsed,
+    parse_document,
     read_document,
 )
 from perdure.connectors.testing import Case, HttpFaultProxy, check
@@ -61,7 +61,7 @@ def asked(connector: OpenApiConnector, name: str, **values: JsonValue) -> Reques
     """Return the request that the action NAME makes of VALUES."""
     action = connector.action(name)
     assert isinstance(action, HttpAction)
-    return cast(HttpAction[JsonModel, JsonModel], action).asks(connector.args(name, **values), "pe-1")
+    return cast(HttpAction[JsonModel, JsonModel], action).build_request(connector.args(name, **values), "pe-1")
 
 
 # What becomes of an operation
@@ -116,7 +116,7 @@ def test_body_whose_fields_have_the_names_of_parameters(connector: OpenApiConnec
 def test_form(connector: OpenApiConnector) -> None:
     """A form is sent as one, with a field for each value of a list."""
     request = asked(connector, "cancel", id="x", why="ü b", tags=["a", "b"])
-    content, described = connector.written(connector.actions["shop.cancel"], request, "")
+    content, described = connector.encode_body(connector.actions["shop.cancel"], request, "")
 
     assert b"why=%C3%BC+b&tags=a&tags=b" == content
     assert {"Content-Type": "application/x-www-form-urlencoded"} == described
@@ -125,7 +125,7 @@ def test_form(connector: OpenApiConnector) -> None:
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_value_that_would_be_another_address(connector: OpenApiConnector, name: str) -> None:
     """An argument cannot lead the request to another place."""
-    with pytest.raises(EffectRejected, match="another address"):
+    with pytest.raises(EffectRejected, match="would change the address"):
         asked(connector, "cancel", id=name)
     with pytest.raises(EffectRejected, match="cannot have these characters"):
         asked(connector, "order", order_id="x", X_Trace="a\r\nb: c")
@@ -142,24 +142,24 @@ def test_answers_may_have_more_than_was_said(connector: OpenApiConnector) -> Non
     """Fields nobody described are let go of, a null that has to be there stays, and a misfit is told without values."""
     action = connector.action("refund")
     assert isinstance(action, HttpAction)
-    done = action.executed({"id": "r-1", "amount": 5, "note": None, "new": {"deep": 1}})
+    done = action.parse_result({"id": "r-1", "amount": 5, "note": None, "new": {"deep": 1}})
     again = type(done.output).model_validate(done.output.model_dump(mode="json"))
 
     assert {"id": "r-1", "amount": 5, "note": None} == cast(JsonModel, done.output).outward()
     assert (done.output, "r-1") == (again, done.remote_ref)
     with pytest.raises(ValueError, match=r"\$\.amount: does not fit 'type'"):
-        action.executed({"id": "r-1", "amount": "secret", "note": "x"})
+        action.parse_result({"id": "r-1", "amount": "secret", "note": "x"})
 
 
 def test_answers_of_every_kind() -> None:
     """A list is the field `result`; where nothing is described nothing is read; a union of objects is open."""
     shop = OpenApiConnector("shop", DOCUMENT, ["listRefunds", "cancelRefund", "changeOrder"])
     listed, gone, changed = (cast("HttpAction[JsonModel, JsonModel]", shop.action(name)) for name in shop_names(shop))
-    found = listed.executed([{"id": "r-1", "amount": 5, "note": None, "new": 1}])
+    found = listed.parse_result([{"id": "r-1", "amount": 5, "note": None, "new": 1}])
 
     assert [{"id": "r-1", "amount": 5, "note": None, "new": 1}] == cast(JsonModel, found.output).outward()["result"]
-    assert {} == outward(gone.executed("whatever"))
-    assert {"kind": "card", "card": "1"} == outward(changed.executed({"kind": "card", "card": "1"}))
+    assert {} == outward(gone.parse_result("whatever"))
+    assert {"kind": "card", "card": "1"} == outward(changed.parse_result({"kind": "card", "card": "1"}))
 
 
 def outward(executed: Executed) -> dict[str, JsonValue]:
@@ -181,7 +181,7 @@ def test_only_some_fields_of_the_answer() -> None:
     assert isinstance(action, HttpAction)
     assert pinned is not None
 
-    assert {"id": "r-1"} == action.executed({"id": "r-1", "amount": "?"}).output.model_dump()
+    assert {"id": "r-1"} == action.parse_result({"id": "r-1", "amount": "?"}).output.model_dump()
     assert ["id"] == list(cast(dict[str, JsonValue], (pinned.operations["POST /refunds"].response or {})["properties"]))
 
 
@@ -194,7 +194,7 @@ async def test_what_goes_over_the_wire(server: Server, connector: OpenApiConnect
         reply(204),
         reply(200, {"id": "R-1", "amount": 5, "note": None, "parent": {"id": "R-0", "amount": 1}}),
     ]
-    shop = connector.configured({"url": f"{server.url}/v2", "token": "t", "query.api_key": "a b"})
+    shop = connector.with_options({"url": f"{server.url}/v2", "token": "t", "query.api_key": "a b"})
     order = shop.action("order")
 
     await shop.execute(shop.actions["shop.cancel"], shop.args("cancel", id="x", why="y"), ATTEMPT)
@@ -210,7 +210,7 @@ async def test_what_goes_over_the_wire(server: Server, connector: OpenApiConnect
 async def test_key_in_the_query_is_in_no_error(server: Server, connector: OpenApiConnector) -> None:
     """What a target says back is told without our secrets."""
     server.answers = [reply(400, {"error": "no such key: s3cret"})]
-    shop = connector.configured({"url": server.url, "query.api_key": "s3cret"})
+    shop = connector.with_options({"url": server.url, "query.api_key": "s3cret"})
 
     with pytest.raises(EffectRejected, match=r"no such key: \*\*\*"):
         await shop.execute(shop.actions["shop.cancel"], shop.args("cancel", id="x"), ATTEMPT)
@@ -240,10 +240,10 @@ def stocked(url: str, **more: str) -> OpenApiConnector:
         **NATURAL,
     }
     uses = {"reserve": reserve, "release": release, "refund": refund, "order": "GET /orders/{order}"}
-    declared = declared_in(
+    declared = connector_from_settings(
         "stock", cast(dict[str, JsonValue], {"document": more.pop("document", url), "actions": uses} | more)
     )
-    return declared.configured({"url": url.removesuffix("/openapi.json")})
+    return declared.with_options({"url": url.removesuffix("/openapi.json")})
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ async def test_under_every_fault(stock: OpenApiConnector, shop: ShopProcess) -> 
         return sum(refund["order"] == args.outward()["order"] for refund in found)
 
     async with HttpFaultProxy(shop.url) as proxy:
-        through = stock.configured({"url": proxy.url})
+        through = stock.with_options({"url": proxy.url})
         matrix = await check(
             Case(
                 connector=through,
@@ -364,7 +364,7 @@ async def test_breaking_changes(
     """Each change that would break a refund holds it back before anything is sent."""
     pointer, value, said = CHANGES[change]
     uses = {"refund": REFUND.model_copy(update={"undo": None})}
-    shop = OpenApiConnector("shop", DOCUMENT, uses, live="/api.json").configured({"url": server.url})
+    shop = OpenApiConnector("shop", DOCUMENT, uses, live="/api.json").with_options({"url": server.url})
     server.answers = [reply(200, _with(pointer, value))]
     watch = Watch.over(sqlite_database, {"shop": shop}, fresh=timedelta(0))
 
@@ -382,7 +382,7 @@ async def test_live_document_of_another_host_does_not_get_our_token(
 ) -> None:
     """Whoever publishes the document is not told who we are, unless it is the system itself."""
     shop = OpenApiConnector("shop", DOCUMENT, USES, live=f"{server.url}/api.json")
-    shop = shop.configured({"url": "https://shop.example", "token": "s3cret"})
+    shop = shop.with_options({"url": "https://shop.example", "token": "s3cret"})
     server.answers = [reply(200, _with("", {}))]
 
     checked = await Drift(sqlite_database, {"shop": shop}).check("shop")
@@ -395,7 +395,7 @@ async def test_live_document_of_another_host_does_not_get_our_token(
 
 def _with(pointer: str, value: JsonValue) -> JsonValue:
     """Return the document with VALUE at POINTER."""
-    document = cast(dict[str, JsonValue], json.loads(json.dumps(parsed(DOCUMENT.read_bytes(), "x").root)))
+    document = cast(dict[str, JsonValue], json.loads(json.dumps(parse_document(DOCUMENT.read_bytes(), "x").root)))
     *path, last = [part.replace("~1", "/") for part in pointer.split("/")[1:]] or [""]
     holder: JsonValue = document
     for part in path:
@@ -411,7 +411,7 @@ def _with(pointer: str, value: JsonValue) -> JsonValue:
 @pytest.mark.parametrize(
     ("use", "said"),
     [
-        (Use(operation="createRefnd"), "has no operation 'createRefnd'; near it: createRefund"),
+        (Use(operation="createRefnd"), "has no operation 'createRefnd'; did you mean createRefund"),
         (Use(operation="createRefund", mechanism="natural-key"), "needs `key`, a field of the body, and `probe`"),
         (
             Use(operation="createRefund", mechanism="natural-key", key="ref", probe="GET /refunds?r={key}"),
@@ -422,22 +422,22 @@ def _with(pointer: str, value: JsonValue) -> JsonValue:
             "does not fit the field 'amount': .* 'type'",
         ),
         (Use(operation="createRefund", probe="GET /refunds"), "is not like `GET /path"),
-        (Use(operation="createRefund", describe="{what}"), "takes no 'what' to describe it by"),
-        (Use(operation="createRefund", once_per=("what",)), "takes no 'what' to happen once for"),
-        (Use(operation="createRefund", fixed={"what": 1}), "takes no 'what' that could be fixed"),
-        (Use(operation="createRefund", fixed={"amount": "1"}), "fixed for 'amount' does not fit"),
-        (Use(operation="getOrder", mechanism="header"), "only reads, so it needs no mechanism"),
+        (Use(operation="createRefund", describe="{what}"), "`describe` names 'what'"),
+        (Use(operation="createRefund", once_per=("what",)), "`once_per` names 'what'"),
+        (Use(operation="createRefund", fixed={"what": 1}), "no argument 'what' to fix"),
+        (Use(operation="createRefund", fixed={"amount": "1"}), "fixed value of 'amount' does not fit"),
+        (Use(operation="getOrder", mechanism="header"), "only reads, so `mechanism` has no meaning"),
         (
             Use(operation="createRefund", undo=Undoing(action="nothing", args={})),
-            "undone by 'nothing', which is no action",
+            "undo 'nothing' is not an action",
         ),
         (
             Use(operation="createRefund", undo=Undoing(action="cancel", args={})),
-            "undone by cancel, which needs id",
+            "undo cancel needs id",
         ),
         (
             Use(operation="createRefund", undo=Undoing(action="cancel", args={"id": "$response.body#/number"})),
-            "leads nowhere; the answer has id, amount, state, note, at",
+            "does not resolve; the answer has id, amount, state, note, at",
         ),
         (
             Use(operation="createRefund", undo=Undoing(action="cancel", args={"id": "$request.path.id"})),
@@ -458,7 +458,7 @@ def test_wrong_declarations(use: Use, said: str) -> None:
 @pytest.mark.parametrize(
     ("pointer", "value", "said"),
     [
-        ("/openapi", "2.9", "#/openapi: '2.9' is no version that is understood"),
+        ("/openapi", "2.9", "#/openapi: '2.9' is not a supported version"),
         ("/swagger", "2.0", "is Swagger 2.0; convert it"),
         ("/components/schemas/Refund/properties/id", {"$ref": "http://127.0.0.1:1/x"}, "leads out of the document"),
         ("/components/schemas/Refund/properties/id", {"$ref": "other.yaml#/x"}, "leads out of the document"),
@@ -469,8 +469,8 @@ def test_wrong_declarations(use: Use, said: str) -> None:
         ("/paths/~1refunds/post/parameters/0/in", "cookie", "post/parameters/0: a parameter in 'cookie'"),
         ("/paths/~1refunds/post/parameters/0/style", "matrix", "the style 'matrix'"),
         ("/paths/~1refunds/post/parameters/0/schema", {"type": "object"}, "needs `style: deepObject`"),
-        ("/paths/~1refunds/post/requestBody/content", {"text/csv": {}}, "a body of text/csv is not understood"),
-        ("/paths/~1refunds/post/responses/201/content", {"text/csv": {}}, "an answer of text/csv is not understood"),
+        ("/paths/~1refunds/post/requestBody/content", {"text/csv": {}}, "a body of text/csv is not supported"),
+        ("/paths/~1refunds/post/responses/201/content", {"text/csv": {}}, "an answer of text/csv is not supported"),
     ],
 )
 def test_documents_that_are_not_understood(tmp_path: Path, pointer: str, value: JsonValue, said: str) -> None:
@@ -489,9 +489,9 @@ def test_documents_that_are_not_understood(tmp_path: Path, pointer: str, value: 
         (
             "a: &a [x, x, x, x, x, x, x, x]\n"
             + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [" + ", ".join([f"*{chr(97 + n)}"] * 8) + "]\n" for n in range(12)),
-            "its aliases repeat it",
+            "too large once its aliases are expanded",
         ),
-        ("a: &a [*a]", "its aliases repeat it"),
+        ("a: &a [*a]", "too large once its aliases are expanded"),
         ("[" * 100_000, "nested too deeply|neither JSON nor YAML"),
     ],
 )
@@ -543,17 +543,17 @@ def test_declared_in_the_settings(tmp_path: Path) -> None:
         ({"document": "x"}, "needs actions"),
         ({"document": "x", "action": []}, "does not take 'action'"),
         ({"document": "nowhere.yaml", "actions": ["x"]}, "nowhere.yaml cannot be read"),
-        ({"document": str(DOCUMENT), "actions": {"a": {"operation": "getOrder", "risky": 1}}}, "a is not declared right"),
-        ({"document": str(DOCUMENT), "actions": ["GET /refunds"]}, "can be no action's name"),
+        ({"document": str(DOCUMENT), "actions": {"a": {"operation": "getOrder", "risky": 1}}}, "a is declared wrongly"),
+        ({"document": str(DOCUMENT), "actions": ["GET /refunds"]}, "cannot be the name of an action"),
     ):
         with pytest.raises(InvalidSettings, match=said):
-            declared_in("shop", cast(dict[str, JsonValue], wrong))
+            connector_from_settings("shop", cast(dict[str, JsonValue], wrong))
 
 
 def test_servers(shop: ShopProcess) -> None:
     """A fetched document does not decide to which other host our secrets go."""
     with pytest.raises(InvalidSettings, match="needs the address of the system"):
-        OpenApiConnector("shop", f"{shop.url}/openapi.json", {"order": "GET /orders/{order}"}).configured({"token": "t"})
+        OpenApiConnector("shop", f"{shop.url}/openapi.json", {"order": "GET /orders/{order}"}).with_options({"token": "t"})
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -564,7 +564,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "POST /refunds" in listed
     assert "createRefund" in listed
-    assert parsed(DOCUMENT.read_bytes(), "x").root == json.loads(capsys.readouterr().out)
+    assert parse_document(DOCUMENT.read_bytes(), "x").root == json.loads(capsys.readouterr().out)
     with pytest.raises(SystemExit):
         main(["nowhere.yaml"])
     assert "cannot be read" in capsys.readouterr().err

@@ -38,7 +38,7 @@ from perdure.storage import Database, now
 @pytest.fixture
 async def payments(shop: ShopProcess) -> AsyncIterator[ListedPayments]:
     """The connector of the shop's refunds, with its list."""
-    payments = ListedPayments().configured({"url": shop.url})
+    payments = ListedPayments().with_options({"url": shop.url})
     yield payments
     await payments.close()
 
@@ -46,7 +46,7 @@ async def payments(shop: ShopProcess) -> AsyncIterator[ListedPayments]:
 @pytest.fixture
 async def inventory(shop: ShopProcess) -> AsyncIterator[ListedInventory]:
     """The connector of the shop's stock, with its list."""
-    inventory = ListedInventory().configured({"url": shop.url})
+    inventory = ListedInventory().with_options({"url": shop.url})
     yield inventory
     await inventory.close()
 

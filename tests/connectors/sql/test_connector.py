@@ -121,7 +121,7 @@ async def shelf(blank_url: str) -> AsyncIterator[Shelf]:
 @pytest.fixture
 async def warehouse(shelf: Shelf) -> AsyncIterator[Warehouse]:
     """The connector of the stock."""
-    warehouse = Warehouse().configured({"url": shelf.url})
+    warehouse = Warehouse().with_options({"url": shelf.url})
     yield warehouse
     await warehouse.close()
 
@@ -198,7 +198,7 @@ async def test_repeat_of_a_key_does_nothing(warehouse: Warehouse, shelf: Shelf) 
 
 async def test_table_that_may_not_be_created(shelf: Shelf, sqlite_database: Database) -> None:
     """Where the connector may not create its table, it says with which statement to do so; then it works."""
-    warehouse = Warehouse().configured({"url": shelf.url, "create_table": "no"})
+    warehouse = Warehouse().with_options({"url": shelf.url, "create_table": "no"})
     ledger = Ledger(sqlite_database, {"warehouse": warehouse})
     with pytest.raises(TargetUnavailable, match="Create it: CREATE TABLE IF NOT EXISTS perdure_effect"):
         await ledger.perform(_take(1))
@@ -212,7 +212,7 @@ async def test_table_that_may_not_be_created(shelf: Shelf, sqlite_database: Data
 
 async def test_database_that_is_down(sqlite_database: Database) -> None:
     """Where nobody listens, nothing has happened, and the address is not told."""
-    warehouse = Warehouse().configured({"url": "postgresql+asyncpg://me:secret@127.0.0.1:1/x"})
+    warehouse = Warehouse().with_options({"url": "postgresql+asyncpg://me:secret@127.0.0.1:1/x"})
     ledger = Ledger(sqlite_database, {"warehouse": warehouse})
 
     with pytest.raises(TargetUnavailable, match="warehouse cannot be reached") as down:
@@ -243,7 +243,7 @@ async def test_postgres_under_every_fault(postgres_url: str, postgres_database: 
     folder = parse_qs(address.query)["host"][0]
     async with TcpFaultProxy(f"{folder}/.s.PGSQL.5432", at=b"COMMIT") as proxy:
         url = f"postgresql+asyncpg://postgres@{proxy.host}:{proxy.port}{address.path}"
-        warehouse = Warehouse().configured({"url": url})
+        warehouse = Warehouse().with_options({"url": url})
         matrix = await check(
             Case(
                 connector=warehouse,
@@ -273,7 +273,7 @@ async def test_killed_connection_before_the_commit(postgres_url: str, sqlite_dat
         "RETURN NEW; END $$ LANGUAGE plpgsql"
     )
     await shelf.run("CREATE TRIGGER die BEFORE INSERT ON taken FOR EACH ROW EXECUTE FUNCTION die()")
-    warehouse = Warehouse().configured({"url": postgres_url})
+    warehouse = Warehouse().with_options({"url": postgres_url})
     ledger = Ledger(sqlite_database, {"warehouse": warehouse})
 
     with pytest.raises(TargetUnavailable, match="nothing was changed"):
@@ -304,7 +304,7 @@ def test_statement_without_its_field() -> None:
 def test_wrong_options(options: dict[str, str], said: str) -> None:
     """Options that make no sense are found at the start."""
     with pytest.raises(InvalidSettings, match=said):
-        Warehouse().configured(options)
+        Warehouse().with_options(options)
 
 
 def _take(count: int) -> EffectCall:

@@ -40,7 +40,7 @@ def recorded() -> Recorded:
 @pytest.fixture
 async def vendure(recorded: Recorded) -> AsyncIterator[VendureConnector]:
     """The connector, let in by a token."""
-    connector = VendureConnector().configured({"url": "http://shop/admin-api", "token": "t"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api", "token": "t"})
     async with answered(connector, recorded):
         yield connector
 
@@ -243,7 +243,7 @@ async def test_stock_of_which_variant(recorded: Recorded, vendure: VendureConnec
 
 async def test_log_in_once(recorded: Recorded) -> None:
     """The session that a log-in begins serves for what comes after."""
-    connector = VendureConnector().configured({"url": "http://shop/admin-api/", "user": "desk", "password": "hunter2"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api/", "user": "desk", "password": "hunter2"})
     async with answered(connector, recorded):
         recorded.next("login", "no refunds", "refunded")
         await probe(connector, connector.refund, REFUND)
@@ -256,7 +256,7 @@ async def test_log_in_once(recorded: Recorded) -> None:
 async def test_session_in_a_cookie(recorded: Recorded) -> None:
     """A shop that gives no token keeps the session in a cookie."""
     given = httpx.Response(200, headers={"Set-Cookie": "session=abc; path=/"}, json=_LOGGED_IN)
-    connector = VendureConnector().configured({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
     async with answered(connector, recorded):
         recorded.next(given, "order")
         await execute(connector, connector.order, OrderCode(code="X"))
@@ -266,7 +266,7 @@ async def test_session_in_a_cookie(recorded: Recorded) -> None:
 
 async def test_session_that_is_over(recorded: Recorded) -> None:
     """When the shop knows the session no more, nothing was done and the next attempt logs in."""
-    connector = VendureConnector().configured({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
     async with answered(connector, recorded):
         recorded.next("login", "forbidden", _json({"errors": [{"message": "no"}], "data": {"me": None}}), "login", "order")
         with pytest.raises(TargetUnavailable, match="log in again"):
@@ -278,7 +278,7 @@ async def test_session_that_is_over(recorded: Recorded) -> None:
 
 async def test_permission_that_is_missing(recorded: Recorded) -> None:
     """When the session lasts, the shop means what it says."""
-    connector = VendureConnector().configured({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api", "user": "desk", "password": "p"})
     async with answered(connector, recorded):
         recorded.next("login", "forbidden", _json({"data": {"me": {"id": "3"}}}))
         with pytest.raises(EffectRejected, match="does not allow it"):
@@ -288,7 +288,7 @@ async def test_permission_that_is_missing(recorded: Recorded) -> None:
 async def test_wrong_password(recorded: Recorded) -> None:
     """Who is not let in waits a while, and the password is in no error."""
     wrong: JsonValue = {"errorCode": "INVALID_CREDENTIALS_ERROR", "message": "The provided credentials are invalid"}
-    connector = VendureConnector().configured({"url": "http://shop/admin-api", "user": "desk", "password": "hunter2"})
+    connector = VendureConnector().with_options({"url": "http://shop/admin-api", "user": "desk", "password": "hunter2"})
     async with answered(connector, recorded):
         recorded.next(_json({"data": {"login": wrong}}))
         with pytest.raises(TargetUnavailable, match="check `user` and `password`") as refused:

@@ -41,7 +41,7 @@ def recorded() -> Recorded:
 @pytest.fixture
 async def site(recorded: Recorded) -> AsyncIterator[WordPressConnector]:
     """The connector."""
-    connector = WordPressConnector().configured({"url": "http://site", "user": "desk", "password": "hunter2 x"})
+    connector = WordPressConnector().with_options({"url": "http://site", "user": "desk", "password": "hunter2 x"})
     async with answered(connector, recorded):
         yield connector
 
@@ -189,7 +189,7 @@ async def test_who_we_are(recorded: Recorded, site: WordPressConnector) -> None:
     """Nothing is listed as nobody: the whole site would look as if it were ours."""
     recorded.next(httpx.Response(401, json={}))
 
-    with pytest.raises(EffectRejected, match="does not say who we are"):
+    with pytest.raises(EffectRejected, match="does not recognise our account"):
         _ = [each async for each in site.listing(datetime.now(UTC), datetime.now(UTC))]
 
 
@@ -219,7 +219,7 @@ async def test_site_that_does_not_describe_itself(recorded: Recorded, site: Word
 
 async def test_pages() -> None:
     """Another kind of post has another address."""
-    pages = WordPressConnector("pages", type="pages").configured({"url": "http://site", "user": "u", "password": "p"})
+    pages = WordPressConnector("pages", type="pages").with_options({"url": "http://site", "user": "u", "password": "p"})
     recorded = Recorded("wordpress")
     async with answered(pages, recorded):
         recorded.next("drafted")
@@ -232,7 +232,7 @@ async def test_pages() -> None:
 def test_options() -> None:
     """Without an account nothing can be done, so that is said at start-up."""
     with pytest.raises(InvalidSettings, match="needs user"):
-        WordPressConnector().configured({"url": "http://site"})
+        WordPressConnector().with_options({"url": "http://site"})
 
 
 def _fields(model: object, *names: str) -> tuple[object, ...]:
