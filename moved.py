@@ -125,11 +125,18 @@ _MODULES = {
 
 _NAMES = {
     "Asker": "Dependent",
+    "Collecting": "CollectorState",
     "Compact": "CompactModel",
     "Configured": "ConfiguredConnector",
     "Conversed": "ConversationInfo",
+    "Enqueued": "EnqueueResult",
+    "Fanned": "FanResult",
+    "Labelled": "LabelResult",
     "Packed": "PackReceipt",
+    "Polled": "PollResult",
+    "Raised": "RaiseResult",
     "Remembered": "RememberResult",
+    "Submitted": "SubmitResult",
     "Terse": "CompactModel",
     "asked_and_answered": "tool_exchange",
     "connector_of": "shared_name",
@@ -147,6 +154,8 @@ _NAMES = {
     "memory.verbs.SweepCall": "EnforceRetention",
     "memory.verbs.Swept": "RetentionReport",
     "memory.verbs.Verified": "IndexReport",
+    "most_tokens": "estimate_tokens",
+    "spent": "total_spending",
 }
 """What was called so, wherever it is now. A name that two modules had says in which one it was."""
 

@@ -14,11 +14,11 @@ from perdure.routing.contracts import (
     BatchAnswer,
     BatchCall,
     EnqueueCall,
-    Enqueued,
-    Fanned,
+    EnqueueResult,
+    FanResult,
     GenerateCall,
-    Polled,
-    Submitted,
+    PollResult,
+    SubmitResult,
 )
 from perdure.workflows.batches import ADD, ANSWER
 
@@ -38,39 +38,39 @@ class BatchActivities:
         self._rooms = rooms
 
     @activity.defn(name="perdure.enqueue")
-    async def enqueue(self, call: EnqueueCall) -> Enqueued:
+    async def enqueue(self, call: EnqueueCall) -> EnqueueResult:
         """Hand a call to the collector of the deployment that takes batches for its task."""
-        deployment = self._rooms.open.batches.lane(call.call)
+        deployment = self._rooms.open.batches.choose_deployment(call.call)
         if deployment is not None:
             await activity.client().start_workflow(
                 "perdure.batch_collector",
-                self._rooms.open.batches.collecting(deployment),
+                self._rooms.open.batches.new_collector(deployment),
                 id=f"perdure-batches-{deployment.name}",
                 task_queue=activity.info().task_queue,
                 start_signal=ADD,
                 start_signal_args=[call.call],
             )
-        return self._rooms.open.batches.enqueued(deployment)
+        return self._rooms.open.batches.describe_deployment(deployment)
 
     @activity.defn(name="perdure.submit_batch")
-    async def submit(self, batch: BatchCall) -> Submitted:
+    async def submit(self, batch: BatchCall) -> SubmitResult:
         """Send a batch to its provider, or find that an earlier attempt has."""
         submitted = await self._rooms.open.batches.submit(batch, attempt=activity.info().attempt)
         log.info("batch sent", batch=batch.batch, calls=len(batch.calls), adopted=submitted.adopted)
         return submitted
 
     @activity.defn(name="perdure.poll_batch")
-    async def poll(self, batch: BatchCall) -> Polled:
+    async def poll(self, batch: BatchCall) -> PollResult:
         """Ask the provider how a batch stands."""
         return await self._rooms.open.batches.poll(batch)
 
     @activity.defn(name="perdure.fan_batch")
-    async def fan(self, batch: BatchCall) -> Fanned:
+    async def fan(self, batch: BatchCall) -> FanResult:
         """Read the answers of a batch and signal them to the runs that wait."""
         answers = await self._rooms.open.batches.fetch(batch)
         turns = asyncio.Semaphore(_SIGNALS)
         told = await asyncio.gather(
-            *(self._tell(call, answer, turns) for call, answer in zip(batch.calls, answers, strict=True)),
+            *(self._signal_answer(call, answer, turns) for call, answer in zip(batch.calls, answers, strict=True)),
             return_exceptions=True,
         )
         # One run that cannot be told must not keep the others waiting; then it is tried again.
@@ -78,9 +78,9 @@ class BatchActivities:
             if error is not None:
                 raise error
         answered = sum(answer.generation is not None for answer in answers)
-        return Fanned(answered=answered, stragglers=len(answers) - answered)
+        return FanResult(answered=answered, stragglers=len(answers) - answered)
 
-    async def _tell(self, call: GenerateCall, answer: BatchAnswer, turns: asyncio.Semaphore) -> None:
+    async def _signal_answer(self, call: GenerateCall, answer: BatchAnswer, turns: asyncio.Semaphore) -> None:
         async with turns:
             try:
                 handle = activity.client().get_workflow_handle(call.step.lineage.workflow_id)

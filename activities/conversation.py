@@ -141,10 +141,10 @@ class ConversationActivities:
     ) -> tuple[dict[str, JsonValue], PackReceipt, list[str]]:
         """Return the inputs, the receipt, and the versions of memories that are among the inputs."""
         from perdure.memory.conversations import pack
-        from perdure.routing.prompts import most_tokens
+        from perdure.routing.prompts import estimate_tokens
 
         found, gone = await self._read(records)
-        inputs, packed = pack(window, found, tokens=tokens, count=most_tokens, gone=gone)
+        inputs, packed = pack(window, found, tokens=tokens, count=estimate_tokens, gone=gone)
         shown = set(packed.records)
         return inputs, packed, [each.version_id for each in found if each.id in shown and each.version_id]
 

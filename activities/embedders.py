@@ -25,13 +25,13 @@ def embedders(database: Database, routes: Callable[[], Routes]) -> LoadEmbedder:
         from perdure.routing.embeddings import ModelEmbedder
 
         if name.startswith(MODELS):
-            return Remembering(ModelEmbedder(database, routes(), name.removeprefix(MODELS)))
+            return ReachableEmbedder(ModelEmbedder(database, routes(), name.removeprefix(MODELS)))
         return await load_embedder(name)
 
     return load
 
 
-class Remembering:
+class ReachableEmbedder:
     """MODEL as memory knows its parts: what fails for a while is unreachable, and its texts wait for the next time."""
 
     def __init__(self, model: ModelEmbedder) -> None:

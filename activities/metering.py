@@ -13,7 +13,7 @@ _versions: dict[str, str] = {}
 """What answered last, by deployment, as the provider calls it: a failed call does not say whom it failed at."""
 
 
-def answered(call: GenerateCall, generation: Generation) -> None:
+def count_answer(call: GenerateCall, generation: Generation) -> None:
     """Count a call that brought an answer, or one that the cache has saved."""
     record = generation.record
     if not record.cached:
@@ -25,7 +25,7 @@ def answered(call: GenerateCall, generation: Generation) -> None:
     _count(tried, outcome, record.milliseconds - before_ms, record.usage.cost_nano_usd - before_cost)
 
 
-def failed(call: GenerateCall, error: ModelError) -> None:
+def count_failure(call: GenerateCall, error: ModelError) -> None:
     """Count the attempt that ended with ERROR, if it called anybody."""
     attempts = error.facts.get("attempts")
     last = attempts[-1] if isinstance(attempts, list) and attempts else None
@@ -35,7 +35,7 @@ def failed(call: GenerateCall, error: ModelError) -> None:
     _count(tried, str(last.get("outcome")), int(last.get("milliseconds", 0)), int(last.get("cost_nano_usd", 0)))
 
 
-def rolled_back(canaries: Sequence[str]) -> None:
+def count_rollbacks(canaries: Sequence[str]) -> None:
     """Count the CANARIES that a call has rolled back."""
     for canary in canaries:
         counter = activity.metric_meter().create_counter("perdure_canary_rollbacks", "Canaries rolled back by their rule")

@@ -96,7 +96,7 @@ class Rooms:
         from perdure.memory.opening import open_memory
         from perdure.routing.batches import Batches
         from perdure.routing.load import load_routes, own_files
-        from perdure.routing.prompts import most_tokens
+        from perdure.routing.prompts import estimate_tokens
         from perdure.routing.router import Router
         from perdure.routing.routes import SHIPPED
         from perdure.storage import open_database
@@ -128,7 +128,7 @@ class Rooms:
         stack.callback(self._database.use, None)
         return OpenRooms(
             memory=memory,
-            messages=Messages(database, most_tokens),
+            messages=Messages(database, estimate_tokens),
             router=router,
             batches=Batches(database, router),
             ledger=Ledger(database, connectors, guard=watch.guard),

@@ -32,9 +32,9 @@ from perdure.routing.contracts import (
     GenerateCall,
     Generation,
     JudgeCall,
-    Labelled,
+    LabelResult,
     RaiseCall,
-    Raised,
+    RaiseResult,
 )
 from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.effect_model import ActCall, ActResult
@@ -65,22 +65,22 @@ class StepActivities:
         try:
             generation = await self._rooms.open.router.generate(call, attempt=activity.info().attempt, output=output)
         except ModelError as error:
-            metering.failed(call, error)
+            metering.count_failure(call, error)
             raise
         finally:
-            metering.rolled_back(self._rooms.open.router.rolled_back())
-        metering.answered(call, generation)
+            metering.count_rollbacks(self._rooms.open.router.take_rollbacks())
+        metering.count_answer(call, generation)
         return generation
 
     @activity.defn(name="perdure.raise_budget")
-    async def raise_budget(self, call: RaiseCall) -> Raised:
+    async def raise_budget(self, call: RaiseCall) -> RaiseResult:
         """Raise a budget as a person has granted."""
         return await self._rooms.open.router.raise_budget(call)
 
     @activity.defn(name="perdure.judge")
-    async def judge(self, call: JudgeCall) -> Labelled:
+    async def judge(self, call: JudgeCall) -> LabelResult:
         """Write down whether an answer was right."""
-        return await self._rooms.open.router.judge(call)
+        return await self._rooms.open.router.label_answer(call)
 
     @activity.defn(name="perdure.recall")
     async def recall(self, call: RecallCall) -> Recall:

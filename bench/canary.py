@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from perdure.routing.canary import Canary, CanaryTable, Counts, Part
+from perdure.routing.canary import Canary, CanaryAssignment, CanaryTable, Counts
 from perdure.routing.canary.rollback import problem
 from perdure.storage import open_database
 
@@ -89,12 +89,15 @@ def simulated(case: Case, rounds: int, calls: int) -> dict[str, float | int | No
 async def cpu_us(calls: int) -> float:
     """Return what a canary takes of a call, in microseconds of CPU: to see how it stands, and to count the call."""
     canary = newer(0.5)
-    parts = [Part(canary, "canary", "running", True, True), Part(canary, "control", "running", True, False)]
+    parts = [
+        CanaryAssignment(canary, "canary", "running", True, True),
+        CanaryAssignment(canary, "control", "running", True, False),
+    ]
 
     def work(connection: sa.Connection) -> None:
         for number in range(calls):
             part = parts[number % 2]
-            part.moved(connection)
+            part.check_state(connection)
             part.settle(connection, "invalid" if number % 10 < 2 else "answered", milliseconds=200, nano_usd=1)
 
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from perdure.routing.contracts import (
     ModelRecord,
     OutputRef,
     RaiseCall,
-    Raised,
+    RaiseResult,
     Tier,
     Usage,
 )
@@ -56,7 +56,7 @@ __all__ = [
     "ModelRecord",
     "OutputRef",
     "RaiseCall",
-    "Raised",
+    "RaiseResult",
     "Router",
     "Routes",
     "Task",

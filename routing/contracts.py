@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from perdure.lazy import lazy
 from perdure.lineage import Frozen, StepRef
 
 T = TypeVar("T")
@@ -107,14 +108,14 @@ class EnqueueCall(Frozen):
     call: GenerateCall
 
 
-class Enqueued(Frozen):
+class EnqueueResult(Frozen):
     """Which deployment's batches a call has gone into, and how long its run waits for the answer; empty: into none."""
 
     deployment: str = ""
     within: timedelta = timedelta()
 
 
-class Collecting(Frozen):
+class CollectorState(Frozen):
     """The state of the workflow `perdure.batch_collector`: what waits for the next batch of DEPLOYMENT."""
 
     deployment: str
@@ -144,21 +145,21 @@ class BatchCall(Frozen):
     """The provider's id of it, once it has one."""
 
 
-class Submitted(Frozen):
+class SubmitResult(Frozen):
     """The provider's id of a batch, empty if there was nothing to send; ADOPTED if an earlier attempt had sent it."""
 
     at_provider: str
     adopted: bool = False
 
 
-class Polled(Frozen):
+class PollResult(Frozen):
     """Whether the provider has done with a batch, and its own word for it."""
 
     ended: bool
     status: str = ""
 
 
-class Fanned(Frozen):
+class FanResult(Frozen):
     """How many calls of a batch were answered, and how many go to a provider one by one."""
 
     answered: int
@@ -188,7 +189,7 @@ class RaiseCall(Frozen):
     why: str = ""
 
 
-class Raised(Frozen):
+class RaiseResult(Frozen):
     """What a budget allows from now on."""
 
     budget: str
@@ -213,7 +214,7 @@ class JudgeCall(Frozen):
     source: Literal["step", "approval"] = "step"
 
 
-class Labelled(Frozen):
+class LabelResult(Frozen):
     """What is known of an answer from now on."""
 
     call_id: str
@@ -258,3 +259,7 @@ def _unsure(confidence: float | None, ask_below: float | None) -> bool:
 
 
 BatchAnswer.model_rebuild()
+
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

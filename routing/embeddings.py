@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidSettings, ModelRefused, ModelUnavailable
 from perdure.lineage import Lineage, StepRef, digest
-from perdure.routing.calls import Denial, ModelCall, Settled, ended, purses, span_of
+from perdure.routing.calls import BudgetDenial, ModelCall, Settlement, end_span, find_accounts, start_span
 from perdure.routing.contracts import GenerateCall, OutputRef, Usage
-from perdure.routing.prompts import most_tokens
+from perdure.routing.prompts import estimate_tokens
 from perdure.routing.providers import ProviderFailure, classify
 from perdure.routing.providers import litellm as provider
 from perdure.routing.together import Together
@@ -31,14 +31,14 @@ _REMEMBERED = 256
 Vector = tuple[float, ...]
 
 
-class _Counted(Protocol):
+class _TokenCount(Protocol):
     prompt_tokens: int | None
 
 
-class _Embedded(Protocol):
+class _EmbeddingResponse(Protocol):
     model: str | None
     data: list[dict[str, object]]
-    usage: _Counted | None
+    usage: _TokenCount | None
 
 
 class ModelEmbedder:
@@ -85,7 +85,7 @@ class ModelEmbedder:
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for start in range(0, len(missing), self._table.at_once):
             asked = missing[start : start + self._table.at_once]
-            vectors = await self._call([_cut(text, self._table.context) for text in asked], step or _NOBODY)
+            vectors = await self._call([_truncate(text, self._table.context) for text in asked], step or _NOBODY)
             found |= zip(asked, vectors, strict=True)
             # Before the next call, which may fail: what was paid for is not asked again.
             self._remember({text: found[text] for text in asked})
@@ -107,7 +107,7 @@ class ModelEmbedder:
         asked = GenerateCall(
             step=step, task=f"embeddings.{self._table.name}", output=OutputRef(name="vectors"), tenant=self._tenant
         )
-        drawn = purses(self._routes, asked) if most else ()
+        drawn = find_accounts(self._routes, asked) if most else ()
         call = ModelCall(
             asked,
             deployment,
@@ -115,22 +115,22 @@ class ModelEmbedder:
             prompt_digest=digest(list(texts)),
             lane="embeddings",
             reserved_nano_usd=most,
-            purses=tuple(purse for purse in drawn if step is not _NOBODY or purse.budget.per not in _RUNS),
+            accounts=tuple(account for account in drawn if step is not _NOBODY or account.budget.per not in _RUNS),
         )
-        key = provider.key_of(deployment)
+        key = provider.read_key(deployment)
         await asyncio.to_thread(provider.load)
         try:
-            denial = await self._together.do(call.send, exclusive=call.exclusive)
-            if isinstance(denial, Denial):
-                raise denial.error(())
+            denial = await self._together.do(call.begin, exclusive=call.exclusive)
+            if isinstance(denial, BudgetDenial):
+                raise denial.as_error(())
             return await self._make(call, deployment, texts, key)
         except asyncio.CancelledError:
-            await self._settle(call, Settled("cancelled", error="cancelled"))
+            await self._settle(call, Settlement("cancelled", error="cancelled"))
             raise
 
     async def _make(self, call: ModelCall, deployment: Deployment, texts: list[str], key: str | None) -> list[Vector]:
         where = f"embeddings {self._table.name!r} ({deployment.model})"
-        with span_of(call, [], operation="embeddings") as span:
+        with start_span(call, [], operation="embeddings") as span:
             try:
                 reply = await _embed(deployment, texts, key)
             except provider.ProviderFailed as error:
@@ -138,42 +138,44 @@ class ModelEmbedder:
             else:
                 settled, vectors, wrong = self._read(reply, deployment, texts)
                 await self._settle(call, settled)
-                ended(span, call, settled)
+                end_span(span, call, settled)
                 if wrong:
                     raise InvalidSettings(f"{where} {wrong}")
                 return vectors
-            settled = Settled(failure.outcome, error=failure.kind, status=failure.status)
+            settled = Settlement(failure.outcome, error=failure.kind, status=failure.status)
             await self._settle(call, settled)
-            ended(span, call, settled)
+            end_span(span, call, settled)
         if failure.verdict == "again":
             raise ModelUnavailable(f"{where} {failure.what}. It is tried again.", retry_after=failure.retry_after)
         raise ModelRefused(f"{where} {failure.what}. {failure.remedy}")
 
-    def _read(self, reply: _Embedded, deployment: Deployment, texts: list[str]) -> tuple[Settled, list[Vector], str]:
+    def _read(
+        self, reply: _EmbeddingResponse, deployment: Deployment, texts: list[str]
+    ) -> tuple[Settlement, list[Vector], str]:
         """Return how the call ended, the vectors, and what is wrong with them, if anything is."""
         found = sorted(reply.data or [], key=lambda each: cast(int, each.get("index", 0)))
         vectors = [cast("list[float]", each.get("embedding")) for each in found]
         counted = reply.usage.prompt_tokens if reply.usage is not None else None
-        tokens = counted or sum(most_tokens(text) for text in texts)
+        tokens = counted or sum(estimate_tokens(text) for text in texts)
         wrong = ""
         if len(vectors) != len(texts):
             wrong = f"gave {len(vectors)} vectors for {len(texts)} texts. Use a model that embeds."
         elif any(len(vector) != self._table.dimensions for vector in vectors):
             wrong = f"gives vectors of {len(vectors[0])} numbers. Write `dimensions = {len(vectors[0])}` in models.toml."
-        settled = Settled(
+        settled = Settlement(
             "invalid" if wrong else "answered",
             error=wrong,
             model_version=reply.model or "",
             usage=Usage(prompt_tokens=tokens, cost_nano_usd=deployment.cost(tokens, 0)),
             estimated=not counted,
         )
-        return settled, [] if wrong else [_unit(vector) for vector in vectors], wrong
+        return settled, [] if wrong else [_normalize(vector) for vector in vectors], wrong
 
-    async def _settle(self, call: ModelCall, settled: Settled) -> None:
+    async def _settle(self, call: ModelCall, settled: Settlement) -> None:
         await self._together.do(lambda connection: call.settle(connection, settled), exclusive=call.exclusive)
 
 
-async def _embed(deployment: Deployment, texts: list[str], key: str | None) -> _Embedded:
+async def _embed(deployment: Deployment, texts: list[str], key: str | None) -> _EmbeddingResponse:
     """Make the one call of TEXTS to DEPLOYMENT. Raises `ProviderFailed`."""
     litellm, _ = provider.load()
     where = {"api_base": deployment.api_base} if deployment.api_base else {}
@@ -193,20 +195,20 @@ async def _embed(deployment: Deployment, texts: list[str], key: str | None) -> _
                 max_retries=0,
                 **where,
             )
-        return cast(_Embedded, response)
+        return cast(_EmbeddingResponse, response)
     except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
         failure = classify(error, timeout=deployment.timeout)
     # Not inside the except block: the original error may hold the texts, and would go along as the context.
     raise provider.ProviderFailed(failure)
 
 
-def _cut(text: str, context: int) -> str:
+def _truncate(text: str, context: int) -> str:
     """Return as much of TEXT as is sure to fit into CONTEXT tokens; something, as providers refuse an empty one."""
-    if (tokens := most_tokens(text)) > context:
+    if (tokens := estimate_tokens(text)) > context:
         text = text[: len(text) * context // tokens]
     return text or " "
 
 
-def _unit(vector: list[float]) -> Vector:
+def _normalize(vector: list[float]) -> Vector:
     length = math.sqrt(math.fsum(value * value for value in vector)) or 1.0
     return tuple(value / length for value in vector)

@@ -47,7 +47,7 @@ class Routes:
             raise NoRoute(f"no route serves task {name!r}; known tasks: {known}. Add [tasks.{name}] to models.toml.")
         return found
 
-    def serving(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
+    def deployments_for(self, task: Task, tier: Tier | None = None) -> tuple[Deployment, ...]:
         """Return the deployments of TIER, the task's own by default, that can answer TASK, in the order they are tried.
 
         One that a canary tries is not among them: whoever does not try it goes on as before.
@@ -60,11 +60,11 @@ class Routes:
             if one.tier == wanted and one.name not in tried and may_serve(one, task)
         )
 
-    def asked(self, task: Task) -> tuple[Deployment, ...]:
+    def all_deployments_for(self, task: Task) -> tuple[Deployment, ...]:
         """Return all deployments that TASK may ask, also what a canary tries."""
         canary = self.canary(task)
         tried = (canary.deployment,) if canary is not None and canary.deployment is not None else ()
-        return (*tried, *(one for tier in task.tiers for one in self.serving(task, tier)))
+        return (*tried, *(one for tier in task.tiers for one in self.deployments_for(task, tier)))
 
     def canary(self, task: Task) -> Canary | None:
         """Return the canary that TASK takes part in, if any."""
@@ -102,16 +102,16 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     origin: dict[str, _File] = {}
     files = [_File(path) for path in dict.fromkeys(path.absolute() for path in paths)]
     for file in files:
-        new = partial(_new, file=file, origin=origin, files=files)
+        new = partial(_is_new, file=file, origin=origin, files=files)
         deployments |= {name: one for name, one in file.deployments().items() if new("deployments", name)}
         tasks |= {name: one for name, one in file.tasks().items() if new("tasks", name)}
         embeddings |= {name: one for name, one in file.embeddings().items() if new("embeddings", name)}
         budgets |= {name: one for name, one in file.budgets().items() if new("budgets", name)}
         canaries |= {name: one for name, one in file.canaries().items() if new("canaries", name)}
-    tried = {name: _canary(one, tasks, deployments, origin[f"canaries.{name}"]) for name, one in canaries.items()}
+    tried = {name: _resolve_canary(one, tasks, deployments, origin[f"canaries.{name}"]) for name, one in canaries.items()}
     named = {name: origin[f"deployments.{name}"] for name, one in deployments.items() if one.gguf}
-    places = {name: file.place(["deployments", name, "file"]) for name, file in named.items()}
-    routes = Routes(tasks, deployments, budgets | _daily(tasks), tried, places, embeddings)
+    places = {name: file.locate(["deployments", name, "file"]) for name, file in named.items()}
+    routes = Routes(tasks, deployments, budgets | _daily_budgets(tasks), tried, places, embeddings)
     for canary in tried.values():
         _check_canary(canary, routes, origin[f"canaries.{canary.name}"])
     for task in tasks.values():
@@ -119,14 +119,16 @@ def load_routes(paths: Sequence[Path] = (SHIPPED,)) -> Routes:
     return routes
 
 
-def _new(kind: str, name: str, *, file: _File, origin: dict[str, _File], files: Sequence[_File]) -> bool:
+def _is_new(kind: str, name: str, *, file: _File, origin: dict[str, _File], files: Sequence[_File]) -> bool:
     known = origin.setdefault(f"{kind}.{name}", file)
     if known is not file and known is not files[0]:
-        raise file.wrong([kind, name], f"is defined in {known.path} as well. Rename one, or define it in {files[0].path}.")
+        raise file.error_at(
+            [kind, name], f"is defined in {known.path} as well. Rename one, or define it in {files[0].path}."
+        )
     return known is file
 
 
-def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
+def _daily_budgets(tasks: Mapping[str, Task]) -> dict[str, Budget]:
     """Return the budgets that tasks state for themselves."""
     found: dict[str, Budget] = {}
     for name, task in tasks.items():
@@ -138,15 +140,17 @@ def _daily(tasks: Mapping[str, Task]) -> dict[str, Budget]:
     return found
 
 
-def _canary(table: CanaryTable, tasks: Mapping[str, Task], deployments: Mapping[str, Deployment], file: _File) -> Canary:
+def _resolve_canary(
+    table: CanaryTable, tasks: Mapping[str, Task], deployments: Mapping[str, Deployment], file: _File
+) -> Canary:
     where = ["canaries", table.name]
     if table.task and table.task not in tasks:
-        raise file.wrong([*where, "task"], f"there is no task {table.task!r}; known: {', '.join(sorted(tasks))}")
+        raise file.error_at([*where, "task"], f"there is no task {table.task!r}; known: {', '.join(sorted(tasks))}")
     if table.deployment and table.deployment not in deployments:
         known = ", ".join(sorted(deployments))
-        raise file.wrong([*where, "deployment"], f"there is no deployment {table.deployment!r}; known: {known}")
+        raise file.error_at([*where, "deployment"], f"there is no deployment {table.deployment!r}; known: {known}")
     if table.instructions is not None and holds_secret(table.instructions):
-        raise file.wrong([*where, "instructions"], "they hold what looks like a key, and prompts go to providers")
+        raise file.error_at([*where, "instructions"], "they hold what looks like a key, and prompts go to providers")
     return Canary(table, deployments.get(table.deployment), table.tier or tasks[table.task].tier)
 
 
@@ -159,14 +163,14 @@ def _check_canary(canary: Canary, routes: Routes, file: _File) -> None:
         first = routes.canary(task)
         if first is not None and first is not canary:
             key = "task" if table.task else "tier"
-            raise file.wrong(
+            raise file.error_at(
                 [*where, key], f"task {task.name!r} takes part in canary {first.name!r} already. Try one after the other."
             )
-        if canary.deployment is not None and (why := _unfit(canary.deployment, task)):
-            raise file.wrong([*where, "deployment"], why)
+        if canary.deployment is not None and (why := _why_unfit(canary.deployment, task)):
+            raise file.error_at([*where, "deployment"], why)
 
 
-def _unfit(deployment: Deployment, task: Task) -> str:
+def _why_unfit(deployment: Deployment, task: Task) -> str:
     """Return why DEPLOYMENT cannot be tried for TASK; empty: it can."""
     if deployment.tier != task.tier:
         return f"its tier is {deployment.tier!r}, and that of task {task.name!r} is {task.tier!r}. Make them the same."
@@ -180,9 +184,9 @@ def _unfit(deployment: Deployment, task: Task) -> str:
 
 def _check_served(task: Task, routes: Routes, file: _File) -> None:
     for tier in task.tiers:
-        if not routes.serving(task, tier):
+        if not routes.deployments_for(task, tier):
             key = "tier" if tier == task.tier else "cascade"
-            raise file.wrong(["tasks", task.name, key], _why_unserved(task, tier, routes))
+            raise file.error_at(["tasks", task.name, key], _why_unserved(task, tier, routes))
 
 
 def _why_unserved(task: Task, tier: Tier, routes: Routes) -> str:
@@ -220,11 +224,11 @@ class _File:
             ) from None
         if unknown := sorted(self._tables.keys() - set(_KINDS)):
             *most, last = (f"[{kind}.NAME]" for kind in _KINDS)
-            raise self.wrong([unknown[0]], f"unknown table; there are {', '.join(most)} and {last}")
+            raise self.error_at([unknown[0]], f"unknown table; there are {', '.join(most)} and {last}")
 
     def deployments(self) -> dict[str, Deployment]:
         """Return the deployments of this file, in its order."""
-        return {name: self._deployment(name, table) for name, table in self._named("deployments")}
+        return {name: self._deployment(name, table) for name, table in self._tables_of("deployments")}
 
     def _deployment(self, name: str, table: dict[str, Any]) -> Deployment:
         where = ["deployments", name]
@@ -232,24 +236,24 @@ class _File:
         if deployment.file is None:
             return deployment
         file = self.path.parent / deployment.file
-        from perdure.routing.providers import problem  # only here: the command line reads routes as well
+        from perdure.routing.providers import why_not_runnable  # only here: the command line reads routes as well
 
-        if wrong := problem(file):
-            raise self.wrong([*where, "file"], wrong)
+        if wrong := why_not_runnable(file):
+            raise self.error_at([*where, "file"], wrong)
         return deployment.model_copy(update={"file": file})
 
     def embeddings(self) -> dict[str, Embeddings]:
         """Return the models for vectors of this file."""
-        return {name: self._table(["embeddings", name], table, Embeddings) for name, table in self._named("embeddings")}
+        return {name: self._table(["embeddings", name], table, Embeddings) for name, table in self._tables_of("embeddings")}
 
     def budgets(self) -> dict[str, Budget]:
         """Return the budgets of this file."""
-        return {name: self._table(["budgets", name], table, Budget) for name, table in self._named("budgets")}
+        return {name: self._table(["budgets", name], table, Budget) for name, table in self._tables_of("budgets")}
 
     def canaries(self) -> dict[str, CanaryTable]:
         """Return the canaries of this file, with the instructions that they refer to read in."""
         found: dict[str, CanaryTable] = {}
-        for name, given in self._named("canaries"):
+        for name, given in self._tables_of("canaries"):
             table = dict(given)
             self._read_instructions(["canaries", name], table)
             found[name] = self._table(["canaries", name], table, CanaryTable)
@@ -257,27 +261,27 @@ class _File:
 
     def tasks(self) -> dict[str, Task]:
         """Return the tasks of this file, with the files that they refer to read in."""
-        return {name: self._task(name, dict(table)) for name, table in self._named("tasks")}
+        return {name: self._task(name, dict(table)) for name, table in self._tables_of("tasks")}
 
     def _task(self, name: str, table: dict[str, Any]) -> Task:
         where = ["tasks", name]
         self._read_instructions(where, table)
         examples = table.pop("examples", None)
         if examples is not None and not isinstance(examples, str):
-            raise self.wrong([*where, "examples"], "write the path of a JSONL file, relative to this file")
+            raise self.error_at([*where, "examples"], "write the path of a JSONL file, relative to this file")
         task = self._table(where, table, Task)
         return task.model_copy(update={"examples": read_examples(self.path.parent / examples)}) if examples else task
 
-    def _named(self, kind: str) -> list[tuple[str, Any]]:
+    def _tables_of(self, kind: str) -> list[tuple[str, Any]]:
         tables = self._tables.get(kind, {})
         for name, table in tables.items() if isinstance(tables, dict) else [("", None)]:
             if not isinstance(table, dict):
-                raise self.wrong([kind, name], f"write a table, [{kind}.NAME]")
+                raise self.error_at([kind, name], f"write a table, [{kind}.NAME]")
         return list(tables.items())
 
     def _table(self, where: list[str], table: dict[str, Any], kind: type[T]) -> T:
         if "name" in table:
-            raise self.wrong([*where, "name"], "unknown key; the name is in the table's header")
+            raise self.error_at([*where, "name"], "unknown key; the name is in the table's header")
         try:
             return kind.model_validate({**table, "name": where[1]})
         except ValidationError as error:
@@ -289,27 +293,27 @@ class _File:
             elif wrong["type"] == "extra_forbidden":
                 known = sorted(field.alias or name for name, field in kind.model_fields.items() if name != "name")
                 message = f"unknown key; known: {', '.join(known)}"
-            raise self.wrong([*where, *map(str, wrong["loc"])], message) from None
+            raise self.error_at([*where, *map(str, wrong["loc"])], message) from None
 
     def _read_instructions(self, where: list[str], table: dict[str, Any]) -> None:
         if "instructions_file" in table:
             if "instructions" in table:
-                raise self.wrong([*where, "instructions_file"], "there are `instructions` already; keep one of them")
+                raise self.error_at([*where, "instructions_file"], "there are `instructions` already; keep one of them")
             table["instructions"] = self._read([*where, "instructions_file"], table.pop("instructions_file"))
 
     def _read(self, where: list[str], name: object) -> str:
         if not isinstance(name, str):
-            raise self.wrong(where, "write the path of a text file, relative to this file")
+            raise self.error_at(where, "write the path of a text file, relative to this file")
         try:
             return (self.path.parent / name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise self.wrong(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise self.error_at(where, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
-    def wrong(self, where: Sequence[str], message: str) -> InvalidSettings:
+    def error_at(self, where: Sequence[str], message: str) -> InvalidSettings:
         """Return the error that says MESSAGE of the table, and key, at the path WHERE."""
-        return InvalidSettings(f"{self.place(where)}: {message}")
+        return InvalidSettings(f"{self.locate(where)}: {message}")
 
-    def place(self, where: Sequence[str]) -> str:
+    def locate(self, where: Sequence[str]) -> str:
         """Return how the table, or key, at the path WHERE is told: with its file and line."""
         line = self._line(where)
         table, key = ".".join(where[:2]), ".".join(where[2:])

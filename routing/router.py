@@ -14,38 +14,38 @@ from pydantic import BaseModel
 
 from perdure.errors import InvalidInput, ModelRefused, NoRoute
 from perdure.lineage import StepRef, digest
-from perdure.routing.attempts import Arms, Choice, Exchange, Ladder
+from perdure.routing.attempts import CanaryStates, Choice, Exchange, Ladder
 from perdure.routing.calls import (
-    Asked,
-    Denial,
-    Flights,
-    Kept,
+    BudgetDenial,
+    CachedAnswer,
+    CacheEntry,
+    InFlight,
     ModelCall,
-    Question,
-    Settled,
-    before,
-    earlier_attempts,
-    ended,
+    Settlement,
+    SingleFlight,
+    calls_before,
+    end_span,
+    find_accounts,
+    find_budget,
     give_up,
-    known,
-    lift,
-    overdue,
-    purses,
+    load_earlier_attempts,
+    overdue_calls,
+    raise_budget,
     repeats,
-    span_of,
+    start_span,
 )
-from perdure.routing.canary import Moved, override
+from perdure.routing.canary import CanaryStateChanged, record_verdict
 from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
     Generation,
     JudgeCall,
-    Labelled,
+    LabelResult,
     RaiseCall,
-    Raised,
+    RaiseResult,
     Usage,
 )
-from perdure.routing.escalation import InForce, in_force, judge, last_word
+from perdure.routing.escalation import ActiveEscalation, label_answer, last_verdict, load_active
 from perdure.routing.load import Routes
 from perdure.routing.prompts import (
     Answer,
@@ -53,13 +53,13 @@ from perdure.routing.prompts import (
     Messages,
     ask_again,
     check_inputs,
-    checks_of,
-    fits,
+    load_checks,
+    may_fit,
     refuse_secrets,
     render,
-    size,
+    size_in_bytes,
 )
-from perdure.routing.providers import Breakers, Embedder, Gguf, LocalModel, ProviderFailed, ProviderFailure, Reply
+from perdure.routing.providers import CircuitBreakers, Embedder, Gguf, LocalModel, ProviderFailed, ProviderFailure, Reply
 from perdure.routing.providers import litellm as provider
 from perdure.routing.routes import Task
 from perdure.routing.together import Together
@@ -86,7 +86,7 @@ class _SoFar:
     attempt: int
     earlier: tuple[Attempt, ...]
     before: Usage
-    learned: InForce
+    learned: ActiveEscalation
 
 
 class Router:
@@ -100,12 +100,12 @@ class Router:
 
     def __init__(self, database: Database, routes: Routes, embedder: Embedder, *, cache: Path | None = None) -> None:
         self.routes = routes
-        self.breakers = Breakers()
+        self.breakers = CircuitBreakers()
         self._database = database
         self._together = Together(database)
-        self._flights = Flights()
-        self._checks = {task.name: checks_of(task) for task in routes.tasks.values()}
-        self._arms = Arms(routes, self.breakers)
+        self._flights = SingleFlight()
+        self._checks = {task.name: load_checks(task) for task in routes.tasks.values()}
+        self._arms = CanaryStates(routes, self.breakers)
         self._embedder = embedder
         self._cache = cache
         self._local: Mapping[str, LocalModel] | None = None
@@ -139,7 +139,10 @@ class Router:
             if self._local is not None:
                 return
             serving = [
-                one for task in self.routes.tasks.values() for tier in task.tiers for one in self.routes.serving(task, tier)
+                one
+                for task in self.routes.tasks.values()
+                for tier in task.tiers
+                for one in self.routes.deployments_for(task, tier)
             ]
             if all(one.gguf for one in serving):  # or there are none, so there is no need to spend seconds on LiteLLM
                 self._local = {}
@@ -147,7 +150,7 @@ class Router:
             _, examples = await asyncio.to_thread(provider.load)
             learned = {}
             for task in self.routes.tasks.values():
-                if any(one.local for one in self.routes.asked(task)):
+                if any(one.local for one in self.routes.all_deployments_for(task)):
                     learned[task.name] = await LocalModel.learn(task, self._embedder, cache=self._cache)
                     examples.add(learned[task.name])
             self._local = learned
@@ -170,7 +173,7 @@ class Router:
             answered = await self._together.do(lambda connection: _pick_up(connection, call.step, attempt), exclusive=True)
             if answered is not None:
                 return answered
-            earlier, spent = await earlier_attempts(self._database, call.step, attempt)
+            earlier, spent = await load_earlier_attempts(self._database, call.step, attempt)
         so_far = _SoFar(attempt, earlier, spent, await self.learned(call))
         passed_over = ""
         while True:
@@ -180,10 +183,10 @@ class Router:
             found = await self._ask(exchange, messages)
             if isinstance(found, Generation):
                 return found
-            if isinstance(found, Moved):
-                self._arms.moved(exchange.part, found)
+            if isinstance(found, CanaryStateChanged):
+                self._arms.update_state(exchange.part, found)
             else:  # the budget need not stand in the way of the others
-                passed_over = f"{exchange.deployment.name} is too dear for {found.purse.told}"
+                passed_over = f"{exchange.deployment.name} exceeds {found.account.title}"
 
     def _exchange(self, asked: Asking, call: GenerateCall, so_far: _SoFar, passed_over: str) -> tuple[Exchange, Messages]:
         """Return the exchange that comes after those SO_FAR, and what it asks. PASSED_OVER is why it tries no canary."""
@@ -194,35 +197,35 @@ class Router:
                 "`perdure show` lists the attempts."
             )
         attempt, earlier, before = so_far.attempt, so_far.earlier, so_far.before
-        part = self._arms.part(asked.task, call, attempt, earlier)
+        part = self._arms.assign(asked.task, call, attempt, earlier)
         exchange = Exchange(
             call,
             asked.task,
             asked.form,
             asked.ladder,
-            choice.priced(now()),
+            choice.with_prices_at(now()),
             attempt,
             earlier,
             before,
-            prompt_bytes=size(asked.messages),
+            prompt_bytes=size_in_bytes(asked.messages),
             learned=so_far.learned,
             part=part,
         )
-        if part is None or not part.tries:
+        if part is None or not part.tries_canary:
             return exchange, asked.messages
-        trial = passed_over or self._arms.trial(part.canary, asked.task, call.inputs, asked.form.text, choice)
+        trial = passed_over or self._arms.prepare_trial(part.canary, asked.task, call.inputs, asked.form.text, choice)
         if isinstance(trial, str):
             why = "; ".join(filter(None, (f"no canary: {trial}", choice.switched)))
             passed = replace(exchange.choice, switched=why)
-            return replace(exchange, choice=passed, part=replace(part, tries=False)), asked.messages
+            return replace(exchange, choice=passed, part=replace(part, tries_canary=False)), asked.messages
         spare = exchange.most_cost(asked.messages)
-        return replace(exchange, task=trial.task, choice=trial.choice.priced(now()), spare=spare), trial.messages
+        return replace(exchange, task=trial.task, choice=trial.choice.with_prices_at(now()), spare=spare), trial.messages
 
-    async def learned(self, call: GenerateCall) -> InForce:
+    async def learned(self, call: GenerateCall) -> ActiveEscalation:
         """Return what was learned about the task of CALL, if the task wants to know; its run uses one version of it."""
         if self.routes.task(call.task).escalate is None:
-            return InForce()
-        return await in_force(self._database, call)
+            return ActiveEscalation()
+        return await load_active(self._database, call)
 
     def question(self, call: GenerateCall, output: type[BaseModel] | None) -> Asking:
         """Return what CALL asks, in which form, and whom it may ask. Raises `NoRoute`, `ModelRefused`, `InvalidInput`."""
@@ -239,10 +242,10 @@ class Router:
         return Asking(task, form, messages, self._ladder(task, messages))
 
     def _ladder(self, task: Task, question: Messages) -> Ladder:
-        serving = [self.routes.serving(task, tier) for tier in task.tiers]
+        serving = [self.routes.deployments_for(task, tier) for tier in task.tiers]
         if not any(serving):
             raise NoRoute(f"no deployment serves task {task.name!r}: tier {task.tier!r} has none. Add one to models.toml.")
-        fitting = [[one for one in rung if fits(one, question)] for rung in serving]
+        fitting = [[one for one in rung if may_fit(one, question)] for rung in serving]
         if not any(fitting):
             raise ModelRefused(
                 f"the inputs of task {task.name!r} are longer than the context of every deployment of "
@@ -253,10 +256,10 @@ class Router:
         skipped = "" if any(first in rung for rung in fitting) else f"the inputs are too long for {first.name}"
         return Ladder(fitting, self.breakers, first=first, skipped=skipped, slow_after=task.slow_after)
 
-    async def _ask(self, exchange: Exchange, question: Messages) -> Generation | Moved | Denial:
+    async def _ask(self, exchange: Exchange, question: Messages) -> Generation | CanaryStateChanged | BudgetDenial:
         """Make the one provider call of EXCHANGE and record it. Raises what its failure means.
 
-        Returns how the canary stands if otherwise than was thought, and the budget that a canary is too dear for: nobody
+        Returns how the canary stands if otherwise than was thought, and the budget that a canary exceeds: nobody
         was called then.
         """
         choice = exchange.choice
@@ -274,13 +277,13 @@ class Router:
             prompt_bytes=exchange.prompt_bytes,
             escalation=exchange.learned.version,
             reserved_nano_usd=most,
-            purses=purses(self.routes, exchange.call) if most and self.routes.budgets else (),
+            accounts=find_accounts(self.routes, exchange.call) if most and self.routes.budgets else (),
             spare_nano_usd=exchange.spare,
             part=exchange.part,
             within=timedelta(seconds=choice.timeout),
         )
         file = self._files.get(deployment.name)
-        call.question = Question.of(
+        call.question = CacheEntry.of(
             exchange.call,
             exchange.task,
             deployment,
@@ -291,31 +294,31 @@ class Router:
             version=await file.version() if file is not None and exchange.task.cache else "",
         )
         local = (self._local or {})[exchange.task.name] if deployment.local else None
-        key = None if deployment.local or deployment.gguf else provider.key_of(deployment)
+        key = None if deployment.local or deployment.gguf else provider.read_key(deployment)
         try:
-            async with self._flights.of(call.question):
+            async with self._flights.turn(call.question):
                 found = await self._begin(call)
-                if isinstance(found, Kept):
+                if isinstance(found, CachedAnswer):
                     return exchange.kept(call, found)
-                if isinstance(found, Moved) or (found is not None and exchange.tries):
+                if isinstance(found, CanaryStateChanged) or (found is not None and exchange.tries):
                     return found
                 if found is not None:
-                    raise found.error(exchange.earlier)
-                self.breakers.take(deployment.name)
+                    raise found.as_error(exchange.earlier)
+                self.breakers.note_call(deployment.name)
                 return await self._make(exchange, call, messages, key=key, local=local)
         except asyncio.CancelledError:
-            await self._settle(call, lambda connection: call.settle(connection, Settled("cancelled", error="cancelled")))
+            await self._settle(call, lambda connection: call.settle(connection, Settlement("cancelled", error="cancelled")))
             raise
 
-    async def _begin(self, call: ModelCall) -> Kept | Denial | Moved | None:
+    async def _begin(self, call: ModelCall) -> CachedAnswer | BudgetDenial | CanaryStateChanged | None:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
         if time.monotonic() > self._sweep_at:
             self._sweep_at = time.monotonic() + _SWEEP
             await self._together.do(_sweep, exclusive=True)
         wait = 0.02
         while True:
-            found = await self._together.do(call.send, exclusive=call.exclusive)
-            if not isinstance(found, Asked):
+            found = await self._together.do(call.begin, exclusive=call.exclusive)
+            if not isinstance(found, InFlight):
                 return found
             # Another process asks the same. Its answer is a row, which nobody announces.
             await asyncio.sleep(min(wait, max((found.until - now()).total_seconds(), 0.001)))
@@ -325,21 +328,21 @@ class Router:
         self, exchange: Exchange, call: ModelCall, messages: Messages, *, key: str | None, local: LocalModel | None
     ) -> Generation:
         """Make CALL and record how it ended. Raises what its failure means."""
-        with span_of(call, messages, temperature=exchange.task.temperature) as span:
+        with start_span(call, messages, temperature=exchange.task.temperature) as span:
             try:
                 reply = await self._reply(exchange, exchange.choice, messages, key=key, local=local)
             except ProviderFailed as error:
                 failure = error.failure
             else:
                 settled, answer = exchange.read(reply, messages)
-                self.breakers.served(call.deployment.name)
+                self.breakers.note_success(call.deployment.name)
                 generation = await self._record(exchange, call, settled, answer, reply)
-                ended(span, call, settled, reply)
+                end_span(span, call, settled, reply)
                 return generation or exchange.ended(call, settled, answer, reply)
-            settled = Settled(failure.outcome, error=failure.kind, status=failure.status)
+            settled = Settlement(failure.outcome, error=failure.kind, status=failure.status)
             self._note(call.deployment.name, failure)
             await self._settle(call, lambda connection: call.settle(connection, settled))
-            ended(span, call, settled)
+            end_span(span, call, settled)
             raise exchange.failed(call, settled, failure)
 
     async def _reply(
@@ -359,7 +362,7 @@ class Router:
         )
 
     async def _record(
-        self, exchange: Exchange, call: ModelCall, settled: Settled, answer: Answer | None, reply: Reply
+        self, exchange: Exchange, call: ModelCall, settled: Settlement, answer: Answer | None, reply: Reply
     ) -> Generation | None:
         """Write what CALL has cost, and what it has brought: for others, or else for an attempt that comes after this."""
         to_keep = exchange.to_keep(settled, answer, reply)
@@ -372,45 +375,45 @@ class Router:
 
     async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
         await self._together.do(write, exclusive=call.exclusive)
-        self._arms.note(call.canary, call.rolled_back)
+        self._arms.note_rollback(call.canary, call.rolled_back)
 
     async def override(self, call_id: str, *, correct: bool) -> None:
         """Note whether a person found the answer of a recorded call CORRECT, for the canary that it took part in."""
-        canary, why = await self._together.do(lambda one: override(one, call_id, correct=correct), exclusive=True)
-        self._arms.note(canary, why)
+        canary, why = await self._together.do(lambda one: record_verdict(one, call_id, correct=correct), exclusive=True)
+        self._arms.note_rollback(canary, why)
 
-    def rolled_back(self) -> list[str]:
+    def take_rollbacks(self) -> list[str]:
         """Return the canaries that calls of this router have rolled back since this was asked last."""
-        return self._arms.rolled_back()
+        return self._arms.take_rollbacks()
 
-    async def raise_budget(self, call: RaiseCall) -> Raised:
+    async def raise_budget(self, call: RaiseCall) -> RaiseResult:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
-        limit = known(self.routes, call.budget).limit
-        return await self._together.do(lambda connection: lift(connection, call, limit), exclusive=True)
+        limit = find_budget(self.routes, call.budget).limit
+        return await self._together.do(lambda connection: raise_budget(connection, call, limit), exclusive=True)
 
-    async def judge(self, call: JudgeCall) -> Labelled:
+    async def label_answer(self, call: JudgeCall) -> LabelResult:
         """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
 
-        def say(connection: sa.Connection) -> tuple[Labelled, tuple[str, str]]:
-            said = judge(connection, call)
-            return said, override(connection, said.call_id, correct=last_word(connection, said.call_id))
+        def say(connection: sa.Connection) -> tuple[LabelResult, tuple[str, str]]:
+            said = label_answer(connection, call)
+            return said, record_verdict(connection, said.call_id, correct=last_verdict(connection, said.call_id))
 
         labelled, (canary, why) = await self._together.do(say, exclusive=True)
-        self._arms.note(canary, why)
+        self._arms.note_rollback(canary, why)
         return labelled
 
     def _note(self, deployment: str, failure: ProviderFailure) -> None:
         """Tell the breakers of FAILURE, if it says something of DEPLOYMENT and not only of the request."""
         if failure.verdict == "again" or failure.out_of_credit:
-            self.breakers.failed(deployment, failure.kind, at_least=failure.leave_alone)
+            self.breakers.note_failure(deployment, failure.kind, at_least=failure.cooldown)
 
 
 def _pick_up(connection: sa.Connection, step: StepRef, attempt: int) -> Generation | None:
     """Give up what attempts of STEP before ATTEMPT have left unsettled, and return what one of them has brought."""
-    give_up(connection, before(step, attempt))
-    return repeats.kept(connection, step, attempt)
+    give_up(connection, calls_before(step, attempt))
+    return repeats.load_answer(connection, step, attempt)
 
 
 def _sweep(connection: sa.Connection) -> None:
-    give_up(connection, overdue())
-    repeats.forget(connection)
+    give_up(connection, overdue_calls())
+    repeats.forget_answers(connection)

@@ -16,14 +16,14 @@ from perdure.errors import PerdureError
 from perdure.routing.contracts import (
     BatchAnswer,
     BatchCall,
-    Collecting,
+    CollectorState,
     EnqueueCall,
-    Enqueued,
-    Fanned,
+    EnqueueResult,
+    FanResult,
     GenerateCall,
     Generation,
-    Polled,
-    Submitted,
+    PollResult,
+    SubmitResult,
 )
 from perdure.workflows.call import execute
 from perdure.workflows.run import Run, current_run
@@ -52,7 +52,7 @@ async def batched(call: GenerateCall, *, summary: str) -> Generation | None:
     enqueued = await execute(
         "perdure.enqueue",
         EnqueueCall(call=call),
-        Enqueued,
+        EnqueueResult,
         id=call.step.name,
         summary=f"{summary}, in a batch",
         timeout=timedelta(minutes=1),
@@ -94,13 +94,13 @@ class BatchCollector:
     """Collects calls for one deployment and sends them off when there are enough, or when the first has waited."""
 
     @workflow.init
-    def __init__(self, state: Collecting) -> None:
+    def __init__(self, state: CollectorState) -> None:
         self._calls = list(state.calls)
         self._sizes = [_size(call) for call in self._calls]
         self._seen = dict.fromkeys(state.seen)
 
     @workflow.run
-    async def run(self, state: Collecting) -> None:
+    async def run(self, state: CollectorState) -> None:
         """Send batches, each a workflow of its own, until no calls come any more."""
         number = state.number
         since = state.since
@@ -132,15 +132,15 @@ class BatchCollector:
             self._calls.append(call)
             self._sizes.append(_size(call))
 
-    def _full(self, state: Collecting) -> bool:
+    def _full(self, state: CollectorState) -> bool:
         return len(self._calls) >= state.size or sum(self._sizes) >= _BYTES
 
-    def _fitting(self, state: Collecting) -> int:
+    def _fitting(self, state: CollectorState) -> int:
         """Return how many of the calls make a batch."""
         together = accumulate(self._sizes[: state.size])
         return max(sum(each <= _BYTES for each in together), 1)
 
-    async def _more(self, state: Collecting, since: datetime) -> bool:
+    async def _more(self, state: CollectorState, since: datetime) -> bool:
         """Wait until there are enough calls, or the first has waited for long enough. True: the history is too long."""
         try:
             await workflow.wait_condition(
@@ -152,12 +152,12 @@ class BatchCollector:
             return False
         return not self._full(state)
 
-    def _go_on(self, state: Collecting, number: int, since: datetime | None) -> NoReturn:
+    def _go_on(self, state: CollectorState, number: int, since: datetime | None) -> NoReturn:
         seen = tuple(self._seen)[-max(2 * state.size, 1000) :]
         on = {"calls": tuple(self._calls), "number": number, "seen": seen, "since": since}
         workflow.continue_as_new(state.model_copy(update=on))
 
-    async def _send(self, state: Collecting, calls: list[GenerateCall]) -> None:
+    async def _send(self, state: CollectorState, calls: list[GenerateCall]) -> None:
         name = f"{state.deployment}-{workflow.uuid4().hex[:12]}"
         await workflow.start_child_workflow(
             Batch.run,
@@ -174,7 +174,7 @@ class Batch:
     """Sends one batch, waits until the provider has done with it, and gives every run its answer."""
 
     @workflow.run
-    async def run(self, batch: BatchCall) -> Fanned:
+    async def run(self, batch: BatchCall) -> FanResult:
         """Return how many calls were answered. The others ask by themselves."""
         if not batch.at_provider:
             batch = batch.model_copy(update={"at_provider": await self._submit(batch)})
@@ -190,19 +190,19 @@ class Batch:
         return await execute(
             "perdure.fan_batch",
             batch,
-            Fanned,
+            FanResult,
             id="fan",
             summary=f"Give the answers of {batch.batch} to the runs that wait",
             timeout=timedelta(minutes=15),
             retries=_RETRIES,
         )
 
-    async def _poll(self, batch: BatchCall) -> Polled:
+    async def _poll(self, batch: BatchCall) -> PollResult:
         try:
             return await execute(
                 "perdure.poll_batch",
                 batch.model_copy(update={"calls": ()}),
-                Polled,
+                PollResult,
                 id=current_run().step("poll").name,
                 summary=f"Ask about batch {batch.batch}",
                 timeout=timedelta(minutes=3),
@@ -210,14 +210,14 @@ class Batch:
             )
         except PerdureError as error:
             workflow.logger.warning("batch %s cannot be asked about: %s", batch.batch, error.message)
-            return Polled(ended=True, status="lost")
+            return PollResult(ended=True, status="lost")
 
     async def _submit(self, batch: BatchCall) -> str:
         try:
             submitted = await execute(
                 "perdure.submit_batch",
                 batch,
-                Submitted,
+                SubmitResult,
                 id="submit",
                 summary=f"Send {len(batch.calls)} calls as batch {batch.batch}",
                 timeout=timedelta(minutes=10),

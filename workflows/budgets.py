@@ -17,7 +17,7 @@ from perdure.errors import (
     Rejected,
 )
 from perdure.lineage import Frozen
-from perdure.routing.contracts import RaiseCall, Raised
+from perdure.routing.contracts import RaiseCall, RaiseResult
 from perdure.workflows.approvals import approval
 from perdure.workflows.call import execute
 from perdure.workflows.run import current_run
@@ -88,7 +88,7 @@ async def raised(error: BudgetSpent) -> bool:
             by=decision.by,
             why=decision.comment,
         ),
-        Raised,
+        RaiseResult,
         id=step.name,
         summary=f"Raise budget {short.budget} to ${up_to:.2f}, as {decision.by} said",
         timeout=timedelta(minutes=1),

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Literal, Protocol
 
 from perdure.errors import InvalidInput
-from perdure.routing.contracts import JudgeCall, Labelled, ModelRecord
+from perdure.routing.contracts import JudgeCall, LabelResult, ModelRecord
 from perdure.workflows.call import EFFECT_RETRIES, execute
 from perdure.workflows.run import current_run
 
@@ -28,7 +28,7 @@ async def label_answer(
     source: Literal["step", "approval"] = "step",
     name: str | None = None,
     summary: str | None = None,
-) -> Labelled:
+) -> LabelResult:
     """Write down that ANSWER was CORRECT or not, as BY says. Said again later, in another step, the last word counts.
 
     The answer itself is not kept, only which call it came from. Raises `InvalidInput` for an answer that a person gave.
@@ -51,7 +51,7 @@ async def label_answer(
             by=by,
             source=source,
         ),
-        Labelled,
+        LabelResult,
         id=step.name,
         summary=summary or told,
         timeout=timedelta(seconds=60),

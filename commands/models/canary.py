@@ -22,7 +22,7 @@ from perdure.commands.session import client_settings, terminal_user
 from perdure.errors import NotAllowed
 
 if TYPE_CHECKING:
-    from perdure.routing.canary import Counts, Report, Standing, State
+    from perdure.routing.canary import CanaryStatus, Counts, Report, State
 
 _LIST = (
     "CANARY",
@@ -41,11 +41,11 @@ _LIST = (
 
 async def print_canaries(options: Options) -> None:
     """Print the canaries that calls have taken part in."""
-    from perdure.routing.canary import standings
+    from perdure.routing.canary import list_canaries
     from perdure.storage import open_database
 
     async with open_database(client_settings().database) as database:
-        found = await standings(database)
+        found = await list_canaries(database)
     if options.format is not Format.text:
         emit_rows(options.format, [each.model_dump(mode="json") for each in found])
     elif not found:
@@ -78,14 +78,14 @@ async def decide_and_report(options: Options, name: str, state: State, *, by: st
         raise NotAllowed("nobody verifies who types a command, and these settings refuse that (unverified_decisions)")
     async with open_database(settings.database) as database:
         row = await decide(database, name, state, by=by or terminal_user(), why=why)
-        standing = (await report(database, row["id"])).standing
+        status = (await report(database, row["id"])).status
     if options.format is not Format.text:
-        emit(standing.model_dump(mode="json"))
+        emit(status.model_dump(mode="json"))
         return
     begun = "begins anew" if state == "running" else f"is {state}"
-    say(f"{standing.id} {begun}, as {standing.by} said (nobody verified that name)")
+    say(f"{status.id} {begun}, as {status.by} said (nobody verified that name)")
     if state == "promoted":
-        say(standing.adopting)
+        say(status.adopting)
 
 
 def _as_json(found: Report) -> dict[str, object]:
@@ -95,7 +95,7 @@ def _as_json(found: Report) -> dict[str, object]:
     return told
 
 
-def _print_list(found: list[Standing]) -> None:
+def _print_list(found: list[CanaryStatus]) -> None:
     short = is_narrow()
     rows = []
     for each in found:
@@ -106,13 +106,9 @@ def _print_list(found: list[Standing]) -> None:
 
 
 def _print_report(found: Report) -> None:
-    standing = found.standing
-    by = (
-        ""
-        if standing.state == "running"
-        else f" by {standing.by or 'the rule'} on {format_time(standing.at)}: {standing.why}"
-    )
-    typer.echo(printable(f"{standing.id} is {standing.state}{by}, and is counted since {format_time(standing.since)}"))
+    status = found.status
+    by = "" if status.state == "running" else f" by {status.by or 'the rule'} on {format_time(status.at)}: {status.why}"
+    typer.echo(printable(f"{status.id} is {status.state}{by}, and is counted since {format_time(status.since)}"))
     sides = [
         {
             "first calls": str(side.counted.calls),

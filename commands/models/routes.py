@@ -59,13 +59,13 @@ class _Row(Frozen):
 
 async def print_routes(options: Options) -> None:
     """Print the tasks of models.toml: the tiers they go to, and what was learned about them."""
-    from perdure.routing.escalation import counts, versions
+    from perdure.routing.escalation import count_labels, list_versions
     from perdure.storage import open_database
 
     routes = _routes()
     async with open_database(client_settings().database) as database:
-        judged = await counts(database)
-        newest = {each.task: each for each in reversed(await versions(database))}
+        judged = await count_labels(database)
+        newest = {each.task: each for each in reversed(await list_versions(database))}
     rows = []
     for task in routes.tasks.values():
         found = newest.get(task.name)
@@ -73,7 +73,7 @@ async def print_routes(options: Options) -> None:
             _Row(
                 task=task.name,
                 tiers=task.tiers,
-                deployments=tuple(tuple(each.name for each in routes.serving(task, tier)) for tier in task.tiers),
+                deployments=tuple(tuple(each.name for each in routes.deployments_for(task, tier)) for tier in task.tiers),
                 escalate=task.escalate,
                 version=found.version if found else None,
                 adopted=found.adopted if found else None,
@@ -92,7 +92,7 @@ async def label_and_report(
     options: Options, call: str | None, *, correct: bool | None, file: Path | None, by: str | None
 ) -> None:
     """Write down whether the answer of CALL was right, or the labels in FILE."""
-    from perdure.routing.escalation import import_labels, label
+    from perdure.routing.escalation import import_labels, label_call
     from perdure.storage import open_database
 
     who = by or terminal_user()
@@ -101,7 +101,7 @@ async def label_and_report(
             count = await import_labels(database, file, by=who)
             told, data = f"{count} answers are judged", {"labels": count}
         else:
-            done = await label(database, call or "", correct=bool(correct), by=who)
+            done = await label_call(database, call or "", correct=bool(correct), by=who)
             told = f"the answer to {done.task} was {'right' if done.correct else 'wrong'}"
             data = done.model_dump(mode="json")
     if options.format is Format.text:
@@ -132,14 +132,14 @@ async def print_evaluation(options: Options, task: str | None, quality: float) -
 
 async def learn_and_report(options: Options, task: str, quality: float, *, by: str | None) -> None:
     """Learn when TASK is to ask its larger tier, keep what was learned, and say whether it holds."""
-    from perdure.routing.escalation import keep
+    from perdure.routing.escalation import save_version
     from perdure.storage import open_database
 
     routes = _routes()
     found = routes.task(task)
     async with open_database(client_settings().database) as database:
         study = await _study(database, routes, found, quality)
-        version = await keep(
+        version = await save_version(
             database,
             task,
             study.escalation,
@@ -164,9 +164,9 @@ def _routes() -> Routes:
 
 
 async def _study(database: Database, routes: Routes, task: Task, quality: float) -> Study:
-    from perdure.routing.escalation import labels_of, study, versions
+    from perdure.routing.escalation import labels_of, list_versions, study
 
-    kept = await versions(database, task.name)
+    kept = await list_versions(database, task.name)
     current = kept[0].escalation if kept and kept[0].adopted else None
     return study(task, routes, await labels_of(database, task.name), target=quality, current=current)
 

@@ -154,7 +154,7 @@ def _print_costs(found: Sequence[Cost], by: str | None) -> None:
 async def _group_by_outcome(options: Options, parts: Sequence[Cost]) -> list[Cost]:
     """Return PARTS, which are of one run each, put together by how the runs ended."""
     from perdure.commands.runs.listing import quote_literal, run_row
-    from perdure.routing.calls import together
+    from perdure.routing.calls import add_up
 
     ids = sorted({part.group.rpartition("/")[0] for part in parts})
     states: dict[str, str] = {}
@@ -166,4 +166,4 @@ async def _group_by_outcome(options: Options, parts: Sequence[Cost]) -> list[Cos
     grouped: dict[str, list[Cost]] = {}
     for part in parts:
         grouped.setdefault(states.get(part.group, "not in Temporal any more"), []).append(part)
-    return sorted((together(state, each) for state, each in grouped.items()), key=lambda each: -each.cost)
+    return sorted((add_up(state, each) for state, each in grouped.items()), key=lambda each: -each.cost)

@@ -28,7 +28,7 @@ from perdure.governance.approvals import Approvals, Listed
 from perdure.governance.contracts import DECIDE, Decision, DecisionCall
 from perdure.lineage import Frozen
 from perdure.plugin import PerdurePlugin
-from perdure.routing.calls import spent
+from perdure.routing.calls import total_spending
 from perdure.storage import Database, open_database
 from perdure.workflows import PlanRun
 
@@ -237,7 +237,7 @@ class Demo:
         by_id = {request.id: request for request in self.requests}
         wanted = {by_id[name].order for name, outcome in outcomes.items() if outcome and outcome.refunded}
         histories = [await handle.fetch_history() for handle in runs.values()]
-        calls, cost = await spent(database)
+        calls, cost = await total_spending(database)
         right, unseen = self._accuracy(outcomes)
         return Report(
             requests=len(self.requests),

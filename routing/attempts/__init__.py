@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.routing.attempts.arms import Arms
+    from perdure.routing.attempts.arms import CanaryStates
     from perdure.routing.attempts.exchange import Exchange
     from perdure.routing.attempts.ladder import Choice, Ladder
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "arms": ["Arms"],
+            "arms": ["CanaryStates"],
             "exchange": ["Exchange"],
             "ladder": ["Choice", "Ladder"],
         },
     )
 
 __all__ = [
-    "Arms",
+    "CanaryStates",
     "Choice",
     "Exchange",
     "Ladder",

@@ -14,8 +14,8 @@ from perdure.errors import (
     ModelUnavailable,
 )
 from perdure.routing.attempts.ladder import Choice, Ladder
-from perdure.routing.calls import Kept, ModelCall, Outcome, Settled
-from perdure.routing.canary import Part
+from perdure.routing.calls import CachedAnswer, ModelCall, Outcome, Settlement
+from perdure.routing.canary import CanaryAssignment
 from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
@@ -23,8 +23,8 @@ from perdure.routing.contracts import (
     ModelRecord,
     Usage,
 )
-from perdure.routing.escalation import InForce
-from perdure.routing.prompts import Answer, Form, Messages, Misfit, most_tokens, size
+from perdure.routing.escalation import ActiveEscalation
+from perdure.routing.prompts import Answer, Form, Messages, Misfit, estimate_tokens, size_in_bytes
 from perdure.routing.providers import ProviderFailure, Reply, as_confidence
 from perdure.routing.routes import Deployment, Task
 
@@ -53,9 +53,9 @@ class Exchange:
     """What the earlier attempts took."""
     prompt_bytes: int = 0
     """How long the question is."""
-    learned: InForce = InForce()  # noqa: RUF009  # frozen
+    learned: ActiveEscalation = ActiveEscalation()  # noqa: RUF009  # frozen
     """What was learned about the task, if it wants to know."""
-    part: Part | None = None
+    part: CanaryAssignment | None = None
     """The part that it has in a canary, if there is one."""
     spare: int = 0
     """The most that the call costs that comes after it if it fails, in nano-USD: a canary must not use up a budget."""
@@ -63,7 +63,7 @@ class Exchange:
     @property
     def tries(self) -> bool:
         """Whether it tries what a canary tries."""
-        return self.part is not None and self.part.tries
+        return self.part is not None and self.part.tries_canary
 
     @property
     def deployment(self) -> Deployment:
@@ -78,10 +78,10 @@ class Exchange:
     def most_cost(self, messages: Messages) -> int:
         """Return the most that asking MESSAGES can cost, in nano-USD."""
         # A token has one byte at least. Providers put a few of their own around each message and into the schema.
-        prompt = size(messages) + self.form.size + 32 * (len(messages) + 1)
+        prompt = size_in_bytes(messages) + self.form.size + 32 * (len(messages) + 1)
         return self.deployment.cost(min(prompt, self.deployment.context), self.deployment.max_tokens)
 
-    def read(self, reply: Reply, messages: Messages) -> tuple[Settled, Answer | None]:
+    def read(self, reply: Reply, messages: Messages) -> tuple[Settlement, Answer | None]:
         """Return how the call that brought REPLY ended, and the answer if there is one that counts."""
         usage, estimated = _usage(self.deployment, reply, messages)
         outcome: Outcome = "answered"
@@ -99,7 +99,7 @@ class Exchange:
         if answer is not None and (doubt := self._doubt(confidence)):
             outcome, error = "unsure", doubt
         return (
-            Settled(
+            Settlement(
                 outcome,
                 error=error,
                 model_version=reply.model,
@@ -113,13 +113,13 @@ class Exchange:
             answer,
         )
 
-    def to_keep(self, settled: Settled, answer: Answer | None, reply: Reply) -> Kept | None:
+    def to_keep(self, settled: Settlement, answer: Answer | None, reply: Reply) -> CachedAnswer | None:
         """Return what the cache may keep of a call that ended so."""
         if answer is None or settled.outcome != "answered":
             return None
-        return Kept(answer.value, answer.digest, _confidence(reply, answer), settled.model_version, settled.usage)
+        return CachedAnswer(answer.value, answer.digest, _confidence(reply, answer), settled.model_version, settled.usage)
 
-    def kept(self, call: ModelCall, kept: Kept) -> Generation:
+    def kept(self, call: ModelCall, kept: CachedAnswer) -> Generation:
         """Return the generation that a KEPT answer makes, instead of CALL."""
         return Generation(
             value=kept.value,
@@ -136,11 +136,11 @@ class Exchange:
             ),
         )
 
-    def ended(self, call: ModelCall, settled: Settled, answer: Answer | None, reply: Reply) -> Generation:
+    def ended(self, call: ModelCall, settled: Settlement, answer: Answer | None, reply: Reply) -> Generation:
         """Return the generation that ANSWER makes. Raises what it means that there is none, or that it does not count."""
         if answer is not None and settled.outcome == "answered":
             return self._generation(call, settled, answer, reply)
-        attempts = (*self.earlier, call.told(settled))
+        attempts = (*self.earlier, call.as_attempt(settled))
         after = self.ladder.choose(attempts, self.attempt + 1)
         facts = _facts(attempts)
         if settled.outcome == "refused":
@@ -160,9 +160,9 @@ class Exchange:
             )
         raise AskAgain(f"{said}: {settled.error}.{_next(after)}", retry_after=AT_ONCE, facts=facts)
 
-    def failed(self, call: ModelCall, settled: Settled, failure: ProviderFailure) -> ModelError:
+    def failed(self, call: ModelCall, settled: Settlement, failure: ProviderFailure) -> ModelError:
         """Return the error that FAILURE means for the caller."""
-        attempts = (*self.earlier, call.told(settled))
+        attempts = (*self.earlier, call.as_attempt(settled))
         facts = _facts(attempts)
         said = f"{self.where} {failure.what}"
         # What is wrong with a canary's request need not be wrong with the others'.
@@ -179,7 +179,7 @@ class Exchange:
         below = self.task.escalate_below
         learned = self.learned.escalation
         if learned is not None and learned.judges(self.deployment):
-            doubt = self.learned.told if learned.escalates(confidence, self.prompt_bytes) else ""
+            doubt = self.learned.reason if learned.escalates(confidence, self.prompt_bytes) else ""
         else:
             doubt = (
                 f"confidence below {below}" if below is not None and confidence is not None and confidence < below else ""
@@ -189,7 +189,7 @@ class Exchange:
             return ""
         return doubt
 
-    def _generation(self, call: ModelCall, settled: Settled, answer: Answer, reply: Reply) -> Generation:
+    def _generation(self, call: ModelCall, settled: Settlement, answer: Answer, reply: Reply) -> Generation:
         return Generation(
             value=answer.value,
             confidence=_confidence(reply, answer),
@@ -270,7 +270,7 @@ def _usage(deployment: Deployment, reply: Reply, messages: Messages) -> tuple[Us
     estimated = reply.tokens is None and not deployment.local
     prompt, completion = reply.tokens or (0, 0)
     if estimated:
-        prompt, completion = sum(most_tokens(message["content"]) for message in messages), most_tokens(reply.text)
+        prompt, completion = sum(estimate_tokens(message["content"]) for message in messages), estimate_tokens(reply.text)
     cost = deployment.cost(prompt, completion, cached_tokens=min(reply.cached_tokens, prompt))
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cost_nano_usd=cost), estimated
 

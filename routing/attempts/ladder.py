@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from perdure.routing.contracts import Attempt
-from perdure.routing.providers import Breakers
+from perdure.routing.providers import CircuitBreakers
 from perdure.routing.routes import Deployment
 
 
@@ -30,13 +30,13 @@ class Choice:
     timeout: float
     """Seconds until it counts as failed."""
 
-    def priced(self, at: datetime) -> Choice:
+    def with_prices_at(self, at: datetime) -> Choice:
         """Return this choice with the prices that hold AT that time."""
-        return replace(self, deployment=self.deployment.priced(at))
+        return replace(self, deployment=self.deployment.with_prices_at(at))
 
 
 @dataclass
-class _Standing:
+class _Progress:
     """Where the attempts so far have led."""
 
     rung: int = 0
@@ -60,7 +60,7 @@ class Ladder:
     def __init__(
         self,
         rungs: Sequence[Sequence[Deployment]],
-        breakers: Breakers,
+        breakers: CircuitBreakers,
         *,
         first: Deployment | None = None,
         skipped: str = "",
@@ -75,41 +75,41 @@ class Ladder:
 
     def choose(self, earlier: Sequence[Attempt], attempt: int) -> Choice | None:
         """Return whom ATTEMPT asks after the EARLIER ones. None: there is nobody left."""
-        standing = self._standing(earlier, attempt)
+        standing = self._progress(earlier, attempt)
         for number in range(standing.rung, len(self._rungs)):
             rung = [one for one in self._rungs[number] if one.name not in standing.barred]
             if rung:
                 moves = standing.moves if number == standing.rung else 0
-                return self._within(rung, moves, standing)
+                return self._choose_in(rung, moves, standing)
         return None
 
-    def _within(self, rung: list[Deployment], moves: int, standing: _Standing) -> Choice:
+    def _choose_in(self, rung: list[Deployment], moves: int, standing: _Progress) -> Choice:
         whys = [standing.why] if standing.why else []
         at = next((number for number, one in enumerate(rung) if one.name == standing.stay), moves % len(rung))
         order = rung[at:] + rung[:at]
-        closed = [one for one in order if not self._breakers.open(one.name)]
+        closed = [one for one in order if not self._breakers.why_open(one.name)]
         # When all of them are out of service, the one that has been so for longest is as good a guess as any.
-        chosen = closed[0] if closed else min(order, key=lambda one: self._breakers.until(one.name))
+        chosen = closed[0] if closed else min(order, key=lambda one: self._breakers.closes_at(one.name))
         if chosen is not order[0]:
-            whys.append(f"{order[0].name} is out of service: {self._breakers.open(order[0].name)}")
+            whys.append(f"{order[0].name} is out of service: {self._breakers.why_open(order[0].name)}")
         if self._skipped and not standing.why:
             whys.append(self._skipped)
         tried = standing.tried | {chosen.name}
-        others = [one for one in rung if one.name not in tried and not self._breakers.open(one.name)]
+        others = [one for one in rung if one.name not in tried and not self._breakers.why_open(one.name)]
         hasty = self._slow_after is not None and bool(others)
         timeout = min(chosen.timeout, self._slow_after) if hasty and self._slow_after is not None else chosen.timeout
         plain = chosen is self._first and not standing.problems and not standing.after_canary
         switched = "" if plain else "; ".join(whys)
         return Choice(chosen, switched, standing.problems, timeout)
 
-    def _standing(self, earlier: Sequence[Attempt], attempt: int) -> _Standing:
+    def _progress(self, earlier: Sequence[Attempt], attempt: int) -> _Progress:
         known = {each.attempt: each for each in earlier}
-        standing = _Standing()
+        standing = _Progress()
         for number in range(1, attempt):
             self._follow(standing, known.get(number) or Attempt(attempt=number))
         return standing
 
-    def _follow(self, standing: _Standing, each: Attempt) -> None:
+    def _follow(self, standing: _Progress, each: Attempt) -> None:
         """Move STANDING on by what came of EACH attempt."""
         # A budget denied it, so nobody was asked; or the answer was there and the worker died before it said so.
         if each.outcome in ("denied", "answered", "cached"):
@@ -121,7 +121,7 @@ class Ladder:
             standing.after_canary = True
             return
         standing.tried.add(each.deployment)
-        if each.outcome == "unsure" or (each.outcome == "invalid" and self._used_up(standing, each)):
+        if each.outcome == "unsure" or (each.outcome == "invalid" and self._is_used_up(standing, each)):
             standing.rung += 1
             standing.moves, standing.problems, standing.stay = 0, "", ""
         elif each.outcome == "invalid":
@@ -133,6 +133,6 @@ class Ladder:
             standing.moves += 1
             standing.stay = ""
 
-    def _used_up(self, standing: _Standing, each: Attempt) -> bool:
+    def _is_used_up(self, standing: _Progress, each: Attempt) -> bool:
         # The local deployment says the same to the same question.
         return bool(standing.problems) or each.deployment in self._local

@@ -54,7 +54,7 @@ class BatchApi:
         name = deployment.model.partition("/")[0]
         self._common: dict[str, object] = {
             "custom_llm_provider": name,
-            "api_key": provider.key_of(deployment),
+            "api_key": provider.read_key(deployment),
             "timeout": TIMEOUT,
             # Temporal owns retries, so every attempt is in the history.
             "max_retries": 0,
@@ -63,7 +63,7 @@ class BatchApi:
         if deployment.api_base:
             self._common["api_base"] = deployment.api_base
 
-    async def find(self, name: str) -> str | None:
+    async def find_batch(self, name: str) -> str | None:
         """Return the provider's id of the batch called NAME, if it has one."""
         after: dict[str, object] = {}
         for _ in range(_PAGES):
@@ -106,7 +106,7 @@ class BatchApi:
         content = await self._call("afile_content", file_id=state.output_file)
         raw = cast(bytes, getattr(content, "content", b""))
         for line in raw.decode("utf-8", "replace").splitlines():
-            read = _read(line)
+            read = _parse_line(line)
             if read is not None:
                 found[read[0]] = read[1]
         return found
@@ -122,7 +122,7 @@ class BatchApi:
         raise ProviderFailed(failure)
 
 
-def _read(line: str) -> tuple[str, Reply] | None:
+def _parse_line(line: str) -> tuple[str, Reply] | None:
     """Return the id and the answer of one LINE of an output file; None if it holds no answer."""
     try:
         told = json.loads(line)
@@ -140,9 +140,9 @@ def _read(line: str) -> tuple[str, Reply] | None:
             text = ""
         return str(told["custom_id"]), Reply(
             text=text,
-            model=provider.printable(body.get("model")),
+            model=provider.as_printable(body.get("model")),
             finish="refusal" if message.get("refusal") and not called else str(choice.get("finish_reason") or ""),
-            tokens=provider.counted(usage.get("prompt_tokens"), usage.get("completion_tokens")),
+            tokens=provider.parse_token_counts(usage.get("prompt_tokens"), usage.get("completion_tokens")),
             cached_tokens=max(cached, 0) if isinstance(cached, int) else 0,
         )
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -23,24 +23,24 @@ from perdure.routing.batches._batch_api import BatchApi
 from perdure.routing.calls import (
     ModelCall,
     Outcome,
-    Settled,
-    purses,
-    sent_at,
+    Settlement,
+    find_accounts,
+    load_sent_times,
+    load_state,
     settle_late,
-    state_of,
 )
 from perdure.routing.contracts import (
     BatchAnswer,
     BatchCall,
-    Collecting,
-    Enqueued,
+    CollectorState,
+    EnqueueResult,
     GenerateCall,
-    Polled,
-    Submitted,
+    PollResult,
+    SubmitResult,
     Usage,
 )
-from perdure.routing.prompts import Messages, resolve_output, size
-from perdure.routing.providers import ProviderFailed, Reply, structure
+from perdure.routing.prompts import Messages, resolve_output, size_in_bytes
+from perdure.routing.providers import ProviderFailed, Reply, output_arguments
 from perdure.routing.router import Router
 from perdure.routing.routes import Deployment
 from perdure.routing.together import Together
@@ -48,7 +48,7 @@ from perdure.storage import Database, now
 
 
 @dataclass(frozen=True)
-class _Item:
+class _BatchedCall:
     """One call of a batch, ready to be asked or read."""
 
     exchange: Exchange
@@ -66,7 +66,7 @@ class _Item:
             "messages": self.messages,
             "temperature": self.exchange.task.temperature,
             "max_tokens": deployment.max_tokens,
-            **structure(deployment, self.exchange.form),
+            **output_arguments(deployment, self.exchange.form),
         }
         return cast(dict[str, JsonValue], body)
 
@@ -79,56 +79,58 @@ class Batches:
         self._router = router
         self._together = Together(database)
 
-    def lane(self, call: GenerateCall) -> Deployment | None:
+    def choose_deployment(self, call: GenerateCall) -> Deployment | None:
         """Return the deployment whose batches CALL can go into: the first of its tier that takes any. None: there is none.
 
         Raises what `Router.generate` would raise of the call itself: it must not take a batch along.
         """
         self._router.question(call, resolve_output(call.output))
         task = self._router.routes.task(call.task)
-        serving = self._router.routes.serving(task)
+        serving = self._router.routes.deployments_for(task)
         return next((one for one in serving if one.batch_price is not None and not one.local), None)
 
-    def enqueued(self, deployment: Deployment | None) -> Enqueued:
+    def describe_deployment(self, deployment: Deployment | None) -> EnqueueResult:
         """Return what the run of a call that went to DEPLOYMENT is told."""
-        return Enqueued(deployment=deployment.name, within=deployment.batch_within) if deployment else Enqueued()
+        return EnqueueResult(deployment=deployment.name, within=deployment.batch_within) if deployment else EnqueueResult()
 
-    def collecting(self, deployment: Deployment) -> Collecting:
+    def new_collector(self, deployment: Deployment) -> CollectorState:
         """Return the state of a collector for DEPLOYMENT that has nothing yet."""
-        return Collecting(
+        return CollectorState(
             deployment=deployment.name,
             size=deployment.batch_size,
             wait=deployment.batch_wait,
             poll=deployment.batch_poll,
         )
 
-    async def submit(self, batch: BatchCall, *, attempt: int) -> Submitted:
+    async def submit(self, batch: BatchCall, *, attempt: int) -> SubmitResult:
         """Send BATCH, once: a later ATTEMPT looks whether an earlier one has sent it.
 
         Calls that a budget denies, or that cannot be asked any more, stay out. Raises `ModelUnavailable` or `ModelRefused`.
         """
         self._deployment(batch)
         items = [await self._item(call, batch, now()) for call in batch.calls]
-        sent = [item for item in items if isinstance(item, _Item) and await self._reserve(item)]
+        sent = [item for item in items if isinstance(item, _BatchedCall) and await self._reserve(item)]
         if not sent:
-            return Submitted(at_provider="")
+            return SubmitResult(at_provider="")
         api = self._api(batch)
         try:
             # The answer to the earlier attempt's request may have got lost together with the worker.
-            known = await api.find(batch.batch) if attempt > 1 else None
+            known = await api.find_batch(batch.batch) if attempt > 1 else None
             if known is not None:
-                return Submitted(at_provider=known, adopted=True)
-            return Submitted(at_provider=await api.submit(batch.batch, {item.record.call_id: item.body for item in sent}))
+                return SubmitResult(at_provider=known, adopted=True)
+            return SubmitResult(
+                at_provider=await api.submit(batch.batch, {item.record.call_id: item.body for item in sent})
+            )
         except ProviderFailed as error:
-            raise _failed(batch, error) from None
+            raise _as_error(batch, error) from None
 
-    async def poll(self, batch: BatchCall) -> Polled:
+    async def poll(self, batch: BatchCall) -> PollResult:
         """Return whether the provider has done with BATCH."""
         try:
             state = await self._api(batch).state(batch.at_provider)
         except ProviderFailed as error:
-            raise _failed(batch, error) from None
-        return Polled(ended=state.ended, status=state.status)
+            raise _as_error(batch, error) from None
+        return PollResult(ended=state.ended, status=state.status)
 
     async def fetch(self, batch: BatchCall) -> list[BatchAnswer]:
         """Return what BATCH has brought for each of its calls, and book it."""
@@ -136,7 +138,7 @@ class Batches:
             return [
                 _unanswered(call, f"models.toml has no deployment {batch.deployment!r} any more") for call in batch.calls
             ]
-        sent = await sent_at(self._database, [_call_id(call.step, batch.batch) for call in batch.calls])
+        sent = await load_sent_times(self._database, [_call_id(call.step, batch.batch) for call in batch.calls])
         items = [await self._item(call, batch, sent.get(_call_id(call.step, batch.batch), now())) for call in batch.calls]
         replies = {}
         # Without an id nobody knows whether the provider has taken the batch.
@@ -149,22 +151,22 @@ class Batches:
                 replies = await api.answers(state)
             except ProviderFailed as error:
                 if error.failure.verdict == "again":
-                    raise _failed(batch, error) from None
+                    raise _as_error(batch, error) from None
                 # Nobody will ever know what it has brought: each run asks by itself.
                 status, seen = error.failure.kind, False
         answers = []
         for call, item in zip(batch.calls, items, strict=True):
-            if not isinstance(item, _Item):
+            if not isinstance(item, _BatchedCall):
                 answers.append(_unanswered(call, item))
             elif (reply := replies.get(item.record.call_id)) is None:
                 lost: Outcome = "unavailable" if seen else "ambiguous"
-                await self._settle(item, Settled(lost, error=f"batch {status}, without an answer"))
+                await self._settle(item, Settlement(lost, error=f"batch {status}, without an answer"))
                 answers.append(_unanswered(call, f"batch {batch.batch} ({status}) has no answer to it"))
             else:
                 answers.append(await self._answer(item, batch, reply))
         return answers
 
-    async def _answer(self, item: _Item, batch: BatchCall, reply: Reply) -> BatchAnswer:
+    async def _answer(self, item: _BatchedCall, batch: BatchCall, reply: Reply) -> BatchAnswer:
         """Return what REPLY means for the run of ITEM, and book it."""
         settled, answer = item.exchange.read(reply, item.messages)
         await self._settle(item, _with_savings(item, settled))
@@ -172,20 +174,20 @@ class Batches:
             why = f"the answer of batch {batch.batch} does not count: {settled.error}"
             return _unanswered(item.exchange.call, why, cost=settled.usage.cost_nano_usd)
         generation = item.exchange.ended(item.record, settled, answer, reply)
-        record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": _saved(item, settled)})
-        return _about(item.exchange.call).model_copy(
+        record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": _savings(item, settled)})
+        return _answer_to(item.exchange.call).model_copy(
             update={"generation": generation.model_copy(update={"record": record})}
         )
 
-    async def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _Item | str:
+    async def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _BatchedCall | str:
         """Return what CALL of BATCH asks, at the prices AT that time, or why it cannot be asked: its task may be gone."""
         try:
             asked = self._router.question(call, resolve_output(call.output))
         except PerdureError as error:
             return error.message
-        full = self._deployment(batch).priced(at)
-        choice = Choice(full.batched(), "", "", 0)
-        length = size(asked.messages)
+        full = self._deployment(batch).with_prices_at(at)
+        choice = Choice(full.with_batch_prices(), "", "", 0)
+        length = size_in_bytes(asked.messages)
         learned = await self._router.learned(call)
         exchange = Exchange(
             call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage(), prompt_bytes=length, learned=learned
@@ -201,25 +203,25 @@ class Batches:
             prompt_bytes=length,
             escalation=learned.version,
             reserved_nano_usd=most,
-            purses=purses(self._router.routes, call) if most else (),
+            accounts=find_accounts(self._router.routes, call) if most else (),
             within=full.batch_within,
             # The same in every attempt and process, so that a call is booked once.
             call_id=_call_id(call.step, batch.batch),
         )
-        return _Item(exchange, asked.messages, record, full)
+        return _BatchedCall(exchange, asked.messages, record, full)
 
-    async def _reserve(self, item: _Item) -> bool:
+    async def _reserve(self, item: _BatchedCall) -> bool:
         """Book that ITEM goes out and return whether it does: a budget may deny it."""
 
         def reserve(connection: sa.Connection) -> bool:
-            found = state_of(connection, item.record.call_id)
+            found = load_state(connection, item.record.call_id)
             if found is not None:
                 return found[0] == "sent"
-            return item.record.send(connection) is None
+            return item.record.begin(connection) is None
 
         return await self._together.do(reserve, exclusive=True)
 
-    async def _settle(self, item: _Item, settled: Settled) -> None:
+    async def _settle(self, item: _BatchedCall, settled: Settlement) -> None:
         call_id = item.record.call_id
         await self._together.do(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
 
@@ -236,29 +238,29 @@ class Batches:
         return BatchApi(self._deployment(batch))
 
 
-def _about(call: GenerateCall) -> BatchAnswer:
+def _answer_to(call: GenerateCall) -> BatchAnswer:
     return BatchAnswer(first_execution_run_id=call.step.lineage.first_execution_run_id, step=call.step.name)
 
 
 def _unanswered(call: GenerateCall, why: str, *, cost: int = 0) -> BatchAnswer:
-    return _about(call).model_copy(update={"why": why, "cost_nano_usd": cost})
+    return _answer_to(call).model_copy(update={"why": why, "cost_nano_usd": cost})
 
 
 def _call_id(step: StepRef, batch: str) -> str:
     return hashlib.sha256(f"{step}/{batch}".encode()).hexdigest()[:32]
 
 
-def _saved(item: _Item, settled: Settled) -> int:
+def _savings(item: _BatchedCall, settled: Settlement) -> int:
     usage = settled.usage
     alone = item.full.cost(usage.prompt_tokens, usage.completion_tokens, cached_tokens=settled.cached_tokens)
     return alone - usage.cost_nano_usd
 
 
-def _with_savings(item: _Item, settled: Settled) -> Settled:
-    return replace(settled, saved_nano_usd=_saved(item, settled))
+def _with_savings(item: _BatchedCall, settled: Settlement) -> Settlement:
+    return replace(settled, saved_nano_usd=_savings(item, settled))
 
 
-def _failed(batch: BatchCall, error: ProviderFailed) -> ModelUnavailable | ModelRefused:
+def _as_error(batch: BatchCall, error: ProviderFailed) -> ModelUnavailable | ModelRefused:
     said = f"batch {batch.batch} of deployment {batch.deployment!r}: the provider {error.failure.what}."
     if error.failure.verdict == "again":
         return ModelUnavailable(f"{said} It is tried again.", retry_after=error.failure.retry_after)

@@ -17,7 +17,7 @@ from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
     RaiseCall,
-    Raised,
+    RaiseResult,
 )
 from perdure.routing.load import Routes
 from perdure.routing.routes import Budget
@@ -49,7 +49,7 @@ _MOVE = (
 
 
 @dataclass(frozen=True)
-class Purse:
+class BudgetAccount:
     """One budget as it concerns one call: whose it is, and since when it counts."""
 
     budget: Budget
@@ -62,92 +62,97 @@ class Purse:
         return {"of_budget": self.budget.name, "of_subject": self.subject, "of_since": self.since}
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """Its name, for messages."""
         whose = f" of {self.budget.per} {self.subject!r}" if self.subject else ""
         return f"budget {self.budget.name!r}{whose}{f' since {self.since}' if self.since else ''}"
 
 
 @dataclass(frozen=True)
-class Denial:
+class BudgetDenial:
     """A budget that a call does not fit into."""
 
-    purse: Purse
+    account: BudgetAccount
     limit: int
     spent: int
     reserved: int
     wanted: int
 
     @property
-    def passing(self) -> bool:
+    def temporary(self) -> bool:
         """Whether the call would fit if the calls in progress turned out to cost nothing."""
         return self.spent + self.wanted <= self.limit
 
-    def error(self, attempts: Sequence[Attempt]) -> BudgetSpent:
+    def as_error(self, attempts: Sequence[Attempt]) -> BudgetSpent:
         """Return the error that says so."""
-        budget = self.purse.budget
+        budget = self.account.budget
         left = max(self.limit - self.spent - self.reserved, 0)
-        held = f", {usd(self.reserved)} is held back for calls in progress" if self.reserved else ""
+        held = f", {format_usd(self.reserved)} is held back for calls in progress" if self.reserved else ""
         to_do = (
             f"{budget.ask} is asked to raise it" if budget.ask else f"Raise it with `perdure budgets raise {budget.name}`"
         )
-        kind = BudgetReserved if self.passing else BudgetSpent
+        kind = BudgetReserved if self.temporary else BudgetSpent
         return kind(
-            f"{self.purse.told} has {usd(left)} left of {usd(self.limit)}: {usd(self.spent)} is spent{held}, and this call "
-            f"may cost up to {usd(self.wanted)}. {to_do}, or state more under [budgets.{budget.name}] in models.toml.",
+            f"{self.account.title} has {format_usd(left)} left of {format_usd(self.limit)}: {format_usd(self.spent)} is "
+            f"spent{held}, and this call may cost up to {format_usd(self.wanted)}. {to_do}, or state more under "
+            f"[budgets.{budget.name}] in models.toml.",
             facts={
                 "attempts": [each.model_dump(mode="json", exclude_defaults=True) for each in attempts],
                 "budget": {
                     "budget": budget.name,
-                    "subject": self.purse.subject,
-                    "since": self.purse.since,
+                    "subject": self.account.subject,
+                    "since": self.account.since,
                     "limit_nano_usd": self.limit,
                     "spent_nano_usd": self.spent,
                     "wanted_nano_usd": self.wanted,
                     "ask": budget.ask,
                     # At least what this call needs: a person should not be asked twice for it.
-                    "raise_nano_usd": max(budget.raised_by, self.spent + self.reserved + self.wanted - self.limit),
+                    "raise_nano_usd": max(budget.raise_amount, self.spent + self.reserved + self.wanted - self.limit),
                 },
             },
         )
 
 
-def purses(routes: Routes, call: GenerateCall, *, at: datetime | None = None) -> tuple[Purse, ...]:
+def find_accounts(routes: Routes, call: GenerateCall, *, at: datetime | None = None) -> tuple[BudgetAccount, ...]:
     """Return the budgets that CALL draws on, AT that time."""
     found = []
     for budget in routes.budgets.values():
-        subject = _subject(budget, call)
+        subject = _subject_of(budget, call)
         if subject is not None and budget.of in ("", subject):
-            found.append(Purse(budget, subject, _since(budget, at or now())))
+            found.append(BudgetAccount(budget, subject, _start_of_period(budget, at or now())))
     return tuple(found)
 
 
-def reserve(connection: sa.Connection, wanted_from: Sequence[Purse], nano_usd: int, *, spare: int = 0) -> Denial | None:
-    """Hold NANO_USD back in each of the purses WANTED_FROM, or in none of them: then return the one that is too empty.
+def reserve(
+    connection: sa.Connection, accounts: Sequence[BudgetAccount], nano_usd: int, *, spare: int = 0
+) -> BudgetDenial | None:
+    """Hold NANO_USD back in each of ACCOUNTS, or in none of them: then return the one that is too empty.
 
     There has to be so much to SPARE besides, which is not held back. No other process may do so at the same time.
     """
     known: list[bool] = []
-    denials: list[Denial] = []
-    for purse in wanted_from:
-        row = connection.execute(_READ, purse.key).one_or_none()
+    denials: list[BudgetDenial] = []
+    for account in accounts:
+        row = connection.execute(_READ, account.key).one_or_none()
         reserved, spent, raised = row if row is not None else (0, 0, 0)
         known.append(row is not None)
-        limit = purse.budget.limit + raised
+        limit = account.budget.limit + raised
         if spent + reserved + nano_usd + spare > limit:
-            denials.append(Denial(purse, limit, spent, reserved, nano_usd + spare))
+            denials.append(BudgetDenial(account, limit, spent, reserved, nano_usd + spare))
     if denials:
-        return next((denial for denial in denials if not denial.passing), denials[0])
-    for purse, exists in zip(wanted_from, known, strict=True):
+        return next((denial for denial in denials if not denial.temporary), denials[0])
+    for account, exists in zip(accounts, known, strict=True):
         if exists:
-            connection.execute(_MOVE, {**purse.key, "reserve": nano_usd, "spend": 0})
+            connection.execute(_MOVE, {**account.key, "reserve": nano_usd, "spend": 0})
         else:
-            connection.execute(_INSERT, _new(purse.budget.name, purse.subject, purse.since, reserved_nano_usd=nano_usd))
+            connection.execute(
+                _INSERT, _new_row(account.budget.name, account.subject, account.since, reserved_nano_usd=nano_usd)
+            )
     return None
 
 
 def settle(connection: sa.Connection, held_in: str, reserved: int, spent: int) -> None:
-    """Turn the RESERVED nano-USD that the purses HELD_IN, as `noted`, hold into what was SPENT."""
+    """Turn the RESERVED nano-USD that the accounts HELD_IN, as `dump_accounts` wrote them, hold into what was SPENT."""
     if held_in:
         moved = {"reserve": -reserved, "spend": spent}
         connection.execute(
@@ -159,12 +164,12 @@ def settle(connection: sa.Connection, held_in: str, reserved: int, spent: int) -
         )
 
 
-def noted(held_in: Sequence[Purse]) -> str:
-    """Return which purses money is HELD_IN, for the record: by tomorrow the file or the day may be another."""
-    return json.dumps([[purse.budget.name, purse.subject, purse.since] for purse in held_in]) if held_in else ""
+def dump_accounts(held_in: Sequence[BudgetAccount]) -> str:
+    """Return which accounts money is HELD_IN, for the record: by tomorrow the file or the day may be another."""
+    return json.dumps([[account.budget.name, account.subject, account.since] for account in held_in]) if held_in else ""
 
 
-def lift(connection: sa.Connection, call: RaiseCall, limit: int) -> Raised:
+def raise_budget(connection: sa.Connection, call: RaiseCall, limit: int) -> RaiseResult:
     """Raise the budget that CALL names, whose LIMIT is in the file, once for its step."""
     key = {"of_budget": call.budget, "of_subject": call.subject, "of_since": call.since}
     row = connection.execute(_READ, key).one_or_none()
@@ -172,12 +177,12 @@ def lift(connection: sa.Connection, call: RaiseCall, limit: int) -> Raised:
     if connection.execute(sa.select(_RAISES.c.id).where(_RAISES.c.id == str(call.step))).first() is None:
         raised += call.nano_usd
         if row is None:
-            connection.execute(_INSERT, _new(call.budget, call.subject, call.since, raised_nano_usd=raised))
+            connection.execute(_INSERT, _new_row(call.budget, call.subject, call.since, raised_nano_usd=raised))
         else:
             connection.execute(sa.update(_ROWS).where(_THIS).values(raised_nano_usd=raised), key)
         facts = call.model_dump(exclude={"step"})
         connection.execute(sa.insert(_RAISES), {**facts, "id": str(call.step), "at": now()})
-    return Raised(budget=call.budget, subject=call.subject, limit_nano_usd=limit + raised)
+    return RaiseResult(budget=call.budget, subject=call.subject, limit_nano_usd=limit + raised)
 
 
 async def raise_by_hand(database: Database, state: BudgetState, nano_usd: int, *, by: str, why: str) -> BudgetState:
@@ -186,18 +191,18 @@ async def raise_by_hand(database: Database, state: BudgetState, nano_usd: int, *
     call = RaiseCall(
         step=step, budget=state.budget, subject=state.subject, since=state.since, nano_usd=nano_usd, by=by, why=why
     )
-    raised = await Together(database).do(lambda connection: lift(connection, call, 0), exclusive=True)
+    raised = await Together(database).do(lambda connection: raise_budget(connection, call, 0), exclusive=True)
     return state.model_copy(update={"raised": raised.limit_nano_usd})
 
 
-def usd(nano: int) -> str:
+def format_usd(nano: int) -> str:
     """Return NANO US dollars as people write them: cents, or as many digits as a small amount needs."""
     if nano % 10_000_000 == 0 or nano >= 10_000_000_000:
         return f"${nano / 1e9:,.2f}"
     return f"${nano / 1e9:.9f}".rstrip("0")
 
 
-def _new(budget: str, subject: str, since: str, **amounts: int) -> dict[str, object]:
+def _new_row(budget: str, subject: str, since: str, **amounts: int) -> dict[str, object]:
     return {
         "budget": budget,
         "subject": subject,
@@ -209,7 +214,7 @@ def _new(budget: str, subject: str, since: str, **amounts: int) -> dict[str, obj
     }
 
 
-def _subject(budget: Budget, call: GenerateCall) -> str | None:
+def _subject_of(budget: Budget, call: GenerateCall) -> str | None:
     if budget.per == "run":
         return str(call.step.lineage)
     if budget.per == "workflow":
@@ -221,13 +226,13 @@ def _subject(budget: Budget, call: GenerateCall) -> str | None:
     return call.task if budget.per == "task" else ""
 
 
-def _since(budget: Budget, at: datetime) -> str:
+def _start_of_period(budget: Budget, at: datetime) -> str:
     if budget.every == "day":
         return f"{at:%Y-%m-%d}"
     return f"{at:%Y-%m}" if budget.every == "month" else ""
 
 
-def known(routes: Routes, name: str) -> Budget:
+def find_budget(routes: Routes, name: str) -> Budget:
     """Return the budget called NAME. Raises `InvalidInput` with the known ones."""
     if name not in routes.budgets:
         names = ", ".join(sorted(routes.budgets)) or "none"

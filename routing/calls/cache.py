@@ -41,7 +41,7 @@ GRACE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedAnswer:
     """An answer that is kept, and what it has cost."""
 
     value: JsonValue
@@ -52,14 +52,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InFlight:
     """Somebody is asking the same, UNTIL then at most."""
 
     until: datetime
 
 
 @dataclass(frozen=True)
-class Question:
+class CacheEntry:
     """What a call asks, as far as answers depend on it."""
 
     key: str
@@ -83,7 +83,7 @@ class Question:
         timeout: float,
         canary: str = "",
         version: str = "",
-    ) -> Question | None:
+    ) -> CacheEntry | None:
         """Return the question of CALL to DEPLOYMENT, whose prompt has the digest PROMPT. None: answers are not kept.
 
         What a CANARY tries has answers of its own. VERSION is the model's where the call need not tell it: that of a file.
@@ -109,7 +109,7 @@ class Question:
         )
         return cls(key, model, call.tenant, task.name, holder, task.cache, timeout)
 
-    def look(self, connection: sa.Connection) -> Kept | Asked | None:
+    def look_up(self, connection: sa.Connection) -> CachedAnswer | InFlight | None:
         """Return the answer that is kept, or who asks for it; None: nobody does, so ask."""
         row = connection.execute(_READ, {"of_key": self.key}).mappings().one_or_none()
         if row is None:
@@ -123,10 +123,12 @@ class Question:
                 completion_tokens=row["completion_tokens"],
                 cost_nano_usd=row["cost_nano_usd"],
             )
-            return Kept(json.loads(row["value"]), row["answer_digest"], row["confidence"], row["model_version"], usage)
-        return Asked(row["held_until"]) if row["held_until"] > time else None
+            return CachedAnswer(
+                json.loads(row["value"]), row["answer_digest"], row["confidence"], row["model_version"], usage
+            )
+        return InFlight(row["held_until"]) if row["held_until"] > time else None
 
-    def hold(self, connection: sa.Connection) -> None:
+    def claim(self, connection: sa.Connection) -> None:
         """Note that it is being asked now. No other process may do so at the same time."""
         time = now()
         held = {"holder": self.holder, "held_until": time + timedelta(seconds=self.timeout) + GRACE}
@@ -151,7 +153,7 @@ class Question:
             },
         )
 
-    def keep(self, connection: sa.Connection, kept: Kept) -> None:
+    def store(self, connection: sa.Connection, kept: CachedAnswer) -> None:
         """Keep an answer, and let those who wait have it. What has expired goes."""
         time = now()
         connection.execute(
@@ -168,14 +170,14 @@ class Question:
             ),
             {"of_key": self.key, "of_holder": self.holder},
         )
-        self._saw(connection, kept.model_version, time)
+        self._note_version(connection, kept.model_version, time)
         connection.execute(_EXPIRED, {"before": time})
 
     def release(self, connection: sa.Connection) -> None:
         """Note that there is no answer, so that the next one asks."""
         connection.execute(_RELEASE, {"of_key": self.key, "of_holder": self.holder})
 
-    def _saw(self, connection: sa.Connection, version: str, time: datetime) -> None:
+    def _note_version(self, connection: sa.Connection, version: str, time: datetime) -> None:
         this = _VERSIONS.c.model == self.model
         known = connection.execute(sa.select(_VERSIONS.c.version).where(this)).scalar_one_or_none()
         if known is None:
@@ -184,14 +186,14 @@ class Question:
             connection.execute(sa.update(_VERSIONS).where(this).values(version=version, seen_at=time))
 
 
-class Flights:
+class SingleFlight:
     """Who asks what in this process: one at a time asks a question, and the others take their turn after it."""
 
     def __init__(self) -> None:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def of(self, question: Question | None) -> AsyncIterator[None]:
+    async def turn(self, question: CacheEntry | None) -> AsyncIterator[None]:
         """Wait until nobody else in this process asks QUESTION. Its answer is in the database then, if there was one."""
         if question is None:
             yield

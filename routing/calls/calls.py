@@ -14,14 +14,14 @@ from sqlmodel import col
 
 from perdure.lineage import StepRef
 from perdure.routing.calls.budgets import (
-    Denial,
-    Purse,
-    noted,
+    BudgetAccount,
+    BudgetDenial,
+    dump_accounts,
     reserve,
     settle,
 )
-from perdure.routing.calls.cache import Asked, Kept, Question
-from perdure.routing.canary import Moved, Part
+from perdure.routing.calls.cache import CachedAnswer, CacheEntry, InFlight
+from perdure.routing.canary import CanaryAssignment, CanaryStateChanged
 from perdure.routing.contracts import (
     Attempt,
     GenerateCall,
@@ -52,7 +52,7 @@ GRACE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Settled:
+class Settlement:
     """How a call ended."""
 
     outcome: Outcome
@@ -70,7 +70,7 @@ class Settled:
 
 @dataclass
 class ModelCall:
-    """One provider call of ATTEMPT: `send` before it, `settle` after it. It can cost RESERVED_NANO_USD at most."""
+    """One provider call of ATTEMPT: `begin` before it, `settle` after it. It can cost RESERVED_NANO_USD at most."""
 
     call: GenerateCall
     deployment: Deployment
@@ -84,13 +84,13 @@ class ModelCall:
     reserved_nano_usd: int = 0
     spare_nano_usd: int = 0
     """What the budgets have to have left besides."""
-    purses: tuple[Purse, ...] = ()
+    accounts: tuple[BudgetAccount, ...] = ()
     """The budgets that it draws on."""
-    question: Question | None = None
+    question: CacheEntry | None = None
     """What it asks, if the answer is to be kept."""
     within: timedelta = timedelta(hours=1)
     """How long it may take."""
-    part: Part | None = None
+    part: CanaryAssignment | None = None
     """The part that it has in a canary, if there is one."""
     rolled_back: str = ""
     """Why the canary is rolled back by how it ended; empty: it is not."""
@@ -113,28 +113,28 @@ class ModelCall:
         """That canary, as NAME@VERSION."""
         return self.part.canary.id if self.part is not None else ""
 
-    def send(self, connection: sa.Connection) -> Denial | Kept | Asked | Moved | None:
+    def begin(self, connection: sa.Connection) -> BudgetDenial | CachedAnswer | InFlight | CanaryStateChanged | None:
         """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
 
         Returns what: the kept answer, somebody who is asking the same, a budget that is too empty, or a canary that stands
         otherwise than the call takes it to.
         """
-        moved = self.part.moved(connection) if self.part is not None else None
+        moved = self.part.check_state(connection) if self.part is not None else None
         if moved is not None:
             return moved
-        found = self.question.look(connection) if self.question is not None else None
-        if isinstance(found, Asked):
+        found = self.question.look_up(connection) if self.question is not None else None
+        if isinstance(found, InFlight):
             return found
         if found is not None:
-            self.write(connection, _cached(found))
+            self.write_uncalled(connection, _settle_from_cache(found))
             return found
-        denial = self._reserve(connection) if self.purses else None
+        denial = self._reserve(connection) if self.accounts else None
         if denial is not None:
-            self.write(connection, Settled("denied", error=f"budget {denial.purse.budget.name}"))
+            self.write_uncalled(connection, Settlement("denied", error=f"budget {denial.account.budget.name}"))
             return denial
         if self.question is not None:
-            self.question.hold(connection)
-        self._held_in = noted(self.purses)
+            self.question.claim(connection)
+        self._held_in = dump_accounts(self.accounts)
         sent_at = now()
         row = {"sent_at": sent_at, "due_at": sent_at + self.within + GRACE, "held_in": self._held_in}
         connection.execute(_INSERT, self._row("sent") | row)
@@ -142,7 +142,7 @@ class ModelCall:
         return None
 
     def settle(
-        self, connection: sa.Connection, settled: Settled, kept: Kept | None = None, *, answer: str | None = None
+        self, connection: sa.Connection, settled: Settlement, kept: CachedAnswer | None = None, *, answer: str | None = None
     ) -> None:
         """Write how the call ended, what of the money that was held back it has cost, and the answer that is KEPT.
 
@@ -150,39 +150,39 @@ class ModelCall:
 
         A call that was not sent has no end, and one that has ended, no other one: a cancellation may come at any time.
         """
-        row = {"of_call": self.call_id, "was": "sent", **_ended(settled, self.milliseconds), "answer": answer}
+        row = {"of_call": self.call_id, "was": "sent", **_columns_of(settled, self.milliseconds), "answer": answer}
         first = bool(connection.execute(_SETTLE, row).rowcount)
         if first:
-            settle(connection, self._held_in, self.reserved_nano_usd, _spent(settled, self.reserved_nano_usd))
+            settle(connection, self._held_in, self.reserved_nano_usd, _amount_spent(settled, self.reserved_nano_usd))
         else:
             first = settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
         if first and self.part is not None:
             took, cost = self.milliseconds, settled.usage.cost_nano_usd
             self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
         if self.question is not None and kept is not None:
-            self.question.keep(connection, kept)
+            self.question.store(connection, kept)
         elif self.question is not None:
             self.question.release(connection)
 
-    def _reserve(self, connection: sa.Connection) -> Denial | None:
+    def _reserve(self, connection: sa.Connection) -> BudgetDenial | None:
         wanted, spare = self.reserved_nano_usd, self.spare_nano_usd
-        denial = reserve(connection, self.purses, wanted, spare=spare)
+        denial = reserve(connection, self.accounts, wanted, spare=spare)
         # What is held back for workers that have died is not on its way any more, so there is nothing to wait for.
-        if denial is not None and denial.passing and give_up(connection, overdue()):
-            denial = reserve(connection, self.purses, wanted, spare=spare)
+        if denial is not None and denial.temporary and give_up(connection, overdue_calls()):
+            denial = reserve(connection, self.accounts, wanted, spare=spare)
         return denial
 
     @property
     def exclusive(self) -> bool:
         """Whether other processes must not write the same rows meanwhile."""
-        return bool(self.purses) or self.question is not None or self.part is not None
+        return bool(self.accounts) or self.question is not None or self.part is not None
 
-    def write(self, connection: sa.Connection, settled: Settled) -> None:
+    def write_uncalled(self, connection: sa.Connection, settled: Settlement) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
-        row = self._row(settled.outcome) | _ended(settled, 0)
+        row = self._row(settled.outcome) | _columns_of(settled, 0)
         connection.execute(_INSERT, {**row, "reserved_nano_usd": 0, "trial": False})
 
-    def told(self, settled: Settled) -> Attempt:
+    def as_attempt(self, settled: Settlement) -> Attempt:
         """Return what the history keeps of it."""
         return Attempt(
             attempt=self.attempt,
@@ -195,12 +195,12 @@ class ModelCall:
             switched=self.switched,
             milliseconds=self.milliseconds,
             arm=self.arm,
-            canary=self._tries,
+            canary=self._tries_canary,
         )
 
     @property
-    def _tries(self) -> bool:
-        return self.part is not None and self.part.tries
+    def _tries_canary(self) -> bool:
+        return self.part is not None and self.part.tries_canary
 
     def _row(self, outcome: str) -> dict[str, object]:
         step = self.call.step
@@ -227,7 +227,7 @@ class ModelCall:
             "lane": self.lane,
             "arm": self.arm,
             "canary": self.canary,
-            "trial": self.part is not None and (self.part.tries or self.part.counts),
+            "trial": self.part is not None and (self.part.tries_canary or self.part.is_compared),
             "prompt_version": self.prompt_version,
             "prompt_bytes": self.prompt_bytes,
             "escalation": self.escalation,
@@ -247,8 +247,8 @@ _UNSEEN = ("sent", "ambiguous", "cancelled")
 """How calls end whose answer nobody saw. The provider may have charged them."""
 
 
-def _cached(kept: Kept) -> Settled:
-    return Settled(
+def _settle_from_cache(kept: CachedAnswer) -> Settlement:
+    return Settlement(
         "cached",
         model_version=kept.model_version,
         answer_digest=kept.answer_digest,
@@ -257,7 +257,7 @@ def _cached(kept: Kept) -> Settled:
     )
 
 
-def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
+def _columns_of(settled: Settlement, milliseconds: int) -> dict[str, object]:
     return {
         "outcome": settled.outcome,
         "error": settled.error[:500],
@@ -277,20 +277,20 @@ def _ended(settled: Settled, milliseconds: int) -> dict[str, object]:
     }
 
 
-def _spent(settled: Settled, reserved: int) -> int:
+def _amount_spent(settled: Settlement, reserved: int) -> int:
     # What may have been charged counts as spent: a budget is kept, also where nobody can know.
     return reserved if settled.outcome in _UNSEEN else settled.usage.cost_nano_usd
 
 
-def settle_late(connection: sa.Connection, call_id: str, settled: Settled, *, milliseconds: int = 0) -> bool:
+def settle_late(connection: sa.Connection, call_id: str, settled: Settlement, *, milliseconds: int = 0) -> bool:
     """Write how a call ended that another process has sent, or that was given up meanwhile; return whether it was first."""
     row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
     if row is None or row.outcome not in ("sent", "ambiguous") or (row.outcome != "sent" and row.error != UNSETTLED):
         return False
-    ended = {"of_call": call_id, "was": row.outcome, **_ended(settled, milliseconds)}
+    ended = {"of_call": call_id, "was": row.outcome, **_columns_of(settled, milliseconds)}
     if not connection.execute(_SETTLE, ended).rowcount:
         return False
-    spent = _spent(settled, row.reserved_nano_usd)
+    spent = _amount_spent(settled, row.reserved_nano_usd)
     if row.outcome == "sent":
         settle(connection, row.held_in, row.reserved_nano_usd, spent)
     else:  # its budgets have counted the most that it could cost
@@ -303,28 +303,28 @@ def give_up(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int:
     lost = connection.execute(sa.select(_TABLE.c.call_id).where(_ON_ITS_WAY, *which).limit(500)).scalars()
     ids = list(lost)
     for call_id in ids:
-        settle_late(connection, call_id, Settled("ambiguous", error=UNSETTLED))
+        settle_late(connection, call_id, Settlement("ambiguous", error=UNSETTLED))
     return len(ids)
 
 
-def overdue() -> sa.ColumnElement[bool]:
+def overdue_calls() -> sa.ColumnElement[bool]:
     """Return which calls would have ended by now, had nothing happened to who made them."""
     due: sa.ColumnElement[bool] = _TABLE.c.due_at < now()
     return due
 
 
-def before(step: StepRef, attempt: int) -> sa.ColumnElement[bool]:
+def calls_before(step: StepRef, attempt: int) -> sa.ColumnElement[bool]:
     """Return which calls belong to the attempts of STEP before ATTEMPT, which has begun since Temporal gave them up."""
-    return sa.and_(_of(step), _TABLE.c.attempt < attempt)
+    return sa.and_(_of_step(step), _TABLE.c.attempt < attempt)
 
 
-def state_of(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | None:
+def load_state(connection: sa.Connection, call_id: str) -> tuple[str, datetime] | None:
     """Return the outcome of a recorded call and when it was sent; None: it is not recorded."""
     row = connection.execute(_ROW, {"of_call": call_id}).one_or_none()
     return (row.outcome, row.sent_at) if row is not None else None
 
 
-async def sent_at(database: Database, call_ids: Sequence[str]) -> dict[str, datetime]:
+async def load_sent_times(database: Database, call_ids: Sequence[str]) -> dict[str, datetime]:
     """Return when the calls with CALL_IDS were sent, as far as they are recorded."""
     found: dict[str, datetime] = {}
     async with database.read() as connection:
@@ -335,7 +335,7 @@ async def sent_at(database: Database, call_ids: Sequence[str]) -> dict[str, date
     return found
 
 
-def _of(step: StepRef) -> sa.ColumnElement[bool]:
+def _of_step(step: StepRef) -> sa.ColumnElement[bool]:
     return sa.and_(
         _TABLE.c.namespace == step.lineage.namespace,
         _TABLE.c.workflow_id == step.lineage.workflow_id,
@@ -346,9 +346,9 @@ def _of(step: StepRef) -> sa.ColumnElement[bool]:
     )
 
 
-async def earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:
+async def load_earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:
     """Return what came of the attempts of STEP before ATTEMPT, in their order, and what they took together."""
-    query = sa.select(_TABLE).where(before(step, attempt)).order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
+    query = sa.select(_TABLE).where(calls_before(step, attempt)).order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
     async with database.read() as connection:
         found = list((await connection.execute(query)).mappings())
     usage = Usage(
@@ -356,10 +356,10 @@ async def earlier_attempts(database: Database, step: StepRef, attempt: int) -> t
         completion_tokens=sum(row["completion_tokens"] for row in found),
         cost_nano_usd=sum(row["cost_nano_usd"] for row in found),
     )
-    return tuple(_attempt(row) for row in found), usage
+    return tuple(_as_attempt(row) for row in found), usage
 
 
-def _attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
+def _as_attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
     outcome = str(row["outcome"])
     return Attempt(
         attempt=cast(int, row["attempt"]),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
-    from perdure.routing.calls.calls import ModelCall, Settled
+    from perdure.routing.calls.calls import ModelCall, Settlement
     from perdure.routing.prompts import Messages
     from perdure.routing.providers import Reply
 
@@ -32,7 +32,7 @@ _tracer = trace.get_tracer("perdure.routing")
 
 
 @contextmanager
-def span_of(
+def start_span(
     call: ModelCall, messages: Messages, *, temperature: float | None = None, operation: str = "chat"
 ) -> Iterator[Span]:
     """Put a client span around CALL, which is a `chat` or `embeddings`."""
@@ -44,21 +44,21 @@ def span_of(
         set_status_on_exception=False,
     ) as span:
         if span.is_recording():
-            span.set_attributes(_asked(call, operation))
+            span.set_attributes(_request_attributes(call, operation))
             if temperature is not None:
-                span.set_attributes(_sampled(call, temperature))
-            if messages and _content_wanted():
+                span.set_attributes(_sampling_attributes(call, temperature))
+            if messages and _wants_content():
                 span.set_attribute("gen_ai.input.messages", _messages(messages))
         yield span
 
 
-def ended(span: Span, call: ModelCall, settled: Settled, reply: Reply | None = None) -> None:
+def end_span(span: Span, call: ModelCall, settled: Settlement, reply: Reply | None = None) -> None:
     """Write on SPAN how CALL ended."""
     if not span.is_recording():
         return
     if reply is not None:
-        span.set_attributes(_answered(call, settled, reply))
-        if _content_wanted():
+        span.set_attributes(_response_attributes(call, settled, reply))
+        if _wants_content():
             answer: Messages = [{"role": "assistant", "content": reply.text}]
             span.set_attribute("gen_ai.output.messages", _messages(answer))
     span.set_attribute("perdure.outcome", settled.outcome)
@@ -75,7 +75,7 @@ def provider_name(model: str) -> str:
     return _PROVIDERS.get(name, name)
 
 
-def _sampled(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
+def _sampling_attributes(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
     return {
         "gen_ai.request.max_tokens": call.deployment.max_tokens,
         "gen_ai.request.temperature": temperature,
@@ -83,7 +83,7 @@ def _sampled(call: ModelCall, temperature: float) -> dict[str, AttributeValue]:
     }
 
 
-def _asked(call: ModelCall, operation: str) -> dict[str, AttributeValue]:
+def _request_attributes(call: ModelCall, operation: str) -> dict[str, AttributeValue]:
     deployment = call.deployment
     step = call.call.step
     asked: dict[str, AttributeValue] = {
@@ -109,7 +109,7 @@ def _asked(call: ModelCall, operation: str) -> dict[str, AttributeValue]:
     return asked
 
 
-def _answered(call: ModelCall, settled: Settled, reply: Reply) -> dict[str, AttributeValue]:
+def _response_attributes(call: ModelCall, settled: Settlement, reply: Reply) -> dict[str, AttributeValue]:
     deployment, usage = call.deployment, settled.usage
     prompt = deployment.cost(usage.prompt_tokens, 0, cached_tokens=settled.cached_tokens)
     return {
@@ -124,7 +124,7 @@ def _answered(call: ModelCall, settled: Settled, reply: Reply) -> dict[str, Attr
     }
 
 
-def _content_wanted() -> bool:
+def _wants_content() -> bool:
     return os.environ.get(CONTENT, "").lower() == "true"
 
 

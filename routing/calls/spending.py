@@ -187,7 +187,7 @@ async def qualities(database: Database, *, since: datetime | None = None, until:
         ]
 
 
-def together(group: str, parts: Sequence[Cost]) -> Cost:
+def add_up(group: str, parts: Sequence[Cost]) -> Cost:
     """Return the costs of PARTS as those of one GROUP."""
     numbers = [name for name in Cost.model_fields if name != "group"]
     return Cost(group=group, **{name: sum(getattr(part, name) for part in parts) for name in numbers})
@@ -210,7 +210,7 @@ async def budget_states(database: Database) -> list[BudgetState]:
         ]
 
 
-async def spent(database: Database) -> tuple[int, int]:
+async def total_spending(database: Database) -> tuple[int, int]:
     """Return how many provider calls DATABASE has recorded, and what they cost together, in nano-USD."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(ModelCallRow.cost_nano_usd)), 0)).where(
         col(ModelCallRow.outcome).not_in(_NO_CALL)

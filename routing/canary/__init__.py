@@ -13,42 +13,42 @@ from perdure.lazy import lazy
 if TYPE_CHECKING:
     from perdure.routing.canary.canary import Arm, Canary, CanaryTable
     from perdure.routing.canary.comparison import (
+        CanaryStatus,
         Report,
-        Standing,
+        list_canaries,
         report,
-        standings,
     )
     from perdure.routing.canary.rollback import Counts
     from perdure.routing.canary.trials import (
-        Moved,
-        Part,
+        CanaryAssignment,
+        CanaryStateChanged,
         State,
         decide,
-        override,
+        record_verdict,
     )
 else:
     __getattr__ = lazy(
         __name__,
         {
             "canary": ["Arm", "Canary", "CanaryTable"],
-            "comparison": ["Report", "Standing", "report", "standings"],
+            "comparison": ["CanaryStatus", "Report", "list_canaries", "report"],
             "rollback": ["Counts"],
-            "trials": ["Moved", "Part", "State", "decide", "override"],
+            "trials": ["CanaryAssignment", "CanaryStateChanged", "State", "decide", "record_verdict"],
         },
     )
 
 __all__ = [
     "Arm",
     "Canary",
+    "CanaryAssignment",
+    "CanaryStateChanged",
+    "CanaryStatus",
     "CanaryTable",
     "Counts",
-    "Moved",
-    "Part",
     "Report",
-    "Standing",
     "State",
     "decide",
-    "override",
+    "list_canaries",
+    "record_verdict",
     "report",
-    "standings",
 ]

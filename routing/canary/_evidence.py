@@ -40,11 +40,16 @@ def log_evidence(canary: Tally, control: Tally, *, drop: float) -> float:
     """
     if canary.share is None or control.share is None or canary.share >= control.share - drop:
         return -inf
-    likeliest = _likeliest(canary, control, drop)
-    return _averaged(canary) + _averaged(control) - _likelihood(canary, likeliest - drop) - _likelihood(control, likeliest)
+    likeliest = _likeliest_share(canary, control, drop)
+    return (
+        _average_likelihood(canary)
+        + _average_likelihood(control)
+        - _likelihood(canary, likeliest - drop)
+        - _likelihood(control, likeliest)
+    )
 
 
-def _likeliest(canary: Tally, control: Tally, drop: float) -> float:
+def _likeliest_share(canary: Tally, control: Tally, drop: float) -> float:
     """Return the share of CONTROL that explains both best if CANARY's is lower by exactly DROP. There is one maximum."""
     low, high = drop, 1.0
     for _ in range(45):
@@ -55,7 +60,7 @@ def _likeliest(canary: Tally, control: Tally, drop: float) -> float:
     return (low + high) / 2
 
 
-def _averaged(tally: Tally) -> float:
+def _average_likelihood(tally: Tally) -> float:
     return _log_beta(tally.good + 0.5, tally.bad + 0.5) - _log_beta(0.5, 0.5)
 
 

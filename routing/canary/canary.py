@@ -125,7 +125,7 @@ class Canary:
         drawn = int.from_bytes(hashlib.sha256(f"{self.name}\0{subject}".encode()).digest()[:8], "big")
         return "canary" if drawn < self.table.weight * 2**64 else "control"
 
-    def tried(self, task: Task) -> Task:
+    def apply_to(self, task: Task) -> Task:
         """Return TASK as it is with the canary."""
         told = self.table.instructions
         return task if told is None else task.model_copy(update={"instructions": told})

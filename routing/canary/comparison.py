@@ -14,9 +14,9 @@ from perdure.routing.canary.rollback import (
     Comparison,
     Counts,
     Rule,
-    compared,
+    compare_shares,
 )
-from perdure.routing.canary.trials import State, counts, find
+from perdure.routing.canary.trials import State, find, load_counts
 from perdure.routing.tables import CanaryDecisionRow, CanaryRow, ModelCallRow
 from perdure.storage import Database
 
@@ -53,7 +53,7 @@ class Side(Frozen):
         return -(-self.cost // self.completed) if self.completed else None
 
 
-class Decided(Frozen):
+class Decision(Frozen):
     """What was decided about a canary. BY is empty for its rule; nobody has verified a name."""
 
     state: State
@@ -62,7 +62,7 @@ class Decided(Frozen):
     at: datetime
 
 
-class Standing(Frozen):
+class CanaryStatus(Frozen):
     """A canary and how it stands."""
 
     id: str
@@ -81,19 +81,19 @@ class Standing(Frozen):
 class Report(Frozen):
     """All that is known of a canary."""
 
-    standing: Standing
+    status: CanaryStatus
     sides: tuple[Side, Side]
     """The canary's and control's."""
     comparisons: tuple[Comparison, ...]
-    decisions: tuple[Decided, ...]
+    decisions: tuple[Decision, ...]
 
 
-async def standings(database: Database) -> list[Standing]:
+async def list_canaries(database: Database) -> list[CanaryStatus]:
     """Return the canaries that calls have taken part in, the newest first."""
 
-    def work(connection: sa.Connection) -> list[Standing]:
+    def work(connection: sa.Connection) -> list[CanaryStatus]:
         rows = connection.execute(sa.select(_ROWS).order_by(_ROWS.c.since.desc())).mappings().all()
-        return [_standing(connection, row) for row in rows]
+        return [_load_status(connection, row) for row in rows]
 
     return await database.query(work)
 
@@ -102,15 +102,15 @@ async def report(database: Database, name: str) -> Report:
     """Return what is known of the canary called NAME, or NAME@VERSION. Raises `NotFound`."""
 
     def work(connection: sa.Connection) -> Report:
-        standing = _standing(connection, row := find(connection, name))
+        standing = _load_status(connection, row := find(connection, name))
         sides = _sides(connection, row, {"canary": standing.canary, "control": standing.control})
         decisions = sa.select(_DECISIONS).where(_DECISIONS.c.canary == standing.id).order_by(_DECISIONS.c.at)
         return Report(
-            standing=standing,
+            status=standing,
             sides=sides,
-            comparisons=tuple(compared(standing.rule, standing.canary, standing.control)),
+            comparisons=tuple(compare_shares(standing.rule, standing.canary, standing.control)),
             decisions=tuple(
-                Decided.model_validate({name: each[name] for name in Decided.model_fields})
+                Decision.model_validate({name: each[name] for name in Decision.model_fields})
                 for each in connection.execute(decisions).mappings()
             ),
         )
@@ -118,10 +118,10 @@ async def report(database: Database, name: str) -> Report:
     return await database.query(work)
 
 
-def _standing(connection: sa.Connection, row: sa.RowMapping) -> Standing:
-    known = {name: row[name] for name in Standing.model_fields if name in row}
-    return Standing.model_validate(
-        {**known, "rule": Rule.model_validate_json(row["rule"]), **counts(connection, row["id"])}
+def _load_status(connection: sa.Connection, row: sa.RowMapping) -> CanaryStatus:
+    known = {name: row[name] for name in CanaryStatus.model_fields if name in row}
+    return CanaryStatus.model_validate(
+        {**known, "rule": Rule.model_validate_json(row["rule"]), **load_counts(connection, row["id"])}
     )
 
 

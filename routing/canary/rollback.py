@@ -68,7 +68,7 @@ class Comparison(Frozen):
     """The logarithm of the evidence that it is rolled back by."""
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """Why it is rolled back by this; empty: it is not."""
         if self.log_evidence is None or self.log_evidence < self.needed or self.canary is None or self.control is None:
             return ""
@@ -76,7 +76,7 @@ class Comparison(Frozen):
         return f"{self.of}: {self.canary:.1%}, and {self.control:.1%} of control's; {odds}"
 
 
-def compared(rule: Rule, canary: Counts, control: Counts) -> list[Comparison]:
+def compare_shares(rule: Rule, canary: Counts, control: Counts) -> list[Comparison]:
     """Return the shares that RULE looks at, in both arms."""
     shares = {
         "valid answers": [Tally(each.valid, each.answers) for each in (canary, control)],
@@ -93,9 +93,9 @@ def compared(rule: Rule, canary: Counts, control: Counts) -> list[Comparison]:
 
 def problem(rule: Rule, canary: Counts, control: Counts) -> str:
     """Return why RULE rolls a canary back; empty: it does not."""
-    for each in compared(rule, canary, control):
-        if each.told:
-            return each.told
+    for each in compare_shares(rule, canary, control):
+        if each.reason:
+            return each.reason
     if min(canary.answers, control.answers) < rule.min_calls:
         return ""
     slow = _exceeds("its answers take", canary.milliseconds, control.milliseconds, rule.max_latency_ratio)

@@ -41,14 +41,14 @@ _ADD = (
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A canary stands otherwise than the call took it to: it has to choose anew."""
+class CanaryStateChanged:
+    """A canary's state changed since the call chose by it: it has to choose anew."""
 
     state: State
 
 
 @dataclass(frozen=True)
-class Part:
+class CanaryAssignment:
     """The part of one call in CANARY: the ARM of its run, and how the canary stands as far as this process knows."""
 
     canary: Canary
@@ -56,31 +56,31 @@ class Part:
     state: State
     first: bool
     """Whether it is the first of its step."""
-    tries: bool
+    tries_canary: bool
     """Whether it asks what the canary tries."""
 
     @property
-    def counts(self) -> bool:
+    def is_compared(self) -> bool:
         """Whether the arms are compared by it."""
-        return self.state == "running" and self.first and (self.tries or self.arm == "control")
+        return self.state == "running" and self.first and (self.tries_canary or self.arm == "control")
 
-    def moved(self, connection: sa.Connection) -> Moved | None:
+    def check_state(self, connection: sa.Connection) -> CanaryStateChanged | None:
         """Return how the canary stands if that is not as STATE says. No other process may write at the same time."""
         if not self.first:
             return None
         rule = self.canary.table.rule.model_dump_json()
         row = connection.execute(_READ, {"of_canary": self.canary.id}).one_or_none()
         if row is None:
-            connection.execute(sa.insert(_ROWS), _new(self.canary, rule))
-            return None if self.state == "running" else Moved("running")
+            connection.execute(sa.insert(_ROWS), _new_row(self.canary, rule))
+            return None if self.state == "running" else CanaryStateChanged("running")
         state = cast(State, row[0])
         if row[1] != rule and state == "running":
             connection.execute(sa.update(_ROWS).where(_THIS).values(rule=rule), {"of_canary": self.canary.id})
-        return None if state == self.state else Moved(state)
+        return None if state == self.state else CanaryStateChanged(state)
 
     def settle(self, connection: sa.Connection, outcome: str, *, milliseconds: int, nano_usd: int) -> str:
         """Count a call that ended with OUTCOME. Returns why the canary is rolled back by it; empty: it is not."""
-        if not self.counts or outcome == "cancelled":
+        if not self.is_compared or outcome == "cancelled":
             return ""
         answered = outcome in ("answered", "unsure", "invalid")
         more = {
@@ -92,10 +92,10 @@ class Part:
             "cost_nano_usd": nano_usd if answered else 0,
         }
         _add(connection, self.canary.id, self.arm, more)
-        return _judge(connection, self.canary.id)
+        return _apply_rule(connection, self.canary.id)
 
 
-def override(connection: sa.Connection, call_id: str, *, correct: bool) -> tuple[str, str]:
+def record_verdict(connection: sa.Connection, call_id: str, *, correct: bool) -> tuple[str, str]:
     """Note whether the answer of a recorded call was CORRECT; the last word counts.
 
     It counts if the arms are compared by it. Returns the canary, and why that is rolled back by it; empty: it is not.
@@ -110,10 +110,10 @@ def override(connection: sa.Connection, call_id: str, *, correct: bool) -> tuple
     if not trial:
         return "", ""
     _add(connection, canary, arm, {"judged": before is None, "overridden": (not correct) - bool(before)})
-    return canary, _judge(connection, canary)
+    return canary, _apply_rule(connection, canary)
 
 
-def counts(connection: sa.Connection, canary: str) -> dict[Arm, Counts]:
+def load_counts(connection: sa.Connection, canary: str) -> dict[Arm, Counts]:
     """Return what the arms of the CANARY with that id have done."""
     found: dict[Arm, Counts] = {"canary": Counts(), "control": Counts()}
     for row in connection.execute(_COUNTS, {"of_canary": canary}).mappings():
@@ -135,7 +135,7 @@ async def decide(database: Database, name: str, state: State, *, by: str, why: s
             raise InvalidInput(f"{id} is {state} already, by {who}: {row['why']}")
         if (before, state) == ("rolled back", "promoted"):
             raise InvalidInput(f"{id} was rolled back: {row['why']}. Begin anew first: `perdure canary reset {name}`.")
-        _stand(connection, id, state, by=by, why=why)
+        _set_state(connection, id, state, by=by, why=why)
         if state == "running":
             connection.execute(sa.delete(_ARMS).where(_ARMS.c.canary == id))
             connection.execute(sa.update(_ROWS).where(_THIS).values(since=_ROWS.c.at), {"of_canary": id})
@@ -157,19 +157,19 @@ def find(connection: sa.Connection, name: str) -> sa.RowMapping:
     return rows[0]
 
 
-def _judge(connection: sa.Connection, canary: str) -> str:
+def _apply_rule(connection: sa.Connection, canary: str) -> str:
     """Roll the CANARY with that id back if its rule says so, and return why."""
     row = connection.execute(_READ, {"of_canary": canary}).one_or_none()
     if row is None or row[0] != "running":
         return ""
-    arms = counts(connection, canary)
+    arms = load_counts(connection, canary)
     why = problem(Rule.model_validate_json(row[1]), arms["canary"], arms["control"])
     if why:
-        _stand(connection, canary, "rolled back", by="", why=why)
+        _set_state(connection, canary, "rolled back", by="", why=why)
     return why
 
 
-def _stand(connection: sa.Connection, canary: str, state: State, *, by: str, why: str) -> None:
+def _set_state(connection: sa.Connection, canary: str, state: State, *, by: str, why: str) -> None:
     said = {"state": state, "by": by, "why": why, "at": now()}
     connection.execute(sa.update(_ROWS).where(_THIS).values(**said), {"of_canary": canary})
     connection.execute(sa.insert(_DECISIONS), {"id": uuid.uuid4().hex, "canary": canary, **said})
@@ -182,7 +182,7 @@ def _add(connection: sa.Connection, canary: str, arm: str, more: Mapping[str, fl
         connection.execute(sa.insert(_ARMS), {"canary": canary, "arm": arm, **number})
 
 
-def _new(canary: Canary, rule: str) -> dict[str, object]:
+def _new_row(canary: Canary, rule: str) -> dict[str, object]:
     time = now()
     return {
         "id": canary.id,

@@ -12,42 +12,42 @@ from perdure.lazy import lazy
 
 if TYPE_CHECKING:
     from perdure.routing.escalation.escalation import (
-        InForce,
-        in_force,
-        keep,
-        versions,
+        ActiveEscalation,
+        list_versions,
+        load_active,
+        save_version,
     )
     from perdure.routing.escalation.evaluation import Point, Study, study
     from perdure.routing.escalation.labels import (
-        counts,
+        count_labels,
         import_labels,
-        judge,
-        label,
+        label_answer,
+        label_call,
         labels_of,
-        last_word,
+        last_verdict,
     )
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "escalation": ["InForce", "in_force", "keep", "versions"],
+            "escalation": ["ActiveEscalation", "list_versions", "load_active", "save_version"],
             "evaluation": ["Point", "Study", "study"],
-            "labels": ["counts", "import_labels", "judge", "label", "labels_of", "last_word"],
+            "labels": ["count_labels", "import_labels", "label_answer", "label_call", "labels_of", "last_verdict"],
         },
     )
 
 __all__ = [
-    "InForce",
+    "ActiveEscalation",
     "Point",
     "Study",
-    "counts",
+    "count_labels",
     "import_labels",
-    "in_force",
-    "judge",
-    "keep",
-    "label",
+    "label_answer",
+    "label_call",
     "labels_of",
-    "last_word",
+    "last_verdict",
+    "list_versions",
+    "load_active",
+    "save_version",
     "study",
-    "versions",
 ]

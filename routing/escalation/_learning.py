@@ -41,7 +41,7 @@ class Case:
     """None: the larger tier was not asked, or nobody has judged its answer. It then counts at its mean."""
 
     @property
-    def kept_aside(self) -> bool:
+    def held_out(self) -> bool:
         """Whether it is for judging. The question alone decides, so that it never changes sides."""
         return int.from_bytes(hashlib.sha256(self.question.encode()).digest()[:4], "big") < _KEPT_ASIDE * 2**32
 
@@ -98,7 +98,7 @@ def learn(
         threshold=0.0,
     )
     scores = scores_of(learned, cases)
-    _, threshold = share_needed(scores, right, filled(cases, mean), target=target)
+    _, threshold = share_needed(scores, right, impute(cases, mean), target=target)
     return learned.model_copy(update={"threshold": threshold}) if threshold is not None else None
 
 
@@ -138,7 +138,7 @@ def mean_of(larger: Sequence[float], cases: Sequence[Case]) -> float:
     return (sum(known) + 1) / (len(known) + 2)
 
 
-def filled(cases: Sequence[Case], mean: float) -> Floats:
+def impute(cases: Sequence[Case], mean: float) -> Floats:
     """Return how right the larger tier is on each of CASES; MEAN stands in where nobody knows."""
     return np.array([mean if each.large is None else each.large for each in cases])
 

@@ -60,14 +60,14 @@ class Escalation(Frozen):
 
 
 @dataclass(frozen=True)
-class InForce:
+class ActiveEscalation:
     """What judges the answers of a call: VERSION as its record has it, empty if the task does not ask for it."""
 
     version: str = ""
     escalation: Escalation | None = None
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """Why an answer does not count that it judges too likely wrong."""
         return f"learned escalation {self.version}"
 
@@ -87,7 +87,7 @@ class Version(Frozen):
     by: str
 
 
-async def in_force(database: Database, call: GenerateCall) -> InForce:
+async def load_active(database: Database, call: GenerateCall) -> ActiveEscalation:
     """Return the version that judges the answers of CALL: the one that its run began with, else the newest."""
     step = call.step
     begun = (
@@ -105,20 +105,20 @@ async def in_force(database: Database, call: GenerateCall) -> InForce:
         .limit(1)
     )
 
-    def read(connection: sa.Connection) -> InForce:
+    def read(connection: sa.Connection) -> ActiveEscalation:
         pinned = connection.execute(begun).scalar()
         if pinned == STATIC:
-            return InForce(STATIC)
+            return ActiveEscalation(STATIC)
         query = sa.select(_ROWS).where(_ROWS.c.task == call.task).order_by(_ROWS.c.version.desc()).limit(1)
         row = connection.execute(query if pinned is None else query.where(_ROWS.c.version == int(pinned))).one_or_none()
         if row is None or not row.adopted:
-            return InForce(STATIC)
-        return InForce(str(row.version), Escalation.model_validate_json(row.parameters))
+            return ActiveEscalation(STATIC)
+        return ActiveEscalation(str(row.version), Escalation.model_validate_json(row.parameters))
 
     return await database.query(read)
 
 
-async def versions(database: Database, task: str | None = None) -> list[Version]:
+async def list_versions(database: Database, task: str | None = None) -> list[Version]:
     """Return what was learned about TASK, or about all tasks, the newest first."""
     query = sa.select(_ROWS).order_by(_ROWS.c.task, _ROWS.c.version.desc())
     if task is not None:
@@ -137,7 +137,7 @@ async def versions(database: Database, task: str | None = None) -> list[Version]
         ]
 
 
-async def keep(
+async def save_version(
     database: Database, task: str, escalation: Escalation | None, *, adopted: bool, evidence: str, by: str
 ) -> int:
     """Write what was learned about TASK as its next version, which decides from now on, and return that."""

@@ -14,7 +14,7 @@ from perdure.routing.escalation._learning import (
     Case,
     Floats,
     cases_of,
-    filled,
+    impute,
     learn,
     mean_of,
     rights_of,
@@ -33,7 +33,7 @@ NEEDED_OF_EACH = 10
 _ROUNDS = 1000
 
 
-class Span(Frozen):
+class Interval(Frozen):
     """A share, and the interval that holds 95 % of what other samples of the questions would have given."""
 
     value: float
@@ -48,7 +48,7 @@ class Point(Frozen):
     threshold: float | None = None
     share: float
     """Of the questions, those that go to the larger tier."""
-    quality: Span
+    quality: Interval
     cost_per_call: float
     cost_per_correct: float | None
 
@@ -64,9 +64,9 @@ class Study(Frozen):
     both_judged: int
     """Of all questions, those where the answers of both tiers were judged."""
     points: tuple[Point, ...]
-    over_static: Span | None
+    over_static: Interval | None
     """By how much learned escalation is better than the tier alone."""
-    over_random: Span | None
+    over_random: Interval | None
     """By how much it is better than as many calls of the larger tier at random."""
     adopt: bool
     why: str
@@ -84,12 +84,12 @@ def study(
     """
     if not task.cascade:
         raise InvalidInput(f"task {task.name!r} has no larger tier to go to. Give it a `cascade` in models.toml.")
-    models = tuple(dict.fromkeys(one.model for one in routes.serving(task)))
-    larger = {one.model for one in routes.serving(task, task.cascade[0])}
+    models = tuple(dict.fromkeys(one.model for one in routes.deployments_for(task)))
+    larger = {one.model for one in routes.deployments_for(task, task.cascade[0])}
     small = [each for each in labels if each.tier == task.tier and each.model in models]
     large = [each for each in labels if each.tier == task.cascade[0] and each.model in larger]
     found = cases_of(small, large)
-    learning, aside = [each for each in found if not each.kept_aside], [each for each in found if each.kept_aside]
+    learning, aside = [each for each in found if not each.held_out], [each for each in found if each.held_out]
     right = rights_of(large)
     _check_enough(task, found, learning, right)
     escalation = learn(learning, task=task, models=models, target=target, larger=right)
@@ -97,7 +97,7 @@ def study(
     curve = _Curve(aside, right, costs)
     points = curve.points(task, learning, escalation, current)
     over_static, over_random = curve.better(escalation) if escalation else (None, None)
-    against = _against(task, target, len(aside), over_static, over_random) or _outdone(points)
+    against = _why_not_adopted(task, target, len(aside), over_static, over_random) or _why_static_suffices(points)
     return Study(
         task=task.name,
         target=target,
@@ -149,15 +149,15 @@ class _Curve:
             points.append(self._point("escalate_below", np.array(unsure), threshold=below))
         if current is not None:
             points.append(self._by("in force", current))
-        better = filled(self._cases, self._mean) > self._small
+        better = impute(self._cases, self._mean) > self._small
         return [*points, self._point("oracle", better.astype(np.float64))]
 
-    def better(self, escalation: Escalation) -> tuple[Span, Span]:
+    def better(self, escalation: Escalation) -> tuple[Interval, Interval]:
         """Return by how much ESCALATION is better than the tier alone, and than as many larger calls at random."""
         asks = self._asks(escalation)
         return self._gain(asks), self._gain(asks - asks.mean())
 
-    def _gain(self, more: Floats) -> Span:
+    def _gain(self, more: Floats) -> Interval:
         """Return what it brings to ask the larger tier so much MORE in each case."""
         return self._span(more * (self._known_large - self._small), more * self._unknown)
 
@@ -182,17 +182,19 @@ class _Curve:
             cost_per_correct=cost / quality.value if quality.value else None,
         )
 
-    def _span(self, known: Floats, of_mean: Floats) -> Span:
+    def _span(self, known: Floats, of_mean: Floats) -> Interval:
         """Return the mean of KNOWN, and of OF_MEAN times the mean that stands in for what is not known."""
         drawn = [
             float(known[rows].mean()) + float(of_mean[rows].mean()) * mean
             for rows, mean in zip(self._drawn, self._means, strict=True)
         ]
         low, high = np.quantile(drawn, [0.025, 0.975])
-        return Span(value=float(known.mean()) + float(of_mean.mean()) * self._mean, low=float(low), high=float(high))
+        return Interval(value=float(known.mean()) + float(of_mean.mean()) * self._mean, low=float(low), high=float(high))
 
 
-def _against(task: Task, target: float, aside: int, over_static: Span | None, over_random: Span | None) -> str:
+def _why_not_adopted(
+    task: Task, target: float, aside: int, over_static: Interval | None, over_random: Interval | None
+) -> str:
     """Return what speaks against learned escalation; empty: nothing."""
     if over_static is None or over_random is None:
         return f"tier {task.tier!r} alone has {target:.0%} of the quality of tier {task.cascade[0]!r} already"
@@ -206,7 +208,7 @@ def _against(task: Task, target: float, aside: int, over_static: Span | None, ov
     return ""
 
 
-def _outdone(points: Sequence[Point]) -> str:
+def _why_static_suffices(points: Sequence[Point]) -> str:
     """Return that the threshold of models.toml is as good for no more calls, if it is."""
     found = {each.policy: each for each in points}
     learned, stated = found.get("learned"), found.get("escalate_below")

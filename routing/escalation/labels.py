@@ -12,8 +12,8 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from perdure.errors import InvalidInput
 from perdure.lineage import Frozen
-from perdure.routing.canary import override
-from perdure.routing.contracts import JudgeCall, Labelled, Tier
+from perdure.routing.canary import record_verdict
+from perdure.routing.contracts import JudgeCall, LabelResult, Tier
 from perdure.routing.tables import LabelRow, ModelCallRow
 from perdure.routing.together import Together
 from perdure.storage import Database, now
@@ -34,7 +34,7 @@ class Label(Frozen):
     correct: bool
 
 
-class Line(Frozen):
+class LabelLine(Frozen):
     """One line of a file of labels: of a recorded call, or of an answer that was not made here."""
 
     correct: bool
@@ -51,23 +51,23 @@ class Line(Frozen):
     at: AwareDatetime | None = None
 
     @model_validator(mode="after")
-    def _names_an_answer(self) -> Line:
+    def _names_an_answer(self) -> LabelLine:
         if not self.call_id and not (self.task and self.question and self.tier and self.model):
             raise ValueError("write a `call_id`, or `task`, `question`, `tier` and `model`")
         return self
 
 
-def judge(connection: sa.Connection, call: JudgeCall) -> Labelled:
+def label_answer(connection: sa.Connection, call: JudgeCall) -> LabelResult:
     """Write down what CALL says of an answer, once for its step. Raises `InvalidInput` if there is no such answer."""
     call_id = call.call_id or _call_of(connection, call)
     found = _answer(connection, call_id)
     # A run that was reset takes the step anew, perhaps about another answer, and says then what holds.
     said = f"{call.step}/{call.step.run_id}/{call_id}"
     _write(connection, {**found, "id": said, "correct": call.correct, "by": call.by, "source": call.source})
-    return Labelled(call_id=call_id, task=str(found["task"]), correct=call.correct)
+    return LabelResult(call_id=call_id, task=str(found["task"]), correct=call.correct)
 
 
-def last_word(connection: sa.Connection, call_id: str) -> bool:
+def last_verdict(connection: sa.Connection, call_id: str) -> bool:
     """Return whether the answer of call CALL_ID, which was judged, is right by what was said of it last."""
     query = (
         sa.select(_LABELS.c.correct).where(_LABELS.c.answer == call_id).order_by(_LABELS.c.at.desc(), _LABELS.c.id.desc())
@@ -75,14 +75,14 @@ def last_word(connection: sa.Connection, call_id: str) -> bool:
     return bool(connection.execute(query.limit(1)).scalar_one())
 
 
-async def label(database: Database, call_id: str, *, correct: bool, by: str) -> Labelled:
+async def label_call(database: Database, call_id: str, *, correct: bool, by: str) -> LabelResult:
     """Write down that the answer of call CALL_ID was CORRECT or not, as BY says. What was said before counts no more."""
 
-    def write(connection: sa.Connection) -> Labelled:
+    def write(connection: sa.Connection) -> LabelResult:
         found = _answer(connection, call_id)
         _write(connection, {**found, "id": uuid.uuid4().hex, "correct": correct, "by": by, "source": "command"})
-        override(connection, call_id, correct=last_word(connection, call_id))
-        return Labelled(call_id=call_id, task=str(found["task"]), correct=correct)
+        record_verdict(connection, call_id, correct=last_verdict(connection, call_id))
+        return LabelResult(call_id=call_id, task=str(found["task"]), correct=correct)
 
     return await Together(database).do(write, exclusive=True)
 
@@ -97,14 +97,14 @@ async def import_labels(database: Database, path: Path, *, by: str) -> int:
     def write(connection: sa.Connection) -> int:
         for number, line in lines:
             try:
-                row = _answer(connection, line.call_id) if line.call_id else _elsewhere(line)
+                row = _answer(connection, line.call_id) if line.call_id else _foreign_answer(line)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}, line {number}: {error.message}") from None
             row |= {"id": _line_id(line), "correct": line.correct, "by": line.by or by, "source": "import"}
             # A line that is said again holds from now on, also against what was said in between.
             _write(connection, row | {"at": line.at or now()}, again=True)
             if line.call_id:
-                override(connection, line.call_id, correct=last_word(connection, line.call_id))
+                record_verdict(connection, line.call_id, correct=last_verdict(connection, line.call_id))
         return len(lines)
 
     return await Together(database).do(write, exclusive=True)
@@ -118,7 +118,7 @@ async def labels_of(database: Database, task: str) -> list[Label]:
     return [Label.model_validate({name: row[name] for name in Label.model_fields}) for row in last.values()]
 
 
-async def counts(database: Database) -> dict[str, dict[str, int]]:
+async def count_labels(database: Database) -> dict[str, dict[str, int]]:
     """Return how many answers to each task were judged, by tier."""
     query = sa.select(_LABELS.c.task, _LABELS.c.tier, sa.func.count(sa.distinct(_LABELS.c.answer))).group_by(
         _LABELS.c.task, _LABELS.c.tier
@@ -163,7 +163,7 @@ def _answer(connection: sa.Connection, call_id: str) -> dict[str, object]:
     return {**kept, "answer": call_id, "question": row["prompt_digest"], "cost_nano_usd": cost}
 
 
-def _elsewhere(line: Line) -> dict[str, object]:
+def _foreign_answer(line: LabelLine) -> dict[str, object]:
     return {
         "answer": f"{line.task}/{line.tier}/{line.model}/{line.question}",
         "task": line.task,
@@ -185,11 +185,11 @@ def _write(connection: sa.Connection, row: Mapping[str, object], *, again: bool 
         connection.execute(sa.insert(_LABELS), {"at": now(), **row})
 
 
-def _line_id(line: Line) -> str:
+def _line_id(line: LabelLine) -> str:
     return hashlib.sha256(line.model_dump_json(exclude={"by"}).encode()).hexdigest()
 
 
-def _lines(path: Path) -> Iterable[tuple[int, Line]]:
+def _lines(path: Path) -> Iterable[tuple[int, LabelLine]]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -198,7 +198,7 @@ def _lines(path: Path) -> Iterable[tuple[int, Line]]:
         if not written.strip():
             continue
         try:
-            yield number, Line.model_validate_json(written)
+            yield number, LabelLine.model_validate_json(written)
         except ValidationError as error:
             wrong = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, wrong["loc"]))

@@ -13,15 +13,15 @@ from perdure.lazy import lazy
 
 if TYPE_CHECKING:
     from perdure.routing.prompts.answers import Answer, Form, resolve_output
-    from perdure.routing.prompts.checks import checks_of
+    from perdure.routing.prompts.checks import load_checks
     from perdure.routing.prompts.inputs import check_inputs, holds_secret, refuse_secrets
     from perdure.routing.prompts.prompts import (
         Messages,
         ask_again,
-        fits,
-        most_tokens,
+        estimate_tokens,
+        may_fit,
         render,
-        size,
+        size_in_bytes,
     )
     from perdure.routing.prompts.reading import Misfit
 else:
@@ -29,9 +29,9 @@ else:
         __name__,
         {
             "answers": ["Answer", "Form", "resolve_output"],
-            "checks": ["checks_of"],
+            "checks": ["load_checks"],
             "inputs": ["check_inputs", "holds_secret", "refuse_secrets"],
-            "prompts": ["Messages", "ask_again", "fits", "most_tokens", "render", "size"],
+            "prompts": ["Messages", "ask_again", "estimate_tokens", "may_fit", "render", "size_in_bytes"],
             "reading": ["Misfit"],
         },
     )
@@ -43,12 +43,12 @@ __all__ = [
     "Misfit",
     "ask_again",
     "check_inputs",
-    "checks_of",
-    "fits",
+    "estimate_tokens",
     "holds_secret",
-    "most_tokens",
+    "load_checks",
+    "may_fit",
     "refuse_secrets",
     "render",
     "resolve_output",
-    "size",
+    "size_in_bytes",
 ]

@@ -12,8 +12,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.errors import InvalidInput
 from perdure.routing.contracts import OutputRef
-from perdure.routing.prompts.prompts import canonical
-from perdure.routing.prompts.reading import Misfit, faithful, read_json
+from perdure.routing.prompts.prompts import canonical_json
+from perdure.routing.prompts.reading import Misfit, digest_faithfully, read_json
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Form:
         if output is not None:
             if output not in _SCHEMAS:
                 schema = output.model_json_schema(by_alias=True)
-                _SCHEMAS[output] = schema, canonical(schema)
+                _SCHEMAS[output] = schema, canonical_json(schema)
             self.schema: Mapping[str, JsonValue]
             self.schema, self.text = _SCHEMAS[output]
         else:
             self.schema = dict(schema or {})
             _check_schema(self.schema)
-            self.text = canonical(self.schema) if self.schema else ""
+            self.text = canonical_json(self.schema) if self.schema else ""
 
     @property
     def size(self) -> int:
@@ -99,7 +99,7 @@ class Form:
             _fit_schema(found, self.schema)
         if problems := self._problems(meant):
             raise Misfit("; ".join(problems))
-        return Answer(found, faithful(found), repairs)
+        return Answer(found, digest_faithfully(found), repairs)
 
 
 def _fit_model(value: JsonValue, output: type[BaseModel]) -> tuple[JsonValue, BaseModel]:

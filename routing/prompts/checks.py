@@ -36,7 +36,7 @@ class Check:
         return None if said is None or said is True else f"{self.name}: {said}"
 
 
-def checks_of(task: Task) -> Sequence[Check]:
+def load_checks(task: Task) -> Sequence[Check]:
     """Return the validators of TASK, imported. Raises `InvalidSettings` naming the one that is not there."""
     return [_check(task, name) for name in task.validators]
 

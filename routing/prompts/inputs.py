@@ -41,7 +41,7 @@ def check_inputs(task: Task, inputs: Mapping[str, JsonValue]) -> None:
         value = inputs.get(name)
         if value is None and not (optional or (kind == "any" and name in inputs)):
             raise InvalidInput(f"task {task.name!r} needs the input {name!r}, {_article(kind)}.")
-        if value is not None and not _is(value, kind):
+        if value is not None and not _is_kind(value, kind):
             raise InvalidInput(f"input {name!r} of task {task.name!r} has to be {_article(kind)}.")
 
 
@@ -61,7 +61,7 @@ def refuse_secrets(task: str, messages: Messages) -> None:
             )
 
 
-def _is(value: JsonValue, kind: str) -> bool:
+def _is_kind(value: JsonValue, kind: str) -> bool:
     if kind == "any":
         return True
     return isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))

@@ -27,7 +27,7 @@ def render(instructions: str, inputs: Mapping[str, JsonValue], schema: str) -> M
     Equal inputs give equal messages (RFC 8785).
     """
     system = f"{instructions.strip()}\n\n{_FRAME}{f', which fits this JSON schema: {schema}' if schema else '.'}"
-    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": canonical(inputs)}]
+    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": canonical_json(inputs)}]
 
 
 def ask_again(messages: Messages, problems: str) -> Messages:
@@ -36,23 +36,23 @@ def ask_again(messages: Messages, problems: str) -> Messages:
     return [*messages, {"role": "user", "content": again}]
 
 
-def size(messages: Messages) -> int:
+def size_in_bytes(messages: Messages) -> int:
     """Return how many bytes MESSAGES have."""
     return sum(len(message["content"].encode()) for message in messages)
 
 
-def fits(deployment: Deployment, messages: Messages) -> bool:
+def may_fit(deployment: Deployment, messages: Messages) -> bool:
     """Return whether MESSAGES may fit into the context of DEPLOYMENT. Only what is sure not to is told."""
     # A token has 16 bytes at most, in practice.
-    return deployment.local or size(messages) / 16 + deployment.max_tokens <= deployment.context
+    return deployment.local or size_in_bytes(messages) / 16 + deployment.max_tokens <= deployment.context
 
 
-def most_tokens(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Return an estimate of TEXT's tokens that is rather too high: used where a provider does not count."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // 3)
 
 
-def canonical(value: Mapping[str, JsonValue]) -> str:
+def canonical_json(value: Mapping[str, JsonValue]) -> str:
     """Return VALUE as canonical JSON (RFC 8785). Raises `InvalidInput` if JSON cannot carry it faithfully."""
     try:
         return rfc8785.dumps(dict(value)).decode()

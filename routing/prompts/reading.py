@@ -42,11 +42,11 @@ def read_json(text: str) -> tuple[JsonValue, str]:
         value, repairs = _load(text)
     except RecursionError:
         raise Misfit("the answer is nested too deeply") from None
-    faithful(value)
+    digest_faithfully(value)
     return value, repairs
 
 
-def faithful(value: JsonValue) -> str:
+def digest_faithfully(value: JsonValue) -> str:
     """Return the digest of VALUE. Raises `Misfit` if JSON cannot carry it to everybody unchanged."""
     try:
         return digest(value)
@@ -116,10 +116,10 @@ def _inside(text: str) -> list[JsonValue]:
             raise Misfit("a number is too large") from None
         found.append(value)
     # An object in a list that has no end, or one that goes on after its end, is part of something else.
-    return found if _closed(around + text[end:]) else []
+    return found if _is_balanced(around + text[end:]) else []
 
 
-def _closed(text: str) -> bool:
+def _is_balanced(text: str) -> bool:
     depth = 0
     for bracket in re.findall(r"[][}]", text):
         depth += 1 if bracket == "[" else -1
@@ -150,7 +150,7 @@ def _mend(text: str) -> JsonValue:
     except (ValueError, TypeError):
         raise Misfit("the answer cannot be read as one JSON value") from None
     if meaning != _meaning(_tokens(dumped)):
-        raise _unclear()
+        raise _ambiguous()
     return value
 
 
@@ -190,7 +190,7 @@ def _tokens(text: str) -> list[Token]:
             found.append(("word", word[0]))
             at = word.end()
         else:
-            raise _unclear()
+            raise _ambiguous()
     return found
 
 
@@ -203,10 +203,10 @@ def _string(text: str, start: int) -> tuple[str, int]:
             continue
         if _AFTER.match(text, found.end()):
             if not _quotation(text, inner):
-                raise _unclear()
+                raise _ambiguous()
             return _content(text[start + 1 : found.start()]), found.end()
         inner.append(found.start())
-    raise _unclear()
+    raise _ambiguous()
 
 
 def _quotation(text: str, inner: list[int]) -> bool:
@@ -230,7 +230,7 @@ def _content(raw: str) -> str:
     try:
         content: str = json.loads(f'"{escaped}"')
     except ValueError:
-        raise _unclear() from None
+        raise _ambiguous() from None
     return content
 
 
@@ -248,34 +248,34 @@ def _meaning(tokens: list[Token]) -> list[Token]:
     for (kind, content), (after, _) in zip(tokens, ends, strict=True):
         name = kind in ("string", "word") and after == ":"
         if kind in ("string", "word", "{", "[") and before in ("string", "word", "}", "]") and not name:
-            raise _unclear()  # two values side by side: [12 345]
+            raise _ambiguous()  # two values side by side: [12 345]
         if kind == "," and before not in ("string", "word", "}", "]"):
-            raise _unclear()
+            raise _ambiguous()
         if kind == "word":
-            meaning.append(_named(content) if name else _value(content))
+            meaning.append(_name_token(content) if name else _value_token(content))
         elif kind != ",":
             meaning.append((kind, content))
         before = kind
     return meaning
 
 
-def _named(word: str) -> Token:
+def _name_token(word: str) -> Token:
     if not _NAME.fullmatch(word):
-        raise _unclear()
+        raise _ambiguous()
     return "string", word
 
 
-def _value(word: str) -> Token:
+def _value_token(word: str) -> Token:
     word = _BARE.get(word, word)
     if word in _BARE.values():
         return "word", word
     if not _NUMBER.fullmatch(word):
-        raise _unclear()
+        raise _ambiguous()
     try:
         return "number", str(int(word) if word.lstrip("-").isdigit() else _number(word))
     except (ValueError, OverflowError):
         raise Misfit("a number is too large") from None
 
 
-def _unclear() -> Misfit:
+def _ambiguous() -> Misfit:
     return Misfit("the answer cannot be read as one JSON value without guessing")

@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.routing.providers.breakers import Breakers
+    from perdure.routing.providers.breakers import CircuitBreakers
     from perdure.routing.providers.failures import ProviderFailure, classify
-    from perdure.routing.providers.gguf import Gguf, problem
+    from perdure.routing.providers.gguf import Gguf, why_not_runnable
     from perdure.routing.providers.litellm import (
         ProviderFailed,
         Reply,
         as_confidence,
-        structure,
+        output_arguments,
     )
     from perdure.routing.providers.local import Embedder, LocalModel
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "breakers": ["Breakers"],
+            "breakers": ["CircuitBreakers"],
             "failures": ["ProviderFailure", "classify"],
-            "gguf": ["Gguf", "problem"],
-            "litellm": ["ProviderFailed", "Reply", "as_confidence", "structure"],
+            "gguf": ["Gguf", "why_not_runnable"],
+            "litellm": ["ProviderFailed", "Reply", "as_confidence", "output_arguments"],
             "local": ["Embedder", "LocalModel"],
         },
     )
 
 __all__ = [
-    "Breakers",
+    "CircuitBreakers",
     "Embedder",
     "Gguf",
     "LocalModel",
@@ -44,6 +44,6 @@ __all__ = [
     "Reply",
     "as_confidence",
     "classify",
-    "problem",
-    "structure",
+    "output_arguments",
+    "why_not_runnable",
 ]

@@ -26,24 +26,24 @@ class _Breaker:
     """Whether it was called since it was taken out of service."""
 
 
-class Breakers:
+class CircuitBreakers:
     """The circuit breakers of a worker's deployments. CLOCK counts seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
 
-    def open(self, deployment: str) -> str:
+    def why_open(self, deployment: str) -> str:
         """Return why DEPLOYMENT is to be left alone now, empty if it is not."""
         breaker = self._breakers.get(deployment)
         return breaker.why if breaker is not None and breaker.until > self._clock() else ""
 
-    def until(self, deployment: str) -> float:
+    def closes_at(self, deployment: str) -> float:
         """Return when DEPLOYMENT may be called again, by the clock."""
         breaker = self._breakers.get(deployment)
         return breaker.until if breaker is not None else 0.0
 
-    def take(self, deployment: str) -> None:
+    def note_call(self, deployment: str) -> None:
         """Note that DEPLOYMENT is called. After a cooldown that is the one call that tries it."""
         breaker = self._breakers.get(deployment)
         if breaker is None or not breaker.until:
@@ -52,7 +52,7 @@ class Breakers:
         if breaker.until <= self._clock():
             breaker.until = self._clock() + COOLDOWN.total_seconds()
 
-    def failed(self, deployment: str, kind: str, *, at_least: timedelta | None = None) -> None:
+    def note_failure(self, deployment: str, kind: str, *, at_least: timedelta | None = None) -> None:
         """Count a failure of DEPLOYMENT. With AT_LEAST it is left alone at once, and for so long."""
         breaker = self._breakers.setdefault(deployment, _Breaker())
         breaker.failures += 1
@@ -63,7 +63,7 @@ class Breakers:
             breaker.tried = False
             breaker.why = f"{breaker.failures} failures in a row, the last: {kind}" if breaker.failures > 1 else kind
 
-    def served(self, deployment: str) -> None:
+    def note_success(self, deployment: str) -> None:
         """Note that DEPLOYMENT has answered."""
         breaker = self._breakers.get(deployment)
         # An answer to a call from before says nothing: where a provider has become slow, the last ones come late.

@@ -75,7 +75,7 @@ class ProviderFailure:
         return "unavailable" if self.verdict == "again" else "refused"
 
     @property
-    def leave_alone(self) -> timedelta | None:
+    def cooldown(self) -> timedelta | None:
         """How long the provider is not to be called by anybody, if it says so or needs a person first."""
         return QUOTA if self.out_of_credit else self.retry_after
 
@@ -161,11 +161,11 @@ def _status(error: BaseException) -> int | None:
 
 
 def _code(chain: list[BaseException], names: set[str], status: int) -> str:
-    stated = _stated_code(chain)
+    stated = _code_in_body(chain)
     known = _NO_CREDIT | _TOO_LONG | _WITHHELD
     if stated in known:
         return stated
-    said = _said(chain)
+    said = _message_of(chain)
     # With this code Google tells of a limit per minute, in the words that others have for an empty account.
     if status in {400, 403, 429} and stated != "RESOURCE_EXHAUSTED" and _NO_CREDIT_WORDS.search(said):
         return "insufficient_quota"
@@ -174,7 +174,7 @@ def _code(chain: list[BaseException], names: set[str], status: int) -> str:
     return next((code for name, code in _CLASSES.items() if name in names), stated)
 
 
-def _said(chain: list[BaseException]) -> str:
+def _message_of(chain: list[BaseException]) -> str:
     """Return the beginning of the provider's message, which is where it says what is wrong."""
     for one in chain:
         inner = _inner(getattr(one, "body", None))
@@ -188,7 +188,7 @@ def _inner(body: object) -> Mapping[str, object]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _stated_code(chain: list[BaseException]) -> str:
+def _code_in_body(chain: list[BaseException]) -> str:
     codes: list[str] = []
     for one in chain:
         inner = _inner(getattr(one, "body", None))
@@ -207,7 +207,7 @@ def _retry_after(chain: list[BaseException]) -> timedelta | None:
         ):
             if headers is None:
                 continue
-            found = _milliseconds(headers.get("retry-after-ms")) or _wait(headers.get("retry-after"))
+            found = _milliseconds(headers.get("retry-after-ms")) or _parse_retry_after(headers.get("retry-after"))
             if found is not None:
                 return min(found, LONGEST)
     return None
@@ -217,7 +217,7 @@ def _milliseconds(value: str | None) -> timedelta | None:
     return timedelta(milliseconds=int(value)) if value is not None and re.fullmatch(r"\d{1,9}", value) else None
 
 
-def _wait(value: str | None) -> timedelta | None:
+def _parse_retry_after(value: str | None) -> timedelta | None:
     """Read a Retry-After header, RFC 9110 section 10.2.3: seconds or a date."""
     if value is None:
         return None

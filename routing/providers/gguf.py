@@ -18,7 +18,7 @@ import structlog
 from perdure.errors import InvalidSettings
 from perdure.routing.prompts import Form, Messages
 from perdure.routing.providers.failures import ProviderFailure
-from perdure.routing.providers.litellm import ProviderFailed, Reply, structure
+from perdure.routing.providers.litellm import ProviderFailed, Reply, output_arguments
 from perdure.routing.routes import Deployment
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ PATIENCE = 2.0
 _LINE = 64 * 1024 * 1024
 
 
-def problem(file: Path) -> str:
+def why_not_runnable(file: Path) -> str:
     """Return why FILE cannot be run here, as far as that shows without loading it, and what to do; empty: nothing."""
     if importlib.util.find_spec("xllamacpp") is None:
         return "running a GGUF file takes an extra that is not installed here. Install it: pip install 'perdure[gguf]'"
@@ -96,7 +96,7 @@ class Gguf:
                 return await self._complete(messages, form, temperature)
         except TimeoutError:
             failure = ProviderFailure("again", f"did not answer within {timeout:g} s", "time-out")
-        except _Ended as error:
+        except _ProcessEnded as error:
             failure = ProviderFailure("again", f"could not answer: {error}", "crashed")
         except InvalidSettings as error:
             failure = ProviderFailure("elsewhere", f"cannot be run: {error.message}", "not loaded")
@@ -107,7 +107,7 @@ class Gguf:
             "messages": messages,
             "max_tokens": self._deployment.max_tokens,
             "temperature": temperature,
-            **structure(self._deployment, form),
+            **output_arguments(self._deployment, form),
         }
         async with self._turn:
             process = await self._running()
@@ -153,11 +153,11 @@ class Gguf:
         return process
 
     async def _load(self) -> _Process:
-        if wrong := problem(self._file):
+        if wrong := why_not_runnable(self._file):
             raise InvalidSettings(f"{self._place}: {wrong}")
         try:
             process = await _Process.start(self._file, self._deployment.context)
-        except _Ended as error:
+        except _ProcessEnded as error:
             raise InvalidSettings(
                 f"{self._place}: {self._file} cannot be loaded: {error}. Download it again if it is cut short; otherwise "
                 "use a model that this release of xllamacpp knows, and that fits into memory with its `context`"
@@ -172,7 +172,7 @@ def _failure(kind: str) -> ProviderFailure:
     return ProviderFailure("elsewhere", "could not make a prompt of the messages with the model's template", kind)
 
 
-class _Ended(Exception):
+class _ProcessEnded(Exception):
     """The process has ended, or could not begin."""
 
 
@@ -188,7 +188,7 @@ class _Process:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._said: deque[str] = deque(maxlen=20)
-        self._reading = asyncio.gather(self._read(), self._hear())
+        self._reading = asyncio.gather(self._read(), self._keep_stderr())
 
     @classmethod
     async def start(cls, file: Path, context: int) -> _Process:
@@ -213,11 +213,11 @@ class _Process:
         return self._process.pid
 
     def ask(self, request: dict[str, Any]) -> tuple[int, asyncio.Future[dict[str, Any]]]:
-        """Send REQUEST; return its number and what will be its answer, which raises `_Ended` if there will be none."""
+        """Send REQUEST; return its number and its answer to come, which raises `_ProcessEnded` if there will be none."""
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if self.gone:
-            answer.set_exception(_Ended(self._why()))
+            answer.set_exception(_ProcessEnded(self._why()))
         else:
             self._waiting[number] = answer
             self._write({"number": number, **request})
@@ -234,7 +234,7 @@ class _Process:
             await asyncio.wait_for(stopped, PATIENCE)
         except TimeoutError:
             await self.kill()
-        except _Ended:
+        except _ProcessEnded:
             pass
 
     async def kill(self) -> None:
@@ -266,7 +266,7 @@ class _Process:
                 waiting.set_result(told)
         await self._process.wait()
         self.gone = True
-        ended = _Ended(self._why(failed))
+        ended = _ProcessEnded(self._why(failed))
         if not self._ready.done():
             self._ready.set_exception(ended)
             self._ready.exception()  # who waited for it may have given up
@@ -275,7 +275,7 @@ class _Process:
                 unanswered.set_exception(ended)
                 unanswered.exception()  # nobody may be waiting any more
 
-    async def _hear(self) -> None:
+    async def _keep_stderr(self) -> None:
         """Keep what the loader says. Later it may say parts of prompts, so that is not kept."""
         assert self._process.stderr is not None
         while line := await self._process.stderr.readline():

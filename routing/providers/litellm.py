@@ -79,7 +79,7 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
             litellm.DEFAULT_MAX_RETRIES = 0
             litellm.turn_off_message_logging = True
             litellm.redact_messages_in_exceptions = True
-            _stay(importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler)
+            _forbid_redirects(importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler)
             # At debug level these write prompts, at info level addresses, which hold the key with some providers.
             for name in ("LiteLLM", "openai", "httpx", "httpcore"):
                 logging.getLogger(name).setLevel(logging.WARNING)
@@ -87,7 +87,7 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
         return _loaded
 
 
-def _stay(handler: Any) -> None:  # LiteLLM is too large for the type checkers to follow
+def _forbid_redirects(handler: Any) -> None:  # LiteLLM is too large for the type checkers to follow
     """Have LiteLLM's HTTP clients follow no redirect: it would be a second call, and take the prompt to who knows whom."""
     import httpx
 
@@ -123,7 +123,7 @@ async def complete(
 ) -> Reply:
     """Call DEPLOYMENT once with MESSAGES for an answer of FORM, within TIMEOUT seconds. Raises `ProviderFailed`.
 
-    KEY is what `key_of` returned. LOCAL are the learned examples; a local deployment needs them.
+    KEY is what `read_key` returned. LOCAL are the learned examples; a local deployment needs them.
     """
     litellm, _ = load()
     arguments: dict[str, object] = {"perdure_examples": local.key} if local else {"api_key": key}
@@ -135,7 +135,7 @@ async def complete(
             response = await litellm.acompletion(
                 model=deployment.model,
                 messages=messages,
-                **structure(deployment, form),
+                **output_arguments(deployment, form),
                 temperature=temperature,
                 max_tokens=deployment.max_tokens,
                 drop_params=True,
@@ -154,8 +154,8 @@ async def complete(
 
 def _reply(response: Completion) -> Reply:
     usage = getattr(response, "usage", None)
-    tokens = counted(getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
-    model = printable(response.model)
+    tokens = parse_token_counts(getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
+    model = as_printable(response.model)
     choices = response.choices or []
     # Several answers where one was asked for, like several tool calls, are refused when the text is read.
     texts = [_text(choice) for choice in choices]
@@ -179,7 +179,7 @@ def _text(choice: Choice) -> str:
     return "\n".join(called) or choice.message.content or ""
 
 
-def counted(prompt: object, completion: object) -> tuple[int, int] | None:
+def parse_token_counts(prompt: object, completion: object) -> tuple[int, int] | None:
     """Return the tokens that a provider has counted. None: it has not, or its count cannot be true."""
     found = []
     for tokens in (prompt, completion):
@@ -190,7 +190,7 @@ def counted(prompt: object, completion: object) -> tuple[int, int] | None:
     return (found[0], found[1]) if any(found) else None
 
 
-def printable(name: object) -> str:
+def as_printable(name: object) -> str:
     """Return what a provider calls its model, as every database can hold it."""
     return "".join(each for each in str(name or "")[:200] if each.isprintable())
 
@@ -213,7 +213,7 @@ def as_confidence(value: object) -> float | None:
     return float(value) if 0 <= value <= 1 else None
 
 
-def key_of(deployment: Deployment) -> str | None:
+def read_key(deployment: Deployment) -> str | None:
     """Return the key for one call to DEPLOYMENT, to be kept nowhere. None leaves it to LiteLLM's own variables."""
     if deployment.api_key is None:
         # A server of one's own often takes no key. LiteLLM would send it the one from OPENAI_API_KEY.
@@ -226,7 +226,7 @@ def key_of(deployment: Deployment) -> str | None:
     return key
 
 
-def structure(deployment: Deployment, form: Form) -> dict[str, object]:
+def output_arguments(deployment: Deployment, form: Form) -> dict[str, object]:
     """Return what the provider is told of the answer's form, as far as DEPLOYMENT understands it."""
     if deployment.structured == "none":
         return {}

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 from perdure.errors import InvalidSettings
 from perdure.lineage import digest
 from perdure.routing.providers._classifier import Classifier
-from perdure.routing.routes import LOCAL, Example, Task, text_of
+from perdure.routing.routes import LOCAL, Example, Task, extract_text
 
 _MOST_EXAMPLES = 2000
 _FREE_TEXT = {"why", "confidence"}
@@ -105,7 +105,7 @@ class LocalModel:
     @classmethod
     async def learn(cls, task: Task, embedder: Embedder, *, cache: Path | None = None) -> LocalModel:
         """Learn TASK's examples. Their vectors are kept in the folder CACHE, if given. Raises `InvalidSettings`."""
-        examples, texts, labels = _lessons(task)
+        examples, texts, labels = _distinct_examples(task)
         known = digest([embedder.version, *texts]).removeprefix("sha256:")
         vectors = await _vectors(texts, embedder, cache / f"{known}.npy" if cache else None)
         classifier = await asyncio.to_thread(Classifier, texts, vectors, labels)
@@ -115,12 +115,12 @@ class LocalModel:
 
     async def answer(self, inputs: Mapping[str, JsonValue], wanted: Mapping[str, JsonValue] | None) -> LocalAnswer:
         """Return the output of the class that INPUTS belong to. WANTED are the fields of the answer, None if not known."""
-        text = text_of(inputs, self._task.text)
+        text = extract_text(inputs, self._task.text)
         verdict = self._classifier.classify(text, (await self._embedder.embed([text]))[0])
         nearest = self._examples[verdict.nearest]
         output = dict(nearest.output)
         if "why" in output or "why" in (wanted or {}):
-            output["why"] = _why(text_of(nearest.inputs, self._task.text), output.get("why"))
+            output["why"] = _why(extract_text(nearest.inputs, self._task.text), output.get("why"))
         output.pop("confidence", None)
         if "confidence" in (wanted or {}):
             output["confidence"] = round(verdict.confidence, 4)
@@ -165,14 +165,14 @@ def register(litellm: LiteLlm) -> ExamplesProvider:
     return provider
 
 
-def _lessons(task: Task) -> tuple[list[Example], list[str], list[int]]:
+def _distinct_examples(task: Task) -> tuple[list[Example], list[str], list[int]]:
     """Return the examples of TASK without repeats, the text of each, and the number of its class."""
     where = f"the examples of task {task.name!r}"
     classes: dict[str, int] = {}
     seen: dict[str, int] = {}
     examples, texts, labels = [], [], []
     for example in task.examples:
-        text = text_of(example.inputs, task.text)
+        text = extract_text(example.inputs, task.text)
         if not text.strip():
             raise InvalidSettings(
                 f"{where} hold one without text in {', '.join(task.text) or 'any field'}. Correct `text` in models.toml."
@@ -203,16 +203,16 @@ def _label(example: Example, task: Task) -> str:
 
 
 async def _vectors(texts: list[str], embedder: Embedder, path: Path | None) -> np.ndarray:
-    stored = await asyncio.to_thread(_stored, path) if path is not None else None
+    stored = await asyncio.to_thread(_load_vectors, path) if path is not None else None
     if stored is not None and len(stored) == len(texts):
         return stored
     vectors = np.asarray(await embedder.embed(texts), np.float32)
     if path is not None:
-        await asyncio.to_thread(_store, path, vectors)
+        await asyncio.to_thread(_save_vectors, path, vectors)
     return vectors
 
 
-def _stored(path: Path) -> np.ndarray | None:
+def _load_vectors(path: Path) -> np.ndarray | None:
     try:
         vectors: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError):  # not there, or cut short: it is only a cache
@@ -220,7 +220,7 @@ def _stored(path: Path) -> np.ndarray | None:
     return vectors
 
 
-def _store(path: Path, vectors: np.ndarray) -> None:
+def _save_vectors(path: Path, vectors: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     with partial.open("wb") as file:

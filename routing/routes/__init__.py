@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Task,
         as_float,
     )
-    from perdure.routing.routes.examples import Example, read_examples, text_of
+    from perdure.routing.routes.examples import Example, extract_text, read_examples
 else:
     __getattr__ = lazy(
         __name__,
@@ -41,7 +41,7 @@ else:
                 "Task",
                 "as_float",
             ],
-            "examples": ["Example", "read_examples", "text_of"],
+            "examples": ["Example", "extract_text", "read_examples"],
         },
     )
 
@@ -57,6 +57,6 @@ __all__ = [
     "Table",
     "Task",
     "as_float",
+    "extract_text",
     "read_examples",
-    "text_of",
 ]

@@ -43,7 +43,7 @@ EXAMPLES = f"{LOCAL}examples"
 GGUF = f"{LOCAL}gguf"
 """Runs the GGUF file of the deployment, in a process beside the worker."""
 
-SHIPPED = Path(__file__).parent / "models.toml"
+SHIPPED: Path = Path(__file__).parent / "models.toml"
 """The routing file in force when there is no other: keyless, for every tier."""
 
 
@@ -119,7 +119,7 @@ class NewPrice(BaseModel):
 
     @field_validator("since", mode="before")
     @classmethod
-    def _aware(cls, since: object) -> object:
+    def _check_since(cls, since: object) -> object:
         if isinstance(since, datetime):
             if since.tzinfo is None:
                 raise ValueError("write a day, or a time with its offset, e.g. 2027-01-01T00:00:00Z")
@@ -171,24 +171,24 @@ class Deployment(Table):
 
     @field_validator("api_key")
     @classmethod
-    def _refers(cls, key: str | None) -> str | None:
+    def _check_key(cls, key: str | None) -> str | None:
         return _reference(key)
 
     @field_validator("model")
     @classmethod
-    def _known(cls, model: str) -> str:
+    def _check_model(cls, model: str) -> str:
         if model.startswith(LOCAL) and model not in (EXAMPLES, GGUF):
             raise ValueError(f'the local models are "{EXAMPLES}" and "{GGUF}"')
         return model
 
     @model_validator(mode="before")
     @classmethod
-    def _modest(cls, table: dict[str, object]) -> dict[str, object]:
+    def _default_context(cls, table: dict[str, object]) -> dict[str, object]:
         # Memory is taken for the whole context when the file is loaded.
         return {"context": 4096, **table} if table.get("model") == GGUF else table
 
     @model_validator(mode="after")
-    def _runs(self) -> Deployment:
+    def _check_file(self) -> Deployment:
         if (self.file is not None) != self.gguf:
             raise ValueError(f'`file` names the GGUF file that `model = "{GGUF}"` runs: one goes with the other')
         if self.gguf and (self.structured == "tool" or self.batch_price is not None):
@@ -207,7 +207,7 @@ class Deployment(Table):
         """Whether it runs a GGUF file, beside the worker."""
         return self.model == GGUF
 
-    def priced(self, at: datetime) -> Deployment:
+    def with_prices_at(self, at: datetime) -> Deployment:
         """Return this deployment with the prices that hold AT that time."""
         due = [price for price in self.prices if price.since <= at]
         if not due:
@@ -216,7 +216,7 @@ class Deployment(Table):
         held = {"input_price": last.input_price, "output_price": last.output_price, "cached_price": last.cached_price}
         return self.model_copy(update={**held, "prices": ()})
 
-    def batched(self) -> Deployment:
+    def with_batch_prices(self) -> Deployment:
         """Return this deployment with the prices of calls in a batch."""
         share = self.batch_price if self.batch_price is not None else Decimal(1)
         held = {
@@ -256,7 +256,7 @@ class Embeddings(Table):
 
     @field_validator("api_key")
     @classmethod
-    def _refers(cls, key: str | None) -> str | None:
+    def _check_key(cls, key: str | None) -> str | None:
         return _reference(key)
 
     def deployment(self, at: datetime) -> Deployment:
@@ -271,7 +271,7 @@ class Embeddings(Table):
             input_price=self.input_price,
             output_price=0,
             timeout=self.timeout,
-        ).priced(at)
+        ).with_prices_at(at)
 
 
 class Task(Table):
@@ -311,14 +311,14 @@ class Task(Table):
 
     @field_validator("validators")
     @classmethod
-    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_validators(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
                 raise ValueError('write "module:function"')
         return names
 
     @model_validator(mode="after")
-    def _climbs(self) -> Task:
+    def _check_cascade(self) -> Task:
         order = get_args(Tier)
         steps = [order.index(tier) for tier in (self.tier, *self.cascade)]
         if steps != sorted(set(steps)):
@@ -359,12 +359,12 @@ class Budget(Table):
     """By how much that person is asked to raise it, in the file US dollars; default: as much as it was."""
 
     @model_validator(mode="after")
-    def _has_one(self) -> Budget:
+    def _check_subject(self) -> Budget:
         if self.of and self.per in ("run", "all"):
             raise ValueError(f"`of` names one workflow type, agent, tenant or task; `per` is {self.per!r}")
         return self
 
     @property
-    def raised_by(self) -> int:
+    def raise_amount(self) -> int:
         """By how much a person is asked to raise it, in nano-USD."""
         return self.limit if self.raise_by is None else self.raise_by

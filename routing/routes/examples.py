@@ -41,11 +41,11 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     return tuple(examples)
 
 
-def text_of(inputs: Mapping[str, JsonValue], fields: Sequence[str]) -> str:
+def extract_text(inputs: Mapping[str, JsonValue], fields: Sequence[str]) -> str:
     """Return what FIELDS of INPUTS say, one a line. A field is a path such as `request.message`; none means everything."""
     if not fields:
-        return "\n".join(_said(value) for _, value in sorted(inputs.items()))
-    return "\n".join(said for field in fields if (said := _said(_at(inputs, field))))
+        return "\n".join(_text(value) for _, value in sorted(inputs.items()))
+    return "\n".join(said for field in fields if (said := _text(_at(inputs, field))))
 
 
 def _at(inputs: Mapping[str, JsonValue], field: str) -> JsonValue:
@@ -55,13 +55,13 @@ def _at(inputs: Mapping[str, JsonValue], field: str) -> JsonValue:
     return found
 
 
-def _said(value: JsonValue) -> str:
+def _text(value: JsonValue) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(filter(None, map(_said, value)))
+        return "\n".join(filter(None, map(_text, value)))
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 

@@ -41,7 +41,7 @@ from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
 from perdure.lineage import Lineage, StepRef
 from perdure.memory.records.requests import EnforceRetention, MemoryRequest, VerifyCall
 from perdure.routing import GenerateCall, OutputRef
-from perdure.routing.contracts import BatchCall, Collecting
+from perdure.routing.contracts import BatchCall, CollectorState
 from perdure.settings import KiB
 from perdure.storage import open_database
 from perdure.workflows import Plan, PlanRun
@@ -394,7 +394,7 @@ async def _batch(scene: Scene) -> Handle:
 
 async def _batch_collector(scene: Scene) -> Handle:
     span = timedelta(milliseconds=200)
-    state = Collecting(deployment="local-small", size=2, wait=span, poll=span, calls=_calls())
+    state = CollectorState(deployment="local-small", size=2, wait=span, poll=span, calls=_calls())
     handle = await scene.start("perdure.batch_collector", state)
     await handle.signal(ADD, _calls()[0])
     started = EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perdure.lineage import Lineage, StepRef
 from perdure.routing import GenerateCall, OutputRef, load_routes
-from perdure.routing.calls import Denial, ModelCall, Settled, purses
+from perdure.routing.calls import BudgetDenial, ModelCall, Settlement, find_accounts
 from perdure.routing.contracts import Usage
 from perdure.routing.load import Routes
 from perdure.routing.together import Together
@@ -41,17 +41,19 @@ async def spend(together: Together, routes: Routes, chance: random.Random, run: 
             1,
             prompt_digest="",
             reserved_nano_usd=most,
-            purses=purses(routes, asked),
+            accounts=find_accounts(routes, asked),
         )
-        denied = await together.do(call.send, exclusive=True)
-        if isinstance(denied, Denial):
-            if denied.passing:
+        denied = await together.do(call.begin, exclusive=True)
+        if isinstance(denied, BudgetDenial):
+            if denied.temporary:
                 continue
             break
         await asyncio.sleep(chance.random() / 100)  # the provider thinks
         cost = chance.randint(0, most)
         lost = chance.random() < 0.1
-        settled = Settled("ambiguous", error="time-out") if lost else Settled("answered", usage=Usage(cost_nano_usd=cost))
+        settled = (
+            Settlement("ambiguous", error="time-out") if lost else Settlement("answered", usage=Usage(cost_nano_usd=cost))
+        )
         await together.do(partial(call.settle, settled=settled), exclusive=True)
         spent.append((tenant, agent, f"default/{run}/{run}", most if lost else cost))
     return spent

@@ -24,7 +24,7 @@ from perdure.routing import (
 )
 from perdure.routing.batches import Batches
 from perdure.routing.calls import budget_states, costs
-from perdure.routing.contracts import BatchCall, Collecting
+from perdure.routing.contracts import BatchCall, CollectorState
 from perdure.storage import open_database
 from perdure.workflows.batches import ADD
 
@@ -128,7 +128,7 @@ async def test_large_calls(governed: OpenWorker, stub: Stub, tmp_path: Path, cou
     models = routes(tmp_path, stub, more=BATCHED.replace("50", "1000"))
     async with governed(Judges, settings={"models": models}) as desk:
         [deployment] = load_routes([models]).deployments.values()
-        collecting = Collecting(
+        collecting = CollectorState(
             deployment=deployment.name, size=1000, wait=timedelta(seconds=6), poll=deployment.batch_poll
         )
         collector = await desk.start("perdure.batch_collector", collecting)

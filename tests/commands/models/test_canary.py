@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from kits.cli import Perdure
 
 from perdure.commands.exits import Exit
-from perdure.routing.canary import Arm, Canary, CanaryTable, Part
+from perdure.routing.canary import Arm, Canary, CanaryAssignment, CanaryTable
 from perdure.storage import open_database
 
 CANARY = Canary(
@@ -28,8 +28,8 @@ def counted(perdure: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def count(connection: sa.Connection) -> None:
         arms: tuple[Arm, Arm] = ("canary", "control")
         for arm in arms:
-            part = Part(CANARY, arm, "running", first=True, tries=arm == "canary")
-            part.moved(connection)
+            part = CanaryAssignment(CANARY, arm, "running", first=True, tries_canary=arm == "canary")
+            part.check_state(connection)
             for number in range(30):
                 outcome = "invalid" if arm == "canary" and number == 0 else "answered"
                 part.settle(connection, outcome, milliseconds=20, nano_usd=1_000_000)

@@ -15,7 +15,7 @@ from perdure.errors import InvalidInput
 from perdure.memory import MemoryRecord, customer
 from perdure.memory.conversations import Message, PackableRecord, Summary, Window, label_record, pack
 from perdure.memory.conversations.contracts import PackReceipt, Role
-from perdure.routing.prompts import most_tokens
+from perdure.routing.prompts import estimate_tokens
 
 texts = st.text(st.characters(codec="utf-8"), max_size=120)
 answers: st.SearchStrategy[Any] = st.dictionaries(
@@ -49,7 +49,7 @@ def test_packing_keeps_its_word(window: Window, found: list[PackableRecord], tok
     inputs, receipt = packed(window, found, tokens=tokens)
 
     assert (inputs, receipt) == packed(window, found, tokens=tokens)
-    assert most_tokens(rfc8785.dumps(inputs).decode()) <= receipt.tokens <= tokens
+    assert estimate_tokens(rfc8785.dumps(inputs).decode()) <= receipt.tokens <= tokens
     shown = entries(inputs)
     told = [message.entry for message in window.messages if receipt.first <= message.number <= receipt.last]
     assert [each["role"] for each in told] == [each["role"] for each in shown]
@@ -62,7 +62,7 @@ def test_packing_keeps_its_word(window: Window, found: list[PackableRecord], tok
 
 def packed(window: Window, found: list[PackableRecord], *, tokens: int) -> tuple[dict[str, Any], PackReceipt]:
     """What fits into TOKENS by the estimate that the worker uses."""
-    return pack(window, found, tokens=tokens, count=most_tokens)
+    return pack(window, found, tokens=tokens, count=estimate_tokens)
 
 
 def entries(inputs: dict[str, Any]) -> list[dict[str, Any]]:

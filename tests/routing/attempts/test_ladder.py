@@ -8,7 +8,7 @@ import pytest
 
 from perdure.routing import Attempt, Deployment
 from perdure.routing.attempts import Choice, Ladder
-from perdure.routing.providers import Breakers
+from perdure.routing.providers import CircuitBreakers
 from perdure.routing.providers.breakers import COOLDOWN, FAILURES
 
 
@@ -39,14 +39,16 @@ def clock() -> Clock:
 
 
 def chosen(
-    *outcomes: tuple[str, str], rungs: tuple[tuple[Deployment, ...], ...] = ((A, B), (C,)), breakers: Breakers | None = None
+    *outcomes: tuple[str, str],
+    rungs: tuple[tuple[Deployment, ...], ...] = ((A, B), (C,)),
+    breakers: CircuitBreakers | None = None,
 ) -> Choice:
     """Who is asked after attempts at these deployments that ended so."""
     earlier = [
         Attempt(attempt=number, deployment=name, outcome=outcome, error="e")
         for number, (name, outcome) in enumerate(outcomes, start=1)
     ]
-    choice = Ladder(rungs, breakers or Breakers(), slow_after=2).choose(earlier, len(earlier) + 1)
+    choice = Ladder(rungs, breakers or CircuitBreakers(), slow_after=2).choose(earlier, len(earlier) + 1)
     assert choice is not None
     return choice
 
@@ -84,7 +86,7 @@ def test_problems_go_along(clock: Clock) -> None:
 
 def test_nobody_left() -> None:
     """When every deployment has refused, or the last tier's answer did not fit twice, there is nobody to ask."""
-    ladder = Ladder([(A,)], Breakers())
+    ladder = Ladder([(A,)], CircuitBreakers())
 
     assert None is ladder.choose([Attempt(attempt=1, deployment="a", outcome="refused")], 2)
     assert None is ladder.choose([Attempt(attempt=n, deployment="a", outcome="invalid", error="e") for n in (1, 2)], 3)
@@ -98,9 +100,9 @@ def test_limit_of_patience() -> None:
 
 def test_breaker_opens(clock: Clock) -> None:
     """After several failures in a row a deployment is left alone, by all runs, and the reason says why."""
-    breakers = Breakers(clock)
+    breakers = CircuitBreakers(clock)
     for _ in range(FAILURES):
-        breakers.failed("a", "503")
+        breakers.note_failure("a", "503")
 
     choice = chosen(breakers=breakers)
 
@@ -112,33 +114,33 @@ def test_breaker_opens(clock: Clock) -> None:
 
 def test_breaker_lets_one_try(clock: Clock) -> None:
     """After the cooldown one call tries the deployment while others stay away; an answer closes the breaker."""
-    breakers = Breakers(clock)
+    breakers = CircuitBreakers(clock)
     for _ in range(FAILURES):
-        breakers.failed("a", "503")
+        breakers.note_failure("a", "503")
     clock.time = COOLDOWN.total_seconds() + 1
 
     assert "a" == chosen(breakers=breakers).deployment.name
-    breakers.take("a")
+    breakers.note_call("a")
     assert "b" == chosen(breakers=breakers).deployment.name
-    breakers.served("a")
+    breakers.note_success("a")
     assert "a" == chosen(breakers=breakers).deployment.name
 
 
 def test_an_answer_starts_the_count_anew(clock: Clock) -> None:
     """Failures count in a row only."""
-    breakers = Breakers(clock)
+    breakers = CircuitBreakers(clock)
     for _ in range(FAILURES - 1):
-        breakers.failed("a", "503")
-    breakers.served("a")
-    breakers.failed("a", "503")
+        breakers.note_failure("a", "503")
+    breakers.note_success("a")
+    breakers.note_failure("a", "503")
 
-    assert "" == breakers.open("a")
+    assert "" == breakers.why_open("a")
 
 
 def test_left_alone_as_told(clock: Clock) -> None:
     """A provider that says how long to stay away is left alone for so long, by all runs, at once."""
-    breakers = Breakers(clock)
-    breakers.failed("a", "429", at_least=timedelta(seconds=7))
+    breakers = CircuitBreakers(clock)
+    breakers.note_failure("a", "429", at_least=timedelta(seconds=7))
 
     assert "b" == chosen(breakers=breakers).deployment.name
     clock.time = 7.5
@@ -147,9 +149,9 @@ def test_left_alone_as_told(clock: Clock) -> None:
 
 def test_all_out_of_service(clock: Clock) -> None:
     """When every deployment of a tier is out of service, the one that comes back first is asked all the same."""
-    breakers = Breakers(clock)
-    breakers.failed("a", "429", at_least=timedelta(seconds=9))
-    breakers.failed("b", "429", at_least=timedelta(seconds=3))
+    breakers = CircuitBreakers(clock)
+    breakers.note_failure("a", "429", at_least=timedelta(seconds=9))
+    breakers.note_failure("b", "429", at_least=timedelta(seconds=3))
 
     assert "b" == chosen(breakers=breakers).deployment.name
 
@@ -158,7 +160,7 @@ def test_all_out_of_service(clock: Clock) -> None:
 def test_after_a_canary(outcome: str) -> None:
     """Whatever came of what a canary tried, also if that was the same deployment, the ladder begins at its first rung."""
     tried = Attempt(attempt=1, deployment="a", outcome=outcome, error="e", canary=True)
-    ladder = Ladder([(A, B), (C,)], Breakers())
+    ladder = Ladder([(A, B), (C,)], CircuitBreakers())
 
     first = ladder.choose([tried], 2)
     then = ladder.choose([tried, Attempt(attempt=2, deployment="a", outcome="unavailable", error="busy")], 3)
@@ -169,25 +171,25 @@ def test_after_a_canary(outcome: str) -> None:
 
 def test_a_late_answer_closes_no_breaker(clock: Clock) -> None:
     """What was asked before a deployment became slow and is answered at last does not bring it back before its time."""
-    breakers = Breakers(clock)
+    breakers = CircuitBreakers(clock)
     for _ in range(FAILURES):
-        breakers.failed("a", "time-out")
+        breakers.note_failure("a", "time-out")
 
-    breakers.served("a")
+    breakers.note_success("a")
 
     assert "b" == chosen(breakers=breakers).deployment.name
     clock.time = COOLDOWN.total_seconds() + 1
-    breakers.take("a")
-    breakers.served("a")
+    breakers.note_call("a")
+    breakers.note_success("a")
     assert "a" == chosen(breakers=breakers).deployment.name
 
 
 def test_the_last_in_service_is_waited_for(clock: Clock) -> None:
     """An answer is not given up for a deployment that is out of service."""
-    breakers = Breakers(clock)
+    breakers = CircuitBreakers(clock)
     assert 2 == chosen(breakers=breakers).timeout
     for _ in range(FAILURES):
-        breakers.failed("a", "time-out")
+        breakers.note_failure("a", "time-out")
 
     choice = chosen(breakers=breakers)
 

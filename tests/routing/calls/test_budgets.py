@@ -31,8 +31,8 @@ from perdure.routing import (
     Router,
     load_routes,
 )
-from perdure.routing.calls import BudgetState, budget_states, costs, purses, raise_by_hand
-from perdure.routing.calls.budgets import usd
+from perdure.routing.calls import BudgetState, budget_states, costs, find_accounts, raise_by_hand
+from perdure.routing.calls.budgets import format_usd
 from perdure.storage import Database, open_database
 
 Routed = Callable[..., Router]
@@ -258,15 +258,15 @@ def test_whose(routed: Routed, per: str, every: str, subject: str, since: str) -
     routes = routed(more=budget("1", per=per, every=every)).routes
     call = of_run(1, agent="desk", tenant="acme")
 
-    [purse] = purses(routes, call, at=datetime(2026, 11, 23, tzinfo=UTC))
+    [account] = find_accounts(routes, call, at=datetime(2026, 11, 23, tzinfo=UTC))
 
-    assert (subject, since) == (purse.subject, purse.since)
+    assert (subject, since) == (account.subject, account.since)
 
 
 def test_of_one_only(routed: Routed) -> None:
     """A budget of one tenant does not concern the others, and one of agents nobody who is none."""
-    assert () == purses(routed(more=budget("1", per="tenant", of="acme")).routes, of_run(1))
-    assert () == purses(routed(more=budget("1", per="agent")).routes, of_run(1))
+    assert () == find_accounts(routed(more=budget("1", per="tenant", of="acme")).routes, of_run(1))
+    assert () == find_accounts(routed(more=budget("1", per="agent")).routes, of_run(1))
 
 
 async def test_a_task_may_state_its_own(routed: Routed, stub: Stub) -> None:
@@ -332,4 +332,4 @@ async def test_costs(routed: Routed, stub: Stub, database: Database) -> None:
 )
 def test_amounts(nano: int, said: str) -> None:
     """Small amounts are told with as many digits as they need."""
-    assert said == usd(nano)
+    assert said == format_usd(nano)

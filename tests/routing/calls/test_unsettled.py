@@ -15,7 +15,7 @@ from stand_ins.provider import Answers, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
 from perdure.routing import Router
-from perdure.routing.calls import budget_states, costs, give_up, overdue, repeats
+from perdure.routing.calls import budget_states, costs, give_up, overdue_calls, repeats
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
@@ -126,8 +126,8 @@ async def test_looking_for_them_costs_little(sqlite_database: Database) -> None:
         def noted(*given: Any) -> None:
             seen.extend(str(row[-1]) for row in given[1].fetchall())
 
-        give_up(connection, overdue())
-        repeats.forget(connection)
+        give_up(connection, overdue_calls())
+        repeats.forget_answers(connection)
 
     await sqlite_database.query(look)
 

@@ -111,7 +111,7 @@ def test_canary_serves_nobody_else(write: Write) -> None:
     routes = load_routes([write(FILE + CANARY)])
     triage, sort = routes.task("triage"), routes.task("sort")
 
-    assert ["first"] == [one.name for one in routes.serving(triage)]
+    assert ["first"] == [one.name for one in routes.deployments_for(triage)]
     found = routes.canary(triage)
     assert found is not None and found.deployment is not None
     assert ("next", None) == (found.deployment.name, routes.canary(sort))

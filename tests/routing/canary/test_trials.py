@@ -16,9 +16,9 @@ from perdure.errors import InvalidInput, ModelError, NotFound
 from perdure.routing import GenerateCall, Generation, Router
 from perdure.routing.batches import Batches
 from perdure.routing.calls import costs
-from perdure.routing.canary import Report, decide, report, standings
+from perdure.routing.canary import Report, decide, list_canaries, report
 from perdure.routing.contracts import JudgeCall
-from perdure.routing.escalation import label
+from perdure.routing.escalation import label_call
 from perdure.storage import Database
 
 Routed = Callable[..., Router]
@@ -125,11 +125,11 @@ async def test_failed_instructions(routed: Routed, stub: Stub) -> None:
 
 
 async def test_not_tried(routed: Routed, stub: Stub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A canary without its key, too dear for a budget, or with too small a context is passed over within the attempt."""
+    """A canary without its key, exceeding a budget, or with too small a context is passed over within the attempt."""
     stub.will(GOOD)
     dear = '\n[budgets.run]\nper = "run"\nusd = 0.01\n' + NEWER
     text = {
-        "too dear for budget 'run'": ("input_usd_per_mtok = 0.15", "input_usd_per_mtok = 500"),
+        "exceeds budget 'run'": ("input_usd_per_mtok = 0.15", "input_usd_per_mtok = 500"),
         "the inputs are too long for next": ("timeout = 30", "timeout = 30\ncontext = 256\nmax_tokens = 256"),
         "the variable NO_KEY, which is not set": ("env:STUB_KEY", "env:NO_KEY"),
     }
@@ -225,14 +225,14 @@ async def test_rolled_back(routed: Routed, stub: Stub, database: Database, other
     rolled_back: list[str] = []
     for number in range(60):
         await step(router, of_run(number))
-        if rolled_back := router.rolled_back():
+        if rolled_back := router.take_rollbacks():
             break
     tried = stub.models.count("stub-next")
     later = [await step(one, of_run(TRIES)) for one in (router, worker, routed(database=database, more=""))]
     newcomer = routed(deployments=["first", "next"], more=NEWER, database=database)
     later.append(await step(newcomer, of_run(TRIES)))
 
-    [standing] = await standings(database)
+    [standing] = await list_canaries(database)
     assert ([standing.id], "rolled back", "") == (rolled_back, standing.state, standing.by)
     assert standing.why.startswith("valid answers: 0.0%, and 100.0% of control's; by chance once in ")
     assert tried == stub.models.count("stub-next") == standing.canary.calls
@@ -249,8 +249,8 @@ async def test_two_equal_arms(routed: Routed, stub: Stub, sqlite_database: Datab
     for number in range(40):
         await step(router, of_run(number))
 
-    [standing] = await standings(sqlite_database)
-    assert ("running", []) == (standing.state, router.rolled_back())
+    [standing] = await list_canaries(sqlite_database)
+    assert ("running", []) == (standing.state, router.take_rollbacks())
 
 
 async def test_promoted(routed: Routed, stub: Stub, database: Database) -> None:
@@ -270,9 +270,9 @@ async def test_promoted(routed: Routed, stub: Stub, database: Database) -> None:
     assert ["stub-first", "stub-next", "stub-next", "stub-first"] == stub.models
     assert [("canary", "next"), ("canary", "first")] == [(one.record.arm, one.record.deployment) for one in (done, saved)]
     found = await report(database, "newer")
-    assert ("promoted", "ada") == (found.standing.state, found.standing.by)
-    assert "put [deployments.next] before the other deployments of tier 'small'" in found.standing.adopting
-    assert (1, 0) == (found.standing.control.calls, found.standing.canary.calls)  # nobody compares any more
+    assert ("promoted", "ada") == (found.status.state, found.status.by)
+    assert "put [deployments.next] before the other deployments of tier 'small'" in found.status.adopting
+    assert (1, 0) == (found.status.control.calls, found.status.canary.calls)  # nobody compares any more
 
 
 async def test_decisions(routed: Routed, stub: Stub, database: Database) -> None:
@@ -295,7 +295,7 @@ async def test_decisions(routed: Routed, stub: Stub, database: Database) -> None
     assert ["first", "next"] == [one.record.deployment for one in (during, after)]
     found = await report(database, "newer")
     assert [("rolled back", "ada"), ("running", "bob")] == [(each.state, each.by) for each in found.decisions]
-    assert (1, 1) == (found.standing.canary.calls, found.sides[0].steps)  # counted anew
+    assert (1, 1) == (found.status.canary.calls, found.sides[0].steps)  # counted anew
 
 
 async def test_changed_canary_begins_anew(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
@@ -308,7 +308,7 @@ async def test_changed_canary_begins_anew(routed: Routed, stub: Stub, sqlite_dat
     same = await step(routed(more=PROMPT.replace("0.5", "0.6")), of_run(TRIES))
 
     assert ["canary", "control"] == [one.record.arm for one in (reworded, same)]
-    assert {"running", "rolled back"} == {each.state for each in await standings(sqlite_database)}
+    assert {"running", "rolled back"} == {each.state for each in await list_canaries(sqlite_database)}
 
 
 async def test_overridden(routed: Routed, stub: Stub, database: Database) -> None:
@@ -328,8 +328,8 @@ async def test_overridden(routed: Routed, stub: Stub, database: Database) -> Non
 
     assert (len(tried), 0, 36 - len(tried)) == _judged(before)
     after = await report(database, "newer")
-    assert after.sides[0].counted.overridden > 0 and "rolled back" == after.standing.state
-    assert after.standing.why.startswith("judged answers that were right: ")
+    assert after.sides[0].counted.overridden > 0 and "rolled back" == after.status.state
+    assert after.status.why.startswith("judged answers that were right: ")
 
 
 async def test_labels_are_overrides(routed: Routed, stub: Stub, database: Database) -> None:
@@ -339,10 +339,10 @@ async def test_labels_are_overrides(routed: Routed, stub: Stub, database: Databa
     done = await step(router, of_run(TRIES))
     said = JudgeCall(step=of_run(TRIES).step, call_id=done.record.call_id, correct=False)
 
-    await router.judge(said)
+    await router.label_answer(said)
     wrong = _judged(await report(database, "newer"))
-    await label(database, done.record.call_id, correct=True, by="ada")
-    await router.judge(said)
+    await label_call(database, done.record.call_id, correct=True, by="ada")
+    await router.label_answer(said)
 
     assert (1, 1, 0) == wrong
     assert (1, 0, 0) == _judged(await report(database, "newer"))
@@ -372,7 +372,7 @@ async def test_batches_go_on_as_before(routed: Routed, stub: Stub, sqlite_databa
     """The batch lane takes no part: its calls go to the deployment that serves the others."""
     router = routed(deployments=["first", "next"], more=NEWER, batch_price="0.5")
 
-    lane = Batches(sqlite_database, router).lane(of_run(TRIES))
+    lane = Batches(sqlite_database, router).choose_deployment(of_run(TRIES))
 
     assert lane is not None and "first" == lane.name
 
@@ -387,7 +387,7 @@ async def test_cancelled(routed: Routed, stub: Stub, sqlite_database: Database) 
     await asyncio.gather(asking, return_exceptions=True)
 
     [row] = await rows(sqlite_database)
-    [standing] = await standings(sqlite_database)
+    [standing] = await list_canaries(sqlite_database)
     assert ("cancelled", 0) == (row["outcome"], standing.canary.calls)
     assert timedelta(0) < row["settled_at"] - row["sent_at"]
 
@@ -405,7 +405,7 @@ async def test_at_once_in_two_workers(routed: Routed, stub: Stub, database: Data
     assert by_arm == {side.arm: side.counted.calls for side in found.sides}
     assert (stub.models.count("stub-next"), 60) == (by_arm["canary"], found.sides[0].steps + found.sides[1].steps)
     assert ["rolled back"] == [each.state for each in found.decisions]
-    assert 1 == len(workers[0].rolled_back() + workers[1].rolled_back())
+    assert 1 == len(workers[0].take_rollbacks() + workers[1].take_rollbacks())
 
 
 async def test_local_canary(routed: Routed, stub: Stub, sqlite_database: Database) -> None:

@@ -12,7 +12,7 @@ from stand_ins.provider import Answers, Fails, Stub
 from perdure.errors import AskAgain, ModelUnavailable
 from perdure.routing import GenerateCall, Router
 from perdure.routing.calls import ModelCall
-from perdure.routing.escalation import in_force, keep, versions
+from perdure.routing.escalation import list_versions, load_active, save_version
 from perdure.routing.escalation.escalation import Escalation
 from perdure.storage import Database
 
@@ -44,7 +44,7 @@ def escalation(*, below: float = 0.6, model: str = "openai/stub-first") -> Escal
 
 async def adopted(database: Database, learned: Escalation | None = None, *, adopt: bool = True) -> int:
     """Keep what was LEARNED about the task."""
-    return await keep(database, "triage", learned or escalation(), adopted=adopt, evidence="{}", by="mara")
+    return await save_version(database, "triage", learned or escalation(), adopted=adopt, evidence="{}", by="mara")
 
 
 async def asked(router: Router, call: GenerateCall | None = None, *, attempt: int = 1) -> str:
@@ -145,16 +145,16 @@ async def test_retries_use_one_version(
 async def test_versions(database: Database) -> None:
     """Each learning is a version of its own, and the newest decides."""
     call = asking()
-    assert "static" == (await in_force(database, call)).version
+    assert "static" == (await load_active(database, call)).version
 
     assert 1 == await adopted(database)
-    assert "1" == (await in_force(database, call)).version
+    assert "1" == (await load_active(database, call)).version
     assert 2 == await adopted(database, adopt=False)
-    assert "static" == (await in_force(database, call)).version
+    assert "static" == (await load_active(database, call)).version
     assert 3 == await adopted(database, escalation(below=0.7))
 
-    assert escalation(below=0.7) == (await in_force(database, call)).escalation
-    assert [(3, True), (2, False), (1, True)] == [(each.version, each.adopted) for each in await versions(database)]
+    assert escalation(below=0.7) == (await load_active(database, call)).escalation
+    assert [(3, True), (2, False), (1, True)] == [(each.version, each.adopted) for each in await list_versions(database)]
 
 
 async def test_pinned_by_the_run(database: Database, routed: Callable[..., Router]) -> None:
@@ -162,8 +162,8 @@ async def test_pinned_by_the_run(database: Database, routed: Callable[..., Route
     await adopted(database)
     deployment = routed().routes.deployments["first"]
     call = ModelCall(asking(), deployment, 1, prompt_digest="d", escalation="1")
-    await database.transact(call.send)
+    await database.transact(call.begin)
     await adopted(database, escalation(below=0.9))
 
-    assert "1" == (await in_force(database, asking())).version
-    assert "2" == (await in_force(database, other_run("later"))).version
+    assert "1" == (await load_active(database, asking())).version
+    assert "2" == (await load_active(database, other_run("later"))).version

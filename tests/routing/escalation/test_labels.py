@@ -13,9 +13,9 @@ from perdure.errors import InvalidInput
 from perdure.routing import Router, load_routes
 from perdure.routing.contracts import JudgeCall
 from perdure.routing.escalation import (
-    counts,
+    count_labels,
     import_labels,
-    label,
+    label_call,
     labels_of,
 )
 from perdure.routing.tables import LabelRow
@@ -62,7 +62,7 @@ async def test_label_of_a_step(router: Router, database: Database) -> None:
     """A label has what is known of the call, and neither prompt nor answer."""
     call_id = await answered(router)
 
-    await router.judge(judging(call_id, correct=False))
+    await router.label_answer(judging(call_id, correct=False))
 
     [found] = await labels_of(database, "triage")
     [call] = await rows(database)
@@ -79,24 +79,24 @@ async def test_step_says_it_once(router: Router, database: Database) -> None:
     """A step that is tried again adds no label, and a later step corrects what an earlier one has said."""
     call_id = await answered(router)
     for _ in range(2):
-        await router.judge(judging(call_id, correct=True))
-    await router.judge(judging(call_id, correct=False, step="judge#2"))
+        await router.label_answer(judging(call_id, correct=True))
+    await router.label_answer(judging(call_id, correct=False, step="judge#2"))
     # A late attempt of the first step.
-    await router.judge(judging(call_id, correct=True))
+    await router.label_answer(judging(call_id, correct=True))
 
     [found] = await labels_of(database, "triage")
 
     assert not found.correct
-    assert {"triage": {"small": 1}} == await counts(database)
+    assert {"triage": {"small": 1}} == await count_labels(database)
 
 
 async def test_reset_run_says_it_anew(router: Router, database: Database) -> None:
     """A run that was reset judges again, the same answer or the one that it got this time."""
     first, second = await answered(router), await answered(router)
-    await router.judge(judging(first, correct=True))
+    await router.label_answer(judging(first, correct=True))
     anew = judging(first, correct=False).step.model_copy(update={"run_id": "after the reset"})
     for call_id in (first, second):
-        await router.judge(judging(call_id, correct=False).model_copy(update={"step": anew}))
+        await router.label_answer(judging(call_id, correct=False).model_copy(update={"step": anew}))
 
     assert [False, False] == [each.correct for each in await labels_of(database, "triage")]
 
@@ -104,9 +104,9 @@ async def test_reset_run_says_it_anew(router: Router, database: Database) -> Non
 async def test_late_correction_by_a_person(router: Router, database: Database) -> None:
     """Whoever says it last is right, also at the command line."""
     call_id = await answered(router)
-    await router.judge(judging(call_id, correct=True))
+    await router.label_answer(judging(call_id, correct=True))
 
-    await label(database, call_id, correct=False, by="ole")
+    await label_call(database, call_id, correct=False, by="ole")
 
     assert [False] == [each.correct for each in await labels_of(database, "triage")]
 
@@ -114,7 +114,7 @@ async def test_late_correction_by_a_person(router: Router, database: Database) -
 async def test_unknown_call(router: Router) -> None:
     """A call that was not recorded here cannot be judged."""
     with pytest.raises(InvalidInput, match="no call 'nope'"):
-        await router.judge(judging("nope", correct=True))
+        await router.label_answer(judging("nope", correct=True))
 
 
 LINE = {"task": "triage", "question": "q1", "tier": "large", "model": "openai/big", "correct": True, "cost_usd": 0.002}

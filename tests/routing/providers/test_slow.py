@@ -10,7 +10,7 @@ from stand_ins.provider import Answers, Behaviour, Hangs, Stub
 
 from perdure.errors import ModelUnavailable
 from perdure.routing import Generation, Router
-from perdure.routing.providers import Breakers
+from perdure.routing.providers import CircuitBreakers
 from perdure.routing.providers.breakers import COOLDOWN, FAILURES
 from perdure.storage import Database
 
@@ -25,7 +25,7 @@ class Provider:
         self._router = router
         self._steps = 0
         stub.choose = self._behaviour
-        router.breakers = Breakers(lambda: self.time)
+        router.breakers = CircuitBreakers(lambda: self.time)
 
     def _behaviour(self, model: str) -> Behaviour:
         return Hangs() if self.slow and model == "stub-first" else Answers('{"verdict": "refund"}')

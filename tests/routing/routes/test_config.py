@@ -72,7 +72,7 @@ def test_first_file_holds(write: Write) -> None:
     routes = load_routes([own, module])
 
     assert "own" == routes.task("t").instructions
-    assert ["hosted", "theirs"] == [one.name for one in routes.serving(routes.task("t"))]
+    assert ["hosted", "theirs"] == [one.name for one in routes.deployments_for(routes.task("t"))]
 
 
 def test_modules_must_not_clash(write: Write) -> None:
@@ -87,7 +87,7 @@ def test_task_without_examples_skips_local(write: Write) -> None:
     """Local deployments answer by examples only, so a task without any goes to the others of its tier."""
     routes = load_routes([write('[tasks.t]\ntier = "small"\n' + LOCAL + HOSTED)])
 
-    assert ["hosted"] == [one.name for one in routes.serving(routes.task("t"))]
+    assert ["hosted"] == [one.name for one in routes.deployments_for(routes.task("t"))]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_new_prices(write: Write) -> None:
     prices = "[[deployments.hosted.prices]]\nsince = 2027-01-01\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 2\n"
     hosted = load_routes([write(HOSTED + prices)]).deployments["hosted"]
 
-    before, after = (hosted.priced(datetime(year, 12, 31, tzinfo=UTC)) for year in (2026, 2027))
+    before, after = (hosted.with_prices_at(datetime(year, 12, 31, tzinfo=UTC)) for year in (2026, 2027))
 
     assert (150, 1000) == (before.cost(1, 0), after.cost(1, 0))
     assert (600, 2000) == (before.cost(0, 1), after.cost(0, 1))
@@ -244,7 +244,7 @@ def test_residency(write: Write) -> None:
     own = HOSTED.replace("hosted", "eu") + 'region = "eu"\n'
     routes = load_routes([write('[tasks.t]\ntier = "small"\nresidency = ["eu"]\n' + HOSTED + own)])
 
-    assert ["eu"] == [one.name for one in routes.serving(routes.task("t"))]
+    assert ["eu"] == [one.name for one in routes.deployments_for(routes.task("t"))]
 
 
 def test_budget_of_a_task(write: Write) -> None:
