@@ -18,9 +18,9 @@ from perdure.connectors.contracts import (
 from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import (
     AskCall,
-    Asked,
+    AskResult,
     RecordCall,
-    Recorded,
+    RecordResult,
 )
 from perdure.memory.contracts import (
     Recall,
@@ -119,16 +119,16 @@ class StepActivities:
         return await self._rooms.open.ledger.settle(call)
 
     @activity.defn(name="perdure.ask")
-    async def ask(self, call: AskCall) -> Asked:
+    async def ask(self, call: AskCall) -> AskResult:
         """Put a request before the reviewers."""
         await self._rooms.open.approvals.ask(call)
-        return Asked(accept_unverified=self._rooms.open.accept_unverified)
+        return AskResult(accept_unverified=self._rooms.open.accept_unverified)
 
     @activity.defn(name="perdure.record_decision")
-    async def record_decision(self, call: RecordCall) -> Recorded:
+    async def record_decision(self, call: RecordCall) -> RecordResult:
         """Write down how a request ended."""
         await self._rooms.open.approvals.record(call)
-        return Recorded(approval=call.approval, ended=call.ended)
+        return RecordResult(approval=call.approval, ended=call.ended)
 
     @activity.defn(name="perdure.check_plan")
     async def check_plan(self, call: CheckCall) -> Checked:

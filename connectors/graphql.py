@@ -71,7 +71,7 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
         given = {name: value for name, value in args.model_dump(mode="json").items() if name in wanted}
         return Request("POST", "", {"query": self.look, "variables": given})
 
-    def done(self, root: JsonValue, args: In, key: str) -> Executed:
+    def read_answer(self, root: JsonValue, args: In, key: str) -> Executed:
         """Read ROOT, what the root field of the operation with ARGS under KEY answered.
 
         Raises `EffectRejected` if it is a refusal, `ValueError` where it does not fit.
@@ -80,7 +80,7 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
             raise EffectRejected(f"{self.name}: {self.connector} says no: {root.get('message') or root['errorCode']}")
         return self.parse_result(self.read(root, args, key) if self.read else root)
 
-    def looked(self, root: JsonValue, args: In, key: str) -> Probe:
+    def read_lookup(self, root: JsonValue, args: In, key: str) -> Probe:
         """Read ROOT, what the root field of the query that looks for the effect of ARGS under KEY answered."""
         assert self.matches is not None
         try:
@@ -115,17 +115,19 @@ class GraphqlConnector(HttpConnector):
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the operation of ACTION once. Raises as `Connector.execute` says."""
-        spec = _graphql(action)
+        spec = _require_graphql(action)
         open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
         try:
             root = await self.ask(spec, spec.build_request(args, attempt.key), attempt, open_end)
-            return spec.done(root, args, attempt.key)
+            return spec.read_answer(root, args, attempt.key)
         except EffectRejected as refusal:
-            return await self.unless_there(spec, args, attempt, refusal)
+            return await self.raise_unless_found(spec, args, attempt, refusal)
         except ValueError as error:
             raise open_end(f"{spec.name}: {self.name} answered, and {error}") from None
 
-    async def unless_there(self, spec: _Graphql, args: BaseModel, attempt: Attempt, refusal: EffectRejected) -> Executed:
+    async def raise_unless_found(
+        self, spec: _Graphql, args: BaseModel, attempt: Attempt, refusal: EffectRejected
+    ) -> Executed:
         """Raise REFUSAL, unless the effect is at the target all the same.
 
         An earlier attempt may have landed, and some targets say no when they have done half of it.
@@ -142,14 +144,14 @@ class GraphqlConnector(HttpConnector):
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Look for the effect of `attempt.key`. Raises `TargetUnavailable` where there is no answer."""
-        spec = _graphql(action)
+        spec = _require_graphql(action)
         if not spec.look:
             return CannotTell(f"{spec.name} declares no look")
         try:
             root = await self.ask(spec, spec.build_probe(args, attempt.key), attempt, TargetUnavailable)
         except EffectRejected as error:
             return CannotTell(error.message)
-        return spec.looked(root, args, attempt.key)
+        return spec.read_lookup(root, args, attempt.key)
 
     async def ask(
         self,
@@ -164,35 +166,35 @@ class GraphqlConnector(HttpConnector):
         """
         response = await self._send(cast("HttpAction[BaseModel, BaseModel]", spec), request, attempt, open_end)
         status = response.status_code
-        answer = _answer(response)
+        answer = _parse_json(response)
         if status in (429, *spec.untouched):
             raise TargetUnavailable(f"{spec.name}: {self.name} answered {status}", retry_after=parse_retry_after(response))
-        if status in (401, 403) or _code(answer) in _NOT_LET_IN:
-            if await self.let_in_anew(response.request, attempt):
+        if status in (401, 403) or _error_code(answer) in _ACCESS_DENIED:
+            if await self.renew_login(response.request, attempt):
                 raise TargetUnavailable(f"{spec.name}: {self.name} wants us to log in again, which the next attempt does")
-            raise EffectRejected(f"{spec.name}: {self.name} does not allow it: {self._quoted(answer)}")
+            raise EffectRejected(f"{spec.name}: {self.name} does not allow it: {self._quote_error(answer)}")
         if 400 <= status < 500 and status != 408:
-            raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quoted(answer)}")
+            raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quote_error(answer)}")
         if status != 200 or not isinstance(answer, dict):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
             raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=parse_retry_after(response))
         if answer.get("errors"):
-            if _code(answer) in self.refusals:
-                raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quoted(answer)}")
-            raise open_end(f"{spec.name}: {self.name} failed: {self._quoted(answer)}")
+            if _error_code(answer) in self.refusals:
+                raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quote_error(answer)}")
+            raise open_end(f"{spec.name}: {self.name} failed: {self._quote_error(answer)}")
         data = answer.get("data")
         if not isinstance(data, dict) or len(data) != 1:
             raise open_end(f"{spec.name}: {self.name} answered no data")
         return next(iter(data.values()))
 
-    def _quoted(self, answer: JsonValue) -> str:
-        line = " ".join(str(_error(answer).get("message", "")).split())
+    def _quote_error(self, answer: JsonValue) -> str:
+        line = " ".join(str(_first_error(answer).get("message", "")).split())
         for option in self.option_names:
             if option not in ("url", "user") and (secret := self.option(option)):
                 line = line.replace(secret, "***")
-        return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+        return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"
 
-    async def let_in_anew(self, request: httpx.Request, attempt: Attempt) -> bool:
+    async def renew_login(self, request: httpx.Request, attempt: Attempt) -> bool:
         """Say whether the target refused REQUEST only because of how we had logged in, and another attempt may do."""
         return await self._token_expired(request)
 
@@ -200,8 +202,8 @@ class GraphqlConnector(HttpConnector):
         """Return what the target's introspection says of the operations; None where it does not answer that."""
         relied: dict[str, list[_Graphql]] = {}
         for action in self.actions.values():
-            for operation in _graphql(action).operations:
-                relied.setdefault(operation, []).append(_graphql(action))
+            for operation in _require_graphql(action).operations:
+                relied.setdefault(operation, []).append(_require_graphql(action))
         spec = next(iter(relied.values()))[0]
         attempt = Attempt(key="", fence=0, deadline=spec.target.deadline)
         for query in _INTROSPECTIONS:
@@ -217,7 +219,7 @@ class GraphqlConnector(HttpConnector):
         names = {operation: [action.name for action in actions] for operation, actions in relied.items()}
         whole = from_graphql({"__schema": schema}, names)
         narrow = {
-            name: operation.model_copy(update={"response": _read_of(operation.response, _words(relied[name]))})
+            name: operation.model_copy(update={"response": _keep_read(operation.response, _words_in(relied[name]))})
             for name, operation in whole.operations.items()
         }
         return Contract(source=whole.source, operations=narrow)
@@ -235,17 +237,17 @@ _INTROSPECTIONS: Final = tuple(
 """As much of the schema as a contract is made from."""
 
 _OPERATION = re.compile(r"\s*(query|mutation)[^{]*{\s*(?:\w+\s*:\s*)?(\w+)")
-_LONGEST: Final = 200
-_NOT_LET_IN = ("FORBIDDEN", "UNAUTHENTICATED")
+_MAX_QUOTE: Final = 200
+_ACCESS_DENIED = ("FORBIDDEN", "UNAUTHENTICATED")
 
 
-def _graphql(action: AnyAction) -> _Graphql:
+def _require_graphql(action: AnyAction) -> _Graphql:
     if not isinstance(action, GraphqlAction):
         raise TypeError(f"action {action.name} is not a GraphqlAction")
     return action
 
 
-def _answer(response: httpx.Response) -> JsonValue:
+def _parse_json(response: httpx.Response) -> JsonValue:
     try:
         answer: JsonValue = response.json()
     except ValueError:
@@ -253,27 +255,27 @@ def _answer(response: httpx.Response) -> JsonValue:
     return answer
 
 
-def _error(answer: JsonValue) -> dict[str, JsonValue]:
+def _first_error(answer: JsonValue) -> dict[str, JsonValue]:
     errors = answer.get("errors") if isinstance(answer, dict) else None
     return errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
 
 
-def _code(answer: JsonValue) -> JsonValue:
+def _error_code(answer: JsonValue) -> JsonValue:
     """Return the code of the error in ANSWER, if it is of the operation itself.
 
     Below the root, the operation had been done when something in its answer went wrong.
     """
-    error = _error(answer)
+    error = _first_error(answer)
     path, extensions = error.get("path"), error.get("extensions")
     below = isinstance(path, list) and len(path) > 1
     return extensions.get("code") if isinstance(extensions, dict) and not below else None
 
 
-def _words(actions: Sequence[_Graphql]) -> set[str]:
+def _words_in(actions: Sequence[_Graphql]) -> set[str]:
     return {word for action in actions for word in re.findall(r"\w+", action.document + action.look)}
 
 
-def _read_of(schema: JsonValue, words: set[str]) -> JsonValue:
+def _keep_read(schema: JsonValue, words: set[str]) -> JsonValue:
     """Return SCHEMA with those properties only that WORDS, the words of a document, name.
 
     Kinds of errors are left out: any of them is a refusal.
@@ -282,14 +284,14 @@ def _read_of(schema: JsonValue, words: set[str]) -> JsonValue:
         return schema
     narrow: dict[str, JsonValue] = dict(schema)
     if isinstance(properties := schema.get("properties"), dict):
-        narrow["properties"] = {name: _read_of(each, words) for name, each in properties.items() if name in words}
+        narrow["properties"] = {name: _keep_read(each, words) for name, each in properties.items() if name in words}
     if isinstance(required := schema.get("required"), list):
         narrow["required"] = [name for name in required if name in words]
     if "items" in schema:
-        narrow["items"] = _read_of(schema["items"], words)
+        narrow["items"] = _keep_read(schema["items"], words)
     if isinstance(parts := schema.get("anyOf"), list):
         kept = [part for part in parts if not _is_error(part)]
-        narrow["anyOf"] = [_read_of(part, words) for part in kept]
+        narrow["anyOf"] = [_keep_read(part, words) for part in kept]
     return narrow
 
 

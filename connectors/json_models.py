@@ -5,9 +5,11 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+
+from perdure.lazy import lazy
 
 Schema = Mapping[str, JsonValue]
 
@@ -26,15 +28,15 @@ class JsonModel(BaseModel):
     @classmethod
     def _check(cls, value: object) -> object:
         if isinstance(value, dict):
-            _refuse_misfit(cls.schema_, cls._outward(value))
+            _refuse_misfit(cls.schema_, cls._by_target_names(value))
         return value
 
     def outward(self) -> dict[str, JsonValue]:
         """Return it as the target takes it: by the target's names, and without what was not given."""
-        return self._outward(self.model_dump(mode="json"))
+        return self._by_target_names(self.model_dump(mode="json"))
 
     @classmethod
-    def _outward(cls, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def _by_target_names(cls, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         named = {
             (cls.model_fields[name].alias or name if name in cls.model_fields else name): values[name] for name in values
         }
@@ -53,16 +55,16 @@ class OpenJsonModel(JsonModel):
     model_config = ConfigDict(extra="allow")
 
 
-def model_of(name: str, schema: Schema) -> type[JsonModel]:
+def build_model(name: str, schema: Schema) -> type[JsonModel]:
     """Return a model called NAME of objects that fit SCHEMA, with a field for each of its properties.
 
     A property whose name Python or pydantic has another use for gets an underscore at its end, and its own name as alias.
     """
-    properties = _mapping(schema.get("properties"))
+    properties = _as_mapping(schema.get("properties"))
     needed = set(cast("list[str]", schema.get("required") or []))
     fields = {}
     for given, described in properties.items():
-        said = _mapping(described).get("description")
+        said = _as_mapping(described).get("description")
         kwargs = {"alias": given, "description": said if isinstance(said, str) else None}
         field = Field(**kwargs) if given in needed else Field(default=None, **kwargs)  # type: ignore[call-overload]
         name_here = _python_name(given)
@@ -76,11 +78,11 @@ def model_of(name: str, schema: Schema) -> type[JsonModel]:
     made = create_model(_class_name(name), __base__=base, **fields)  # type: ignore[call-overload]
     model = cast("type[JsonModel]", made)
     model.schema_ = schema
-    model.nullable_ = frozenset(_nullable(schema))
+    model.nullable_ = frozenset(_find_nullable(schema))
     return model
 
 
-def fits(schema: Schema, value: JsonValue) -> str:
+def find_misfit(schema: Schema, value: JsonValue) -> str:
     """Return why VALUE does not fit SCHEMA, without quoting it; empty if it does."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import UnknownType
@@ -99,21 +101,21 @@ def fits(schema: Schema, value: JsonValue) -> str:
 
 
 def _refuse_misfit(schema: Schema, value: dict[str, JsonValue]) -> None:
-    if misfit := fits(schema, value):
+    if misfit := find_misfit(schema, value):
         raise ValueError(misfit)
 
 
-def _nullable(schema: Schema) -> set[str]:
+def _find_nullable(schema: Schema) -> set[str]:
     definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     return {
         name
-        for name, described in _mapping(schema.get("properties")).items()
+        for name, described in _as_mapping(schema.get("properties")).items()
         if name in cast("list[str]", schema.get("required") or [])
-        and not fits({**definitions, **_mapping(described)}, None)
+        and not find_misfit({**definitions, **_as_mapping(described)}, None)
     }
 
 
-def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+def _as_mapping(value: JsonValue) -> dict[str, JsonValue]:
     return value if isinstance(value, dict) else {}
 
 
@@ -127,3 +129,8 @@ def _python_name(name: str) -> str:
 
 def _class_name(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"\W|_", name)) or "Object"
+
+
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

@@ -31,7 +31,7 @@ from perdure.connectors.contracts import (
     Target,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.json_models import JsonModel, fits, model_of
+from perdure.connectors.json_models import JsonModel, build_model, find_misfit
 from perdure.connectors.schemas import from_mcp
 from perdure.errors import (
     EffectError,
@@ -127,7 +127,7 @@ class McpConnector(ConfiguredConnector):
         if unknown:
             raise ValueError(f"the MCP server {name} has no tool {', '.join(sorted(unknown))}")
         every = [
-            _action(
+            _build_action(
                 name,
                 tool,
                 risk=(risks or {}).get(tool.name),
@@ -159,7 +159,7 @@ class McpConnector(ConfiguredConnector):
         """Call the tool once. Raises as `Connector.execute` says."""
         tool = self._tools[action.name]
         assert isinstance(args, JsonModel)
-        client = await self._client(action, tool)
+        client = await self._open_client(action, tool)
         try:
             result = await client.call_tool(
                 tool.name,
@@ -170,8 +170,8 @@ class McpConnector(ConfiguredConnector):
         except EffectError:
             raise
         except Exception as error:  # noqa: BLE001  transports have errors of their own
-            await self._failed(action, error)
-        return Executed(_answer(action, tool, result))
+            await self._raise_failure(action, error)
+        return Executed(_read_result(action, tool, result))
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Say that it cannot be told: the protocol has no way to ask what a call has done."""
@@ -179,19 +179,19 @@ class McpConnector(ConfiguredConnector):
 
     def pinned(self) -> Contract | None:
         """Return what the kept tools say."""
-        return self._contract_of(self._tools.values())
+        return self._build_contract(self._tools.values())
 
     async def contract(self) -> Contract | None:
         """Ask the server for its tools as they are now. Raises `TargetUnavailable`."""
         try:
-            session = await self._begun()
-            live = await session.asked_again()
+            session = await self._open_session()
+            live = await session.refresh_tools()
         except EffectError:
             raise
         except Exception as error:  # noqa: BLE001  transports have errors of their own
             await self.close()
-            raise TargetUnavailable(f"{self.name} cannot be asked for its tools ({_kind(error)})") from None
-        return self._contract_of(live)
+            raise TargetUnavailable(f"{self.name} cannot be asked for its tools ({_name_error(error)})") from None
+        return self._build_contract(live)
 
     async def close(self) -> None:
         """End the session, and the server if it was started here."""
@@ -199,10 +199,10 @@ class McpConnector(ConfiguredConnector):
         if session is not None:
             await session.end()
 
-    async def _client(self, action: AnyAction, tool: Tool) -> Client:
-        session = await self._begun()
+    async def _open_client(self, action: AnyAction, tool: Tool) -> Client:
+        session = await self._open_session()
         live = session.tools.get(tool.name)
-        if live is None or (live.digest != tool.digest and not await self._accepted(live)):
+        if live is None or (live.digest != tool.digest and not await self._is_accepted(live)):
             what = "has no such tool any more" if live is None else "has changed the tool's description, schema or hints"
             raise TargetUnavailable(
                 f"{action.name}: the server {what}, so it is not called. Look at the change: `perdure connectors check "
@@ -210,18 +210,18 @@ class McpConnector(ConfiguredConnector):
             )
         return session.client
 
-    async def _begun(self) -> _Session:
+    async def _open_session(self) -> _Session:
         async with self._opening:
             if self._session is None or self._session.ended:
-                session = _Session(self._server())
+                session = _Session(self._connect())
                 try:
                     await session.begin()
                 except Exception as error:  # noqa: BLE001  transports have errors of their own
-                    raise TargetUnavailable(f"{self.name} cannot be reached ({_kind(error)})") from None
+                    raise TargetUnavailable(f"{self.name} cannot be reached ({_name_error(error)})") from None
                 self._session = session
             return self._session
 
-    async def _accepted(self, live: Tool) -> bool:
+    async def _is_accepted(self, live: Tool) -> bool:
         """Say whether a person has accepted LIVE as it is."""
         if self._database is None:
             return False
@@ -230,13 +230,13 @@ class McpConnector(ConfiguredConnector):
         relied = await Drift(self._database, {}).relied(self.name, version=version(self))
         if relied is None or not relied.accepted_by:
             return False
-        return relied.contract.operations.get(live.name) == self._contract_of([live]).operations.get(live.name)
+        return relied.contract.operations.get(live.name) == self._build_contract([live]).operations.get(live.name)
 
-    def _contract_of(self, tools: Iterable[Tool]) -> Contract:
+    def _build_contract(self, tools: Iterable[Tool]) -> Contract:
         said = [cast("dict[str, JsonValue]", tool.model_dump(mode="json")) for tool in tools]
         return from_mcp(said, {tool.name: [action] for action, tool in self._tools.items()})
 
-    async def _failed(self, action: AnyAction, error: Exception) -> NoReturn:
+    async def _raise_failure(self, action: AnyAction, error: Exception) -> NoReturn:
         from mcp import MCPError
         from mcp.types import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_TIMEOUT
 
@@ -247,10 +247,10 @@ class McpConnector(ConfiguredConnector):
             await self.close()  # it is of no more use; the next call begins another
         if code == INVALID_REQUEST:
             raise TargetUnavailable(f"{action.name}: {self.name} does not know the session any more") from None
-        raise EffectUnknown(f"{action.name}: the answer of {self.name} was lost ({_kind(error)})") from None
+        raise EffectUnknown(f"{action.name}: the answer of {self.name} was lost ({_name_error(error)})") from None
 
     @asynccontextmanager
-    async def _server(self) -> AsyncIterator[Client]:
+    async def _connect(self) -> AsyncIterator[Client]:
         from mcp import Client, StdioServerParameters, stdio_client
         from mcp.client.streamable_http import streamable_http_client
         from mcp.shared._httpx_utils import create_mcp_http_client
@@ -284,35 +284,35 @@ class _Session:
         self._server = server
         self._stop = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def ended(self) -> bool:
-        return self._keeper is None or self._keeper.done()
+        return self._task is None or self._task.done()
 
     @property
     def client(self) -> Client:
         return self._ready.result()
 
     async def begin(self) -> None:
-        self._keeper = asyncio.create_task(self._keep(), name="an MCP session")
+        self._task = asyncio.create_task(self._run(), name="an MCP session")
         await self._ready
 
-    async def asked_again(self) -> Sequence[Tool]:
+    async def refresh_tools(self) -> Sequence[Tool]:
         """Return the tools as they are now."""
-        tools = await _listed(self.client)
+        tools = await _list_tools(self.client)
         self.tools = {tool.name: tool for tool in tools}
         return tools
 
     async def end(self) -> None:
         self._stop.set()
-        if self._keeper is not None:
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         try:
             async with self._server as client:
-                self.tools = {tool.name: tool for tool in await _listed(client)}
+                self.tools = {tool.name: tool for tool in await _list_tools(client)}
                 self._ready.set_result(client)
                 await self._stop.wait()
         except Exception as error:
@@ -324,8 +324,8 @@ class _Session:
 async def look_up_tools(options: Mapping[str, str]) -> Sequence[Tool]:
     """Return the tools of the server that OPTIONS lead to, as `[connectors.NAME]` would have them."""
     connector = McpConnector("server", []).with_options(options)
-    async with connector._server() as client:  # noqa: SLF001  it is one of us
-        return await _listed(client)
+    async with connector._connect() as client:  # noqa: SLF001  it is one of us
+        return await _list_tools(client)
 
 
 def read_tools(path: Path) -> Sequence[Tool]:
@@ -336,7 +336,7 @@ def read_tools(path: Path) -> Sequence[Tool]:
         raise InvalidSettings(f"{path} does not have the tools of an MCP server: {type(error).__name__}") from None
 
 
-async def _listed(client: Client) -> Sequence[Tool]:
+async def _list_tools(client: Client) -> Sequence[Tool]:
     tools: list[Tool] = []
     cursor: str | None = None
     while True:
@@ -347,12 +347,14 @@ async def _listed(client: Client) -> Sequence[Tool]:
             return tools
 
 
-def _action(connector: str, tool: Tool, *, risk: Risk | None, reads: bool, target: Target) -> Action[JsonModel, ToolAnswer]:
+def _build_action(
+    connector: str, tool: Tool, *, risk: Risk | None, reads: bool, target: Target
+) -> Action[JsonModel, ToolAnswer]:
     only_reads = reads or tool.annotations.readOnlyHint
     judged: Risk = "low" if only_reads else "high" if tool.annotations.destructiveHint else "medium"
     return Action(
         f"{connector}.{tool.name}",
-        model_of(f"{connector} {tool.name}", tool.inputSchema),
+        build_model(f"{connector} {tool.name}", tool.inputSchema),
         ToolAnswer,
         reads=only_reads,
         risk=risk or judged,
@@ -361,19 +363,19 @@ def _action(connector: str, tool: Tool, *, risk: Risk | None, reads: bool, targe
     )
 
 
-def _answer(action: AnyAction, tool: Tool, result: CallToolResult) -> ToolAnswer:
+def _read_result(action: AnyAction, tool: Tool, result: CallToolResult) -> ToolAnswer:
     texts = [part.text for part in result.content if part.type == "text"]
     text = "\n".join(texts)
     if result.is_error:
         raise EffectRejected(f"{action.name}: the tool says: {' '.join(text.split())[:200] or 'an error'}")
     structured = cast(JsonValue, result.structured_content)
-    if tool.outputSchema is not None and (misfit := fits(tool.outputSchema, structured)):
+    if tool.outputSchema is not None and (misfit := find_misfit(tool.outputSchema, structured)):
         error = TargetUnavailable if action.reads else EffectUnknown
         raise error(f"{action.name}: it answered, and the answer does not fit the tool's output schema: {misfit}")
     return ToolAnswer(text=text, structured=structured, other=len(result.content) - len(texts))
 
 
-def _kind(error: BaseException) -> str:
+def _name_error(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
     return type(error).__name__

@@ -95,11 +95,11 @@ class RefundDone(Frozen):
 class StripeAction(HttpAction[In, Out], Generic[In, Out]):
     """An action on Stripe: found by our key in the metadata of a listed object, or by the status of a known one."""
 
-    found_in: Callable[[In], str] | None = None
+    list_path: Callable[[In], str] | None = None
     """Makes the path of the list that the object would be in."""
-    counts: frozenset[str] = frozenset()
+    success_statuses: frozenset[str] = frozenset()
     """The statuses with which it has happened."""
-    all_listed: bool = False
+    counts_unkeyed: bool = False
     """Whether whatever is listed counts, also what has no key of ours."""
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
         request = super().build_request(args, key)
         body = dict(request.body) if isinstance(request.body, dict) else {}
         body.pop(self.key, None)  # not a field here
-        if self.found_in is not None:
+        if self.list_path is not None:
             given = body.get("metadata")
             ours: dict[str, JsonValue] = {_KEY: key, _ACTION: self.name}
             body["metadata"] = {**(given if isinstance(given, dict) else {}), **ours}
@@ -122,14 +122,14 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
 
     def parse_listing(self, items: Iterable[Item]) -> list[Listed]:
         """Read ITEMS of the list: those that this action made, and if ALL_LISTED those that nobody here made."""
-        return [self._told(item) for item in items if self._made(item)]
+        return [self._read_item(item) for item in items if self._is_mine(item)]
 
-    def _made(self, item: Item) -> bool:
+    def _is_mine(self, item: Item) -> bool:
         metadata = _metadata(item)
         # Before it was stored with the key, what made an intent cannot be told. It is looked up by its key then.
-        return metadata.get(_ACTION) == self.name or (self.all_listed and _ACTION not in metadata)
+        return metadata.get(_ACTION) == self.name or (self.counts_unkeyed and _ACTION not in metadata)
 
-    def _told(self, item: Item) -> Listed:
+    def _read_item(self, item: Item) -> Listed:
         # A status goes on changing, and nobody is to blame for that.
         facts = {name: item[name] for name in self.output.model_fields if name in item and name != "status"}
         if isinstance(payment := item.get("payment_intent"), str):
@@ -141,7 +141,7 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
             facts=facts,
             at=parse_time(item.get("created")),
             # Of a payment that was given back its status says nothing.
-            stands=None if item.get("status") in self.counts else False,
+            stands=None if item.get("status") in self.success_statuses else False,
         )
 
 
@@ -171,7 +171,7 @@ class StripeConnector(HttpConnector):
             Intent,
             Payment,
             request="POST /v1/payment_intents/{payment}/cancel",
-            counts=frozenset({"canceled"}),
+            success_statuses=frozenset({"canceled"}),
             target=STRIPE,
             reversibility="retriable",
             describe=lambda intent: f"cancel payment {intent.payment}",
@@ -181,13 +181,13 @@ class StripeConnector(HttpConnector):
             Refund,
             RefundDone,
             request="POST /v1/refunds",
-            body=lambda refund: _present(
+            body=lambda refund: _drop_nulls(
                 {"payment_intent": refund.payment, "amount": refund.amount, "metadata": dict(refund.metadata)}
             ),
-            found_in=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
-            counts=frozenset({"succeeded", "pending", "requires_action"}),
+            list_path=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
+            success_statuses=frozenset({"succeeded", "pending", "requires_action"}),
             listing=_REFUNDS,
-            all_listed=True,
+            counts_unkeyed=True,
             target=STRIPE,
             risk="high",
             reversibility="irreversible",
@@ -198,8 +198,8 @@ class StripeConnector(HttpConnector):
             Capture,
             Payment,
             request="POST /v1/payment_intents/{payment}/capture",
-            body=lambda capture: _present({"amount_to_capture": capture.amount}),
-            counts=frozenset({"succeeded"}),
+            body=lambda capture: _drop_nulls({"amount_to_capture": capture.amount}),
+            success_statuses=frozenset({"succeeded"}),
             target=STRIPE,
             risk="high",
             reversibility="pivot",
@@ -210,7 +210,7 @@ class StripeConnector(HttpConnector):
             Intent,
             Payment,
             request="POST /v1/payment_intents/{payment}/confirm",
-            counts=_IN_FORCE,
+            success_statuses=_IN_FORCE,
             target=STRIPE,
             risk="high",
             reversibility="pivot",
@@ -221,9 +221,9 @@ class StripeConnector(HttpConnector):
             Pay,
             Payment,
             request="POST /v1/payment_intents",
-            body=_asked,
-            found_in=intents,
-            counts=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
+            body=_pay_body,
+            list_path=intents,
+            success_statuses=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
             listing=_INTENTS,
             target=STRIPE,
             reversibility="compensatable",
@@ -235,9 +235,9 @@ class StripeConnector(HttpConnector):
             Pay,
             Payment,
             request="POST /v1/payment_intents",
-            body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "manual"},
-            found_in=intents,
-            counts=_IN_FORCE,
+            body=lambda pay: {**_pay_body(pay), "confirm": True, "capture_method": "manual"},
+            list_path=intents,
+            success_statuses=_IN_FORCE,
             listing=_INTENTS,
             target=STRIPE,
             risk="high",
@@ -250,9 +250,9 @@ class StripeConnector(HttpConnector):
             Pay,
             Payment,
             request="POST /v1/payment_intents",
-            body=lambda pay: {**_asked(pay), "confirm": True, "capture_method": "automatic"},
-            found_in=intents,
-            counts=_IN_FORCE,
+            body=lambda pay: {**_pay_body(pay), "confirm": True, "capture_method": "automatic"},
+            list_path=intents,
+            success_statuses=_IN_FORCE,
             listing=_INTENTS,
             target=STRIPE,
             risk="high",
@@ -276,20 +276,20 @@ class StripeConnector(HttpConnector):
         """Return the content of REQUEST, as a form."""
         if request.body is None:
             return None, {}
-        return urlencode(list(_flat("", request.body))).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
+        return urlencode(list(_flatten("", request.body))).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Look for the object that has our key, or at the state of the one that was to be changed."""
         assert isinstance(action, StripeAction)
-        if action.found_in is not None:
-            return await self._in_list(action, action.found_in(args), attempt)
-        look = replace(self.payment, counts=action.counts)
+        if action.list_path is not None:
+            return await self._find_in_list(action, action.list_path(args), attempt)
+        look = replace(self.payment, success_statuses=action.success_statuses)
         answer = await self.get_json(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
         if not isinstance(answer, dict):
             return CannotTell(f"{action.name}: the payment cannot be looked up")
-        return _judged(action, answer)
+        return _judge_status(action, answer)
 
-    async def _in_list(self, action: _Action, path: str, attempt: Attempt) -> Probe:
+    async def _find_in_list(self, action: _Action, path: str, attempt: Attempt) -> Probe:
         after = ""
         for _ in range(_PAGES):
             page = f"{path}{'&' if '?' in path else '?'}limit=100{after}"
@@ -299,7 +299,7 @@ class StripeConnector(HttpConnector):
                 return CannotTell(f"{action.name}: the list has no data")
             for each in objects:
                 if isinstance(each, dict) and _metadata(each).get(_KEY) == attempt.key:
-                    return _judged(action, each)
+                    return _judge_status(action, each)
             last = objects[-1] if objects else None
             if not answer.get("has_more") or not isinstance(last, dict):
                 return Absent()
@@ -312,8 +312,8 @@ def _metadata(item: Item) -> Mapping[str, JsonValue]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _judged(action: _Action, found: dict[str, JsonValue]) -> Probe:
-    if found.get("status") not in action.counts:
+def _judge_status(action: _Action, found: dict[str, JsonValue]) -> Probe:
+    if found.get("status") not in action.success_statuses:
         # It was declined or has failed. Asking again says so, and cannot do it twice.
         return Absent()
     try:
@@ -322,8 +322,8 @@ def _judged(action: _Action, found: dict[str, JsonValue]) -> Probe:
         return CannotTell(f"{action.name}: it is there, and {error}")
 
 
-def _asked(pay: Pay) -> dict[str, JsonValue]:
-    return _present(
+def _pay_body(pay: Pay) -> dict[str, JsonValue]:
+    return _drop_nulls(
         {
             "amount": pay.amount,
             "currency": pay.currency,
@@ -334,15 +334,15 @@ def _asked(pay: Pay) -> dict[str, JsonValue]:
     )
 
 
-def _present(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _drop_nulls(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _flat(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+def _flatten(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
     # As Stripe's forms have it: metadata[perdure_key]=..., and true for True.
     if isinstance(value, dict):
         for inner, each in value.items():
-            yield from _flat(f"{name}[{inner}]" if name else inner, each)
+            yield from _flatten(f"{name}[{inner}]" if name else inner, each)
     elif isinstance(value, bool):
         yield name, str(value).lower()
     elif value is not None:

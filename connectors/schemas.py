@@ -9,17 +9,18 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pydantic import JsonValue
 
 from perdure.connectors.drift.contracts import Contract, Operation
+from perdure.lazy import lazy
 
 Schema = dict[str, JsonValue]
 
-_DEEPEST = 4
+_MAX_DEPTH = 4
 """How many types within types are looked into; deeper ones may be anything."""
-_LARGEST = 20_000
+_MAX_SCHEMAS = 20_000
 """How many schemas one may hold once its references are replaced."""
 
 
@@ -41,11 +42,11 @@ def from_openapi(
     paths = document.get("paths")
     if not isinstance(paths, dict):
         raise Unreadable("the OpenAPI document has no paths")
-    by_shape = {shape(path): item for path, item in paths.items() if isinstance(item, dict)}
+    by_shape = {normalize_path(path): item for path, item in paths.items() if isinstance(item, dict)}
     found: dict[str, Operation] = {}
     for name, actions in operations.items():
         method, _, path = name.partition(" ")
-        item = by_shape.get(shape(path.partition("?")[0]))
+        item = by_shape.get(normalize_path(path.partition("?")[0]))
         described = item.get(method.lower()) if item else None
         if isinstance(item, dict) and isinstance(described, dict):
             found[name] = Operation(
@@ -68,10 +69,10 @@ def from_graphql(introspection: Mapping[str, JsonValue], operations: Mapping[str
         kind, _, field_name = name.partition(" ")
         root_type = schema.get(f"{kind}Type")
         fields = types.get(str(root_type.get("name")) if isinstance(root_type, dict) else "", {}).get("fields")
-        field = next((each for each in _objects(fields) if each.get("name") == field_name), None)
+        field = next((each for each in _only_objects(fields) if each.get("name") == field_name), None)
         if field is not None:
             found[name] = Operation(
-                request=_graphql_object(types, _objects(field.get("args")), ()),
+                request=_graphql_object(types, _only_objects(field.get("args")), ()),
                 response=_graphql_type(types, field.get("type"), ()),
                 actions=tuple(actions),
             )
@@ -88,8 +89,8 @@ def from_mcp(tools: Iterable[Mapping[str, JsonValue]], operations: Mapping[str, 
         source="mcp",
         operations={
             name: Operation(
-                request=_inlined({}, tool.get("inputSchema")),
-                response=_inlined({}, tool.get("outputSchema")),
+                request=_inline({}, tool.get("inputSchema")),
+                response=_inline({}, tool.get("outputSchema")),
                 description="\n".join(str(tool[part]) for part in ("title", "description") if tool.get(part)),
                 annotations=dict(cast(Schema, tool.get("annotations") or {})),
                 actions=tuple(actions),
@@ -119,14 +120,14 @@ def from_samples(samples: Mapping[str, Sequence[JsonValue]], operations: Mapping
     return Contract(source="samples", operations=found)
 
 
-def narrowed(schema: JsonValue, names: Collection[str], document: Mapping[str, JsonValue] | None = None) -> Schema:
+def keep_properties(schema: JsonValue, names: Collection[str], document: Mapping[str, JsonValue] | None = None) -> Schema:
     """Return SCHEMA of an object, or of a list of them, with the properties NAMES only. References lead into DOCUMENT."""
-    resolved = _resolved(document or {}, schema)
+    resolved = _resolve_reference(document or {}, schema)
     if "items" in resolved:
-        resolved = {**resolved, "items": narrowed(resolved["items"], names, document)}
+        resolved = {**resolved, "items": keep_properties(resolved["items"], names, document)}
     for union in ("allOf", "anyOf", "oneOf"):
         if isinstance(parts := resolved.get(union), list):
-            resolved = {**resolved, union: [narrowed(part, names, document) for part in parts]}
+            resolved = {**resolved, union: [keep_properties(part, names, document) for part in parts]}
     properties, required = resolved.get("properties"), resolved.get("required")
     if isinstance(properties, dict):
         resolved = {**resolved, "properties": {name: value for name, value in properties.items() if name in names}}
@@ -135,20 +136,20 @@ def narrowed(schema: JsonValue, names: Collection[str], document: Mapping[str, J
     return resolved
 
 
-def shape(path: str) -> str:
+def normalize_path(path: str) -> str:
     """Return PATH without the names of its parts, which do not matter."""
     return re.sub(r"{[^}]*}", "{}", path.rstrip("/"))
 
 
-def inlined(schema: Schema) -> Schema:
+def inline_references(schema: Schema) -> Schema:
     """Return SCHEMA with its references replaced by what they lead to, as deep as there is room for."""
-    for deepest in range(_DEEPEST, 0, -1):
-        with suppress(_NoRoomError):
-            return _inlined(schema, schema, deepest=deepest, room=[_LARGEST]) or {}
+    for deepest in range(_MAX_DEPTH, 0, -1):
+        with suppress(_TooLargeError):
+            return _inline(schema, schema, deepest=deepest, room=[_MAX_SCHEMAS]) or {}
     return {}
 
 
-class _NoRoomError(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -158,16 +159,16 @@ class _NoRoomError(Exception):
 def _openapi_request(document: Mapping[str, JsonValue], item: Schema, described: Schema) -> Schema:
     properties: Schema = {}
     required: list[JsonValue] = []
-    for given in [*_objects(item.get("parameters")), *_objects(described.get("parameters"))]:
-        parameter = _resolved(document, given)
+    for given in [*_only_objects(item.get("parameters")), *_only_objects(described.get("parameters"))]:
+        parameter = _resolve_reference(document, given)
         # What a header or a cookie holds is the connector's affair; what the path holds has its place there.
         if parameter.get("in") == "query":
-            properties[str(parameter["name"])] = _inlined(document, parameter.get("schema")) or {}
+            properties[str(parameter["name"])] = _inline(document, parameter.get("schema")) or {}
             if parameter.get("required"):
                 required.append(str(parameter["name"]))
     body = described.get("requestBody")
-    content = _json_content(_resolved(document, body)) if isinstance(body, dict) else None
-    schema = _inlined(document, content.get("schema")) if content else None
+    content = _json_content(_resolve_reference(document, body)) if isinstance(body, dict) else None
+    schema = _inline(document, content.get("schema")) if content else None
     if schema is None:
         return {"type": "object", "properties": properties, "required": required}
     if isinstance(schema.get("properties"), dict):
@@ -184,11 +185,11 @@ def _openapi_response(document: Mapping[str, JsonValue], described: Schema, name
     good = sorted(status for status in responses if str(status).startswith("2")) or ["default"]
     for status in good:
         answer = responses.get(status)
-        content = _json_content(_resolved(document, answer)) if isinstance(answer, dict) else None
+        content = _json_content(_resolve_reference(document, answer)) if isinstance(answer, dict) else None
         if content:
             schema = content.get("schema")
             # First what is read, then what it refers to: some documents refer to nearly all of themselves.
-            return _inlined(document, schema if names is None else narrowed(schema, names, document))
+            return _inline(document, schema if names is None else keep_properties(schema, names, document))
     return None
 
 
@@ -201,7 +202,7 @@ def _json_content(thing: Schema) -> Schema | None:
     return found if isinstance(found, dict) else None
 
 
-def _resolved(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
+def _resolve_reference(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
     seen: set[str] = set()
     while isinstance(thing, dict) and isinstance(reference := thing.get("$ref"), str):
         if reference in seen or not reference.startswith("#/"):
@@ -216,12 +217,12 @@ def _resolved(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
     return thing if isinstance(thing, dict) else {}
 
 
-def _inlined(
+def _inline(
     document: Mapping[str, JsonValue],
     schema: JsonValue,
     trail: tuple[str, ...] = (),
     *,
-    deepest: int = _DEEPEST,
+    deepest: int = _MAX_DEPTH,
     room: list[int] | None = None,
 ) -> Schema | None:
     """Return SCHEMA with its references replaced by what they lead to; a type within itself ends there, open to all."""
@@ -231,33 +232,33 @@ def _inlined(
     if room is not None:
         room[0] -= 1
         if room[0] < 0:
-            raise _NoRoomError
+            raise _TooLargeError
 
     def inner(each: JsonValue) -> JsonValue:
-        return each if isinstance(each, bool) else _inlined(document, each, trail, deepest=deepest, room=room) or {}
+        return each if isinstance(each, bool) else _inline(document, each, trail, deepest=deepest, room=room) or {}
 
     if isinstance(reference := schema.get("$ref"), str):
         if reference in trail or len(trail) >= deepest:
             return {}
         rest = {name: value for name, value in schema.items() if name != "$ref"}
-        referred = {**_resolved(document, {"$ref": reference}), **rest}
-        return _inlined(document, referred, (*trail, reference), deepest=deepest, room=room)
+        referred = {**_resolve_reference(document, {"$ref": reference}), **rest}
+        return _inline(document, referred, (*trail, reference), deepest=deepest, room=room)
     made: Schema = {}
     for name, value in schema.items():
-        if name in _NAMED and isinstance(value, dict):
+        if name in _MAPS_OF_SCHEMAS and isinstance(value, dict):
             made[name] = {key: inner(each) for key, each in value.items()}
-        elif name in _ONE and isinstance(value, dict):
+        elif name in _SCHEMAS and isinstance(value, dict):
             made[name] = inner(value)
-        elif name in _SEVERAL and isinstance(value, list):
+        elif name in _LISTS_OF_SCHEMAS and isinstance(value, list):
             made[name] = [inner(each) for each in value]
         elif name not in ("$defs", "definitions", "components"):
             made[name] = value
     return made
 
 
-_NAMED = ("properties", "patternProperties", "dependentSchemas")
-_ONE = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
-_SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS_OF_SCHEMAS = ("properties", "patternProperties", "dependentSchemas")
+_SCHEMAS = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_LISTS_OF_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems")
 
 
 # GraphQL
@@ -298,24 +299,29 @@ def _graphql_type(types: Mapping[str, Schema], given: JsonValue, trail: tuple[st
     elif kind == "SCALAR":
         schema = {"type": _SCALARS[name]} if name in _SCALARS else {}
     elif kind == "ENUM":
-        values = [each["name"] for each in _objects(types.get(name, {}).get("enumValues"))]
+        values = [each["name"] for each in _only_objects(types.get(name, {}).get("enumValues"))]
         schema = {"type": "string", "enum": values}
-    elif name in trail or len(trail) == _DEEPEST:
+    elif name in trail or len(trail) == _MAX_DEPTH:
         schema = {}
     elif kind in ("INTERFACE", "UNION"):
-        parts = _objects(types.get(name, {}).get("possibleTypes"))
+        parts = _only_objects(types.get(name, {}).get("possibleTypes"))
         schema = {"anyOf": [_graphql_type(types, each, (*trail, name), null=False) for each in parts]}
     else:
         described = types.get(name, {})
         fields = [
             # A field that wants arguments of its own is another question; this asks for the plain ones.
             field
-            for field in [*_objects(described.get("fields")), *_objects(described.get("inputFields"))]
-            if not any(argument.get("defaultValue") is None for argument in _objects(field.get("args")))
+            for field in [*_only_objects(described.get("fields")), *_only_objects(described.get("inputFields"))]
+            if not any(argument.get("defaultValue") is None for argument in _only_objects(field.get("args")))
         ]
         schema = _graphql_object(types, fields, (*trail, name))
     return {"anyOf": [schema, {"type": "null"}]} if null and schema else schema
 
 
-def _objects(value: JsonValue) -> list[Schema]:
+def _only_objects(value: JsonValue) -> list[Schema]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

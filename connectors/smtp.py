@@ -53,7 +53,7 @@ class Mail(Frozen):
     @classmethod
     def _addresses(cls, addresses: list[str]) -> list[str]:
         for address in addresses:
-            if not _plain(address):
+            if not _is_address(address):
                 raise ValueError("an address is like ada@example.org")
         return addresses
 
@@ -112,7 +112,7 @@ class SmtpConnector(ConfiguredConnector):
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the mail once. Raises as `Connector.execute` says."""
         assert isinstance(args, Mail)
-        message = self._written(args, attempt.key)
+        message = self._compose(args, attempt.key)
         return await asyncio.to_thread(self._deliver, message, [*args.to, *args.cc], attempt.deadline.total_seconds())
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
@@ -122,7 +122,7 @@ class SmtpConnector(ConfiguredConnector):
     async def close(self) -> None:
         """Do nothing: each mail has a connection of its own."""
 
-    def _written(self, mail: Mail, key: str) -> EmailMessage:
+    def _compose(self, mail: Mail, key: str) -> EmailMessage:
         message = EmailMessage()
         sender = mail.sender or self.option("sender")
         message["Message-ID"] = f"<{key}@{parseaddr(sender)[1].rpartition('@')[2]}>"
@@ -145,15 +145,15 @@ class SmtpConnector(ConfiguredConnector):
 
         said_data = False
         try:
-            with self._connected(seconds) as server:
-                _accepted(server, server.mail(parseaddr(str(message["From"]))[1]), "the sender")
+            with self._connect(seconds) as server:
+                _check_reply(server, server.mail(parseaddr(str(message["From"]))[1]), "the sender")
                 for recipient in recipients:
-                    _accepted(server, server.rcpt(parseaddr(recipient)[1]), "a recipient")
-                _accepted(server, server.docmd("DATA"), "the message", wanted=354)
+                    _check_reply(server, server.rcpt(parseaddr(recipient)[1]), "a recipient")
+                _check_reply(server, server.docmd("DATA"), "the message", wanted=354)
                 said_data = True
                 content = message.as_bytes(policy=policy.SMTP)
                 server.send(content.replace(b"\r\n.", b"\r\n..").removesuffix(b"\r\n") + b"\r\n.\r\n")
-                _accepted(server, server.getreply(), "the message")
+                _check_reply(server, server.getreply(), "the message")
                 said_data = False
         except smtplib.SMTPAuthenticationError as error:
             raise TargetUnavailable(f"{self.send.name}: {self.name} does not let us in ({error.smtp_code})") from None
@@ -165,7 +165,7 @@ class SmtpConnector(ConfiguredConnector):
             raise TargetUnavailable(f"{self.send.name}: {self.name} cannot be reached ({type(error).__name__})") from None
         return Executed(Sent(message_id=str(message["Message-ID"]), to=recipients), remote_ref=str(message["Message-ID"]))
 
-    def _connected(self, seconds: float) -> smtplib.SMTP:
+    def _connect(self, seconds: float) -> smtplib.SMTP:
         import smtplib
         import ssl
 
@@ -188,7 +188,7 @@ class SmtpConnector(ConfiguredConnector):
         return server
 
 
-def _accepted(server: smtplib.SMTP, reply: tuple[int, bytes], what: str, *, wanted: int = 250) -> None:
+def _check_reply(server: smtplib.SMTP, reply: tuple[int, bytes], what: str, *, wanted: int = 250) -> None:
     code = reply[0]
     if code in (wanted, 251):
         return
@@ -200,6 +200,6 @@ def _accepted(server: smtplib.SMTP, reply: tuple[int, bytes], what: str, *, want
     raise EffectUnknown(f"the mail server answered {code} to {what}")
 
 
-def _plain(address: str) -> bool:
+def _is_address(address: str) -> bool:
     name, _, domain = parseaddr(address)[1].rpartition("@")
     return bool(name and domain) and not set("\r\n") & set(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from pydantic import JsonValue
@@ -11,11 +12,12 @@ from sqlmodel import col
 
 from perdure.governance.contracts import AskCall, RecordCall
 from perdure.governance.tables import ApprovalRow, insert_ignore
+from perdure.lazy import lazy
 from perdure.lineage import Frozen, StepRef
 from perdure.storage import Database
 
 
-class Listed(Frozen):
+class ApprovalEntry(Frozen):
     """One approval as the table has it."""
 
     workflow_id: str
@@ -69,12 +71,16 @@ class Approvals:
         decision = call.decision
         said = decision.model_dump(include={"verdict", "by", "comment", "verified", "via"}) if decision else {}
         update = (
-            sa.update(ApprovalRow).where(*_is(call.step, call.approval)).values(state=call.ended, closed_at=call.at, **said)
+            sa.update(ApprovalRow)
+            .where(*_match_approval(call.step, call.approval))
+            .values(state=call.ended, closed_at=call.at, **said)
         )
         async with self._database.write() as connection:
             await connection.execute(update)
 
-    async def list(self, *, state: str | None = "open", workflow_id: str | None = None, limit: int = 500) -> list[Listed]:
+    async def list(
+        self, *, state: str | None = "open", workflow_id: str | None = None, limit: int = 500
+    ) -> list[ApprovalEntry]:
         """Return the approvals in STATE (None: all), those with the nearest deadline first."""
         query = sa.select(ApprovalRow).order_by(col(ApprovalRow.deadline), col(ApprovalRow.workflow_id)).limit(limit)
         if state is not None:
@@ -83,13 +89,14 @@ class Approvals:
             query = query.where(col(ApprovalRow.workflow_id) == workflow_id)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        names = Listed.model_fields
+        names = ApprovalEntry.model_fields
         return [
-            Listed(**{name: row[name] for name in names if name != "about"}, about=json.loads(row["about"])) for row in rows
+            ApprovalEntry(**{name: row[name] for name in names if name != "about"}, about=json.loads(row["about"]))
+            for row in rows
         ]
 
 
-def _is(step: StepRef, approval: str) -> list[sa.ColumnElement[bool]]:
+def _match_approval(step: StepRef, approval: str) -> list[sa.ColumnElement[bool]]:
     lineage = step.lineage
     return [
         col(ApprovalRow.namespace) == lineage.namespace,
@@ -97,3 +104,8 @@ def _is(step: StepRef, approval: str) -> list[sa.ColumnElement[bool]]:
         col(ApprovalRow.first_execution_run_id) == lineage.first_execution_run_id,
         col(ApprovalRow.approval) == approval,
     ]
+
+
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from perdure.lazy import lazy
 from perdure.lineage import (
     Frozen,
     Lineage,
@@ -40,7 +41,7 @@ class ApprovalRequest(Frozen):
     """What a decision binds to: change anything above, or the run, and an old decision fits no longer."""
 
 
-def bind(request: ApprovalRequest, lineage: Lineage) -> str:
+def digest_request(request: ApprovalRequest, lineage: Lineage) -> str:
     """Return the digest that a decision on REQUEST has to repeat."""
     bound = request.model_dump(mode="json", exclude={"digest", "asked_at"})
     # The first run's id is unique everywhere. The namespace would add nothing, and a Replayer calls its own another name.
@@ -58,7 +59,7 @@ class DecisionCall(Frozen):
     comment: str = Field(default="", max_length=4000)
 
     @model_validator(mode="after")
-    def _says_why(self) -> DecisionCall:
+    def _require_comment(self) -> DecisionCall:
         if self.verdict != "approve" and not self.comment.strip():
             raise ValueError(f"{self.verdict!r} needs a comment that says why")
         return self
@@ -85,7 +86,7 @@ class AskCall(Frozen):
     request: ApprovalRequest
 
 
-class Asked(Frozen):
+class AskResult(Frozen):
     """The result of the activity `perdure.ask`."""
 
     accept_unverified: bool
@@ -103,8 +104,13 @@ class RecordCall(Frozen):
     at: datetime
 
 
-class Recorded(Frozen):
+class RecordResult(Frozen):
     """The result of the activity `perdure.record_decision`."""
 
     approval: str
     ended: str
+
+
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

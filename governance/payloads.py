@@ -51,7 +51,7 @@ class CheckedPayloadConverter(PydanticPayloadConverter):
         try:
             return super().from_payloads(payloads, type_hints)
         except ValidationError as error:
-            raise ApplicationError(_fields(error), type="InvalidInput", non_retryable=True) from None
+            raise ApplicationError(_describe_misfit(error), type="InvalidInput", non_retryable=True) from None
 
 
 class PayloadStore(StorageDriver):
@@ -75,11 +75,11 @@ class PayloadStore(StorageDriver):
         """Write PAYLOADS and return how to find them again."""
         from perdure.governance import tables
 
-        rows = {_address(payload): payload.SerializeToString(deterministic=True) for payload in payloads}
+        rows = {_hash_payload(payload): payload.SerializeToString(deterministic=True) for payload in payloads}
         database = await self._open()
         async with database.write() as connection:
             await tables.insert_payloads(connection, rows, sqlite=database.sqlite)
-        return [StorageDriverClaim(claim_data={"sha256": _address(payload)}) for payload in payloads]
+        return [StorageDriverClaim(claim_data={"sha256": _hash_payload(payload)}) for payload in payloads]
 
     async def retrieve(self, context: StorageDriverRetrieveContext, claims: Sequence[StorageDriverClaim]) -> list[Payload]:
         """Read the payloads that CLAIMS point to, and check that they are what was stored."""
@@ -95,7 +95,7 @@ class PayloadStore(StorageDriver):
                 f"payload {missing[0]} is not in {shown(database.url)}. The history was recorded with another database: "
                 "set PERDURE_DATABASE_URL to that one."
             )
-        return [_checked(address, found[address]) for address in wanted]
+        return [_verify_payload(address, found[address]) for address in wanted]
 
 
 class LazyDatabase:
@@ -103,27 +103,27 @@ class LazyDatabase:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._opened: dict[asyncio.AbstractEventLoop, Database] = {}
-        self._given: Database | None = None
+        self._by_loop: dict[asyncio.AbstractEventLoop, Database] = {}
+        self._shared: Database | None = None
 
     def use(self, database: Database | None) -> None:
         """Use DATABASE, which somebody else opens and closes."""
-        self._given = database
+        self._shared = database
 
     async def __call__(self) -> Database:
         """Return the database, its schema up to date."""
-        if self._given is not None:
-            return self._given
+        if self._shared is not None:
+            return self._shared
         loop = asyncio.get_running_loop()
-        if loop not in self._opened:
+        if loop not in self._by_loop:
             database = Database(self._settings.database)
             await database.migrate()
-            self._opened[loop] = database
-        return self._opened[loop]
+            self._by_loop[loop] = database
+        return self._by_loop[loop]
 
     async def close(self) -> None:
         """Close what was opened here."""
-        database = self._opened.pop(asyncio.get_running_loop(), None)
+        database = self._by_loop.pop(asyncio.get_running_loop(), None)
         if database is not None:
             await database.close()
 
@@ -139,17 +139,17 @@ def data_converter(settings: Settings, database: LazyDatabase) -> DataConverter:
     )
 
 
-def _address(payload: Payload) -> str:
+def _hash_payload(payload: Payload) -> str:
     return hashlib.sha256(payload.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _checked(address: str, stored: bytes) -> Payload:
+def _verify_payload(address: str, stored: bytes) -> Payload:
     if hashlib.sha256(stored).hexdigest() != address:
         raise NotFound(f"payload {address} was changed in the database: its content does not fit its address any more")
     return Payload.FromString(stored)
 
 
-def _fields(error: ValidationError) -> str:
+def _describe_misfit(error: ValidationError) -> str:
     where = "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'the value'}: {item['msg']}" for item in error.errors(include_input=False)
     )

@@ -13,14 +13,14 @@ from perdure.timetravel.contracts import (
 )
 
 if TYPE_CHECKING:
-    from perdure.timetravel.timeline import Scribe, read_timeline
+    from perdure.timetravel.timeline import TimelineBuilder, read_timeline
 
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "timeline": ["Scribe", "read_timeline"],
+            "timeline": ["TimelineBuilder", "read_timeline"],
         },
     )
 
-__all__ = ["Failure", "RunFacts", "Scribe", "Step", "Timeline", "read_timeline"]
+__all__ = ["Failure", "RunFacts", "Step", "Timeline", "TimelineBuilder", "read_timeline"]

@@ -9,15 +9,15 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.converter import DataConverter
 
 from perdure.timetravel.contracts import Step, StepState, Timeline
+from perdure.timetravel.draft import TimelineDraft, to_utc
 from perdure.timetravel.events import HANDLERS
-from perdure.timetravel.page import Page, time_of
 
 
 async def read_timeline(
     events: Iterable[HistoryEvent] | AsyncIterable[HistoryEvent], converter: DataConverter, *, workflow_id: str = ""
 ) -> Timeline:
     """Return what EVENTS, in their order, tell; payloads are decoded with CONVERTER, those kept outside the history too."""
-    scribe = Scribe(converter, workflow_id=workflow_id)
+    scribe = TimelineBuilder(converter, workflow_id=workflow_id)
     if isinstance(events, AsyncIterable):
         async for event in events:
             await scribe.feed(event)
@@ -27,43 +27,43 @@ async def read_timeline(
     return scribe.timeline
 
 
-class Scribe:
-    """Writes a timeline down while the run goes on: feed it each event once, in order."""
+class TimelineBuilder:
+    """Builds a timeline while the run goes on: feed it each event once, in order."""
 
     def __init__(self, converter: DataConverter, *, workflow_id: str = "") -> None:
-        self._page = Page(converter, workflow_id)
+        self._draft = TimelineDraft(converter, workflow_id)
 
     @property
     def timeline(self) -> Timeline:
         """What is known so far."""
-        return Timeline(run=self._page.run, steps=tuple(self._page.steps.values()))
+        return Timeline(run=self._draft.run, steps=tuple(self._draft.steps.values()))
 
     async def feed(self, event: HistoryEvent) -> Step | None:
         """Take EVENT in and return the step that it began or changed, if it did."""
-        self._page.note(events=event.event_id)
+        self._draft.set_run_facts(events=event.event_id)
         handler = HANDLERS.get((event.WhichOneof("attributes") or "").removesuffix("_event_attributes"))
-        return await handler(self._page, event) if handler else None
+        return await handler(self._draft, event) if handler else None
 
-    async def pending(self, activities: Iterable[PendingActivityInfo]) -> list[Step]:
+    async def feed_pending(self, activities: Iterable[PendingActivityInfo]) -> list[Step]:
         """Take in what a description of the run says of ACTIVITIES under way, and return the steps that it changed.
 
         Temporal writes attempts down when the activity has ended; until then only the description knows them.
         """
         changed = []
         for activity in activities:
-            step = self._page.step_of(f"activity {activity.activity_id}")
+            step = self._draft.find_step(f"activity {activity.activity_id}")
             if step is None or not step.open:
                 continue
             waits = activity.HasField("next_attempt_schedule_time")
             running = activity.HasField("last_started_time") and not waits
             state: StepState = "retrying" if activity.HasField("last_failure") else "running" if running else "scheduled"
-            failure = await self._page.decode.failure(activity.last_failure) if activity.HasField("last_failure") else None
-            new = self._page.change(
+            failure = await self._draft.decode.failure(activity.last_failure) if activity.HasField("last_failure") else None
+            new = self._draft.update_step(
                 step.id,
                 state=state,
                 attempts=activity.attempt if running or failure else 0,
-                started=time_of(activity.last_started_time) if running else step.started,
-                next_attempt=time_of(activity.next_attempt_schedule_time) if waits else None,
+                started=to_utc(activity.last_started_time) if running else step.started,
+                next_attempt=to_utc(activity.next_attempt_schedule_time) if waits else None,
                 failure=failure,
                 by=activity.last_worker_identity or step.by,
             )

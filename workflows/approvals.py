@@ -21,13 +21,13 @@ from perdure.governance.contracts import (
     DECIDE,
     ApprovalRequest,
     AskCall,
-    Asked,
+    AskResult,
     Decision,
     DecisionCall,
     RecordCall,
-    Recorded,
+    RecordResult,
     Via,
-    bind,
+    digest_request,
 )
 from perdure.lineage import StepRef
 from perdure.workflows import attributes
@@ -60,7 +60,7 @@ async def approval(
     asked = await execute(
         "perdure.ask",
         AskCall(step=step, request=request),
-        Asked,
+        AskResult,
         id=f"ask:{step.name}",
         summary=f"Ask {of}: {question}",
         timeout=timedelta(seconds=60),
@@ -151,7 +151,7 @@ def _request(
             "digest": "",
         }
     )
-    return draft.model_copy(update={"digest": bind(draft, run.lineage)})
+    return draft.model_copy(update={"digest": digest_request(draft, run.lineage)})
 
 
 def _refusal(run: Run, call: DecisionCall) -> str | None:
@@ -211,7 +211,7 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
         RecordCall(
             step=step, approval=request.approval, digest=request.digest, decision=decision, ended=ended, at=workflow.now()
         ),
-        Recorded,
+        RecordResult,
         id=f"decision:{step.name}",
         summary=f"Decision: {what}",
         timeout=timedelta(seconds=60),

@@ -42,7 +42,7 @@ from perdure.lineage import Frozen
 from perdure.lineage import digest as digest_of
 
 if TYPE_CHECKING:
-    from perdure.governance.approvals import Listed
+    from perdure.governance.approvals import ApprovalEntry
     from perdure.timetravel.contracts import Step, Timeline
 
 PATIENCE = timedelta(seconds=15)
@@ -196,7 +196,7 @@ async def decide(session: Session, given: DecisionInput) -> Decision:
     return await _send(session, found, call)
 
 
-async def read_approvals(session: Session, state: str | None, of: str | None) -> list[Listed]:
+async def read_approvals(session: Session, state: str | None, of: str | None) -> list[ApprovalEntry]:
     """Return the approvals in STATE that OF is asked, from the table; open ones only of runs that are running."""
     from perdure.governance.approvals import Approvals
     from perdure.storage import open_database

@@ -34,7 +34,7 @@ from perdure.examples.returns_desk.demo import (
     decide_by_labels,
 )
 from perdure.examples.returns_desk.stage import Stage
-from perdure.governance.approvals import Listed
+from perdure.governance.approvals import ApprovalEntry
 from perdure.governance.contracts import DecisionCall
 
 
@@ -123,7 +123,7 @@ class Reviewer:
         self._labels = labels
         self._rest = False
 
-    async def decide(self, request: Listed) -> DecisionCall:
+    async def decide(self, request: ApprovalEntry) -> DecisionCall:
         """Ask about REQUEST and return the decision."""
         suggested = await self._labels(request)
         if self._rest:
@@ -193,5 +193,5 @@ def _block(progress: Progress) -> Table:
     return table
 
 
-async def _never(request: Listed) -> DecisionCall:
+async def _never(request: ApprovalEntry) -> DecisionCall:
     raise AssertionError(f"nobody was asked to decide {request.approval}")

@@ -56,11 +56,11 @@ async def follow(session: Session, workflow_id: str, run_id: str, view: View, *,
 
 class _Follower:
     def __init__(self, session: Session, workflow_id: str, run_id: str, view: View) -> None:
-        from perdure.timetravel.timeline import Scribe
+        from perdure.timetravel.timeline import TimelineBuilder
 
         self._client = session.client
         self._handle = session.client.get_workflow_handle(workflow_id, run_id=run_id)
-        self._scribe = Scribe(session.converter, workflow_id=workflow_id)
+        self._builder = TimelineBuilder(session.converter, workflow_id=workflow_id)
         self._view = view
         self._waiting_since: float | None = None
         self._told: set[str] = set()
@@ -85,12 +85,12 @@ class _Follower:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
             await events.aclose()
-        return self._scribe.timeline
+        return self._builder.timeline
 
     async def _take(self, event: HistoryEvent) -> None:
         self._waiting_since = None
-        step = await self._scribe.feed(event)
-        timeline = self._scribe.timeline
+        step = await self._builder.feed(event)
+        timeline = self._builder.timeline
         if step is not None:
             self._view.changed(step)
         self._view.update(timeline)
@@ -99,7 +99,7 @@ class _Follower:
 
     async def _look(self) -> None:
         """Find out why nothing comes, if a worker should be at work."""
-        timeline = self._scribe.timeline
+        timeline = self._builder.timeline
         from temporalio.service import RPCError
 
         waits_for_others = timeline.run.worked and not any(step.open and step.kind in _WORK for step in timeline.steps)
@@ -112,9 +112,9 @@ class _Follower:
                 raise
             # The events wait for the server to come back, and give up when it does not.
             return
-        for step in await self._scribe.pending(description.raw_description.pending_activities):
+        for step in await self._builder.feed_pending(description.raw_description.pending_activities):
             self._view.changed(step)
-        self._view.update(self._scribe.timeline)
+        self._view.update(self._builder.timeline)
         if not _untaken(description):
             self._waiting_since = None
             return

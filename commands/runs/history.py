@@ -25,15 +25,15 @@ async def print_run(session: Session, options: Options, run: str, *, full: bool)
 
 async def read_timeline(session: Session, run: str) -> Timeline:
     """Return the timeline of RUN as it stands, attempts under way included."""
-    from perdure.timetravel.timeline import Scribe
+    from perdure.timetravel.timeline import TimelineBuilder
 
     _, description = await session.find_run(run)
-    scribe = Scribe(session.converter, workflow_id=description.id)
+    builder = TimelineBuilder(session.converter, workflow_id=description.id)
     pinned = session.client.get_workflow_handle(description.id, run_id=description.run_id)
     async for event in pinned.fetch_history_events():
-        await scribe.feed(event)
-    await scribe.pending(description.raw_description.pending_activities)
-    return scribe.timeline
+        await builder.feed(event)
+    await builder.feed_pending(description.raw_description.pending_activities)
+    return builder.timeline
 
 
 def _print(timeline: Timeline, link: str, *, full: bool) -> None:

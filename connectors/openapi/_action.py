@@ -18,7 +18,7 @@ from perdure.connectors.contracts import (
     undo_by,
 )
 from perdure.connectors.http import HttpAction, Request, value_at
-from perdure.connectors.json_models import JsonModel, fits, model_of
+from perdure.connectors.json_models import JsonModel, build_model, find_misfit
 from perdure.connectors.openapi._document import Document, Part
 from perdure.connectors.openapi._operations import (
     BODY,
@@ -33,7 +33,7 @@ from perdure.connectors.openapi._use import (
     Use,
     Value,
 )
-from perdure.connectors.schemas import narrowed
+from perdure.connectors.schemas import keep_properties
 from perdure.connectors.wire import understood
 from perdure.errors import InvalidSettings
 
@@ -100,7 +100,7 @@ class ActionBuilder:
         left_out = {*use.fixed, *([use.key] if use.mechanism == "natural-key" else [])}
         full = f"{self._connector}.{name}"
         taken = _build_model(f"{full} input", _drop_properties(shape.input, left_out), part)
-        output = narrowed(shape.output, use.answer, shape.output) if use.answer else shape.output
+        output = keep_properties(shape.output, use.answer, shape.output) if use.answer else shape.output
         answered = _build_model(f"{full} output", output, part)
         target = Target(
             mechanism=use.mechanism,
@@ -198,7 +198,9 @@ def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
     if unknown := sorted(use.fixed.keys() - shape.fields.keys()):
         part.refuse(f"it has no argument {unknown[0]!r} to fix; it has {', '.join(shape.fields)}")
     for name, value in use.fixed.items():
-        if misfit := fits({**shape.input, **cast(Schema, shape.fields[name]), "required": [], "properties": {}}, value):
+        if misfit := find_misfit(
+            {**shape.input, **cast(Schema, shape.fields[name]), "required": [], "properties": {}}, value
+        ):
             part.refuse(f"the fixed value of {name!r} does not fit: {misfit}")
     if use.answer and shape.answer != "object":
         part.refuse("its answer is not an object, so `answer` cannot choose fields of it")
@@ -209,7 +211,7 @@ def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
     if use.key not in shape.body_fields:
         part.refuse(f"its body has no field {use.key!r} for the key; it has {', '.join(shape.body_fields) or 'none'}")
     definitions = {"$defs": shape.input["$defs"]} if "$defs" in shape.input else {}
-    if misfit := fits({**definitions, **cast(Schema, shape.body_fields[use.key])}, _SAMPLE_KEY):
+    if misfit := find_misfit({**definitions, **cast(Schema, shape.body_fields[use.key])}, _SAMPLE_KEY):
         part.refuse(f"a key such as {_SAMPLE_KEY} does not fit the field {use.key!r}: {misfit}")
 
 
@@ -234,7 +236,7 @@ def _check_expression(shape: Operation, part: Part, name: str, value: Value) -> 
 
 def _build_model(name: str, schema: Schema, part: Part) -> type[JsonModel]:
     try:
-        return model_of(name, schema)
+        return build_model(name, schema)
     except (ValidationError, TypeError, ValueError, NameError) as error:
         part.refuse(f"its schema cannot become a model: {error}")
 

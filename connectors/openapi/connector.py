@@ -36,7 +36,7 @@ from perdure.connectors.openapi._operations import Operation as Described
 from perdure.connectors.openapi._operations import read_operation
 from perdure.connectors.openapi._schemas import Schema
 from perdure.connectors.openapi._use import Undoing, Use
-from perdure.connectors.schemas import inlined, narrowed, shape
+from perdure.connectors.schemas import inline_references, keep_properties, normalize_path
 from perdure.errors import EffectRejected, InvalidSettings, TargetUnavailable
 
 if TYPE_CHECKING:
@@ -132,14 +132,14 @@ class OpenApiConnector(HttpConnector):
         return self._last[1]
 
     def _contract_in(self, document: Document) -> Contract:
-        by_shape = {shape(place): (place, part) for place, part in document.operations.items()}
+        by_shape = {normalize_path(place): (place, part) for place, part in document.operations.items()}
         relying: dict[str, list[OpenApiAction[BaseModel, BaseModel]]] = {}
         for action in self._specs:
             relying.setdefault(action.request, []).append(cast("OpenApiAction[BaseModel, BaseModel]", action))
         found: dict[str, Operation] = {}
         for request, actions in relying.items():
-            if shape(request) in by_shape:
-                found[request] = self._read_contract_operation(document, *by_shape[shape(request)], actions)
+            if normalize_path(request) in by_shape:
+                found[request] = self._read_contract_operation(document, *by_shape[normalize_path(request)], actions)
         return Contract(source="openapi", operations=found)
 
     def _read_contract_operation(
@@ -155,10 +155,10 @@ class OpenApiConnector(HttpConnector):
         read = [self._uses[action.name.partition(".")[2]].answer for action in actions]
         output = described.output
         if all(read):
-            output = narrowed(output, {name for each in read for name in each}, output)
+            output = keep_properties(output, {name for each in read for name in each}, output)
         return Operation(
-            request=_label_by_place(inlined(described.input), described),
-            response=inlined(output),
+            request=_label_by_place(inline_references(described.input), described),
+            response=inline_references(output),
             annotations={"body": "form"} if described.form else {},
             actions=names,
         )

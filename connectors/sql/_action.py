@@ -44,14 +44,14 @@ class SqlAction(Action[In, Out], Generic[In, Out]):
         if not self.statements or isinstance(self.statements, str):
             raise ValueError(f"action {self.name}: statements is a sequence of at least one SQL statement")
         for statement in self.statements:
-            unknown = _parameters(statement) - set(self.input.model_fields) - {KEY_PARAMETER}
+            unknown = _find_parameters(statement) - set(self.input.model_fields) - {KEY_PARAMETER}
             if unknown:
                 raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(sorted(unknown))}")
 
     def parameters(self, statement: str, args: In, key: str) -> dict[str, object]:
         """Return the values that STATEMENT binds for ARGS under KEY."""
         values = {name: getattr(args, name) for name in self.input.model_fields} | {KEY_PARAMETER: key}
-        return {name: values[name] for name in _parameters(statement)}
+        return {name: values[name] for name in _find_parameters(statement)}
 
     def read(self, rows: Sequence[Mapping[str, object]] | None, changed: int) -> Out:
         """Return the answer that ROWS of the last statement make; None: it returned none and CHANGED so many.
@@ -59,20 +59,20 @@ class SqlAction(Action[In, Out], Generic[In, Out]):
         Raises `EffectRejected` where the statement says no by returning no row, and `ValueError` where it does not fit.
         """
         if self.returns == "nothing":
-            return self._fitted({"changed": changed})
+            return self._validate_output({"changed": changed})
         if rows is None:
             raise ValueError(f"the last statement of {self.name} returns no rows: end it with RETURNING, or say `returns`")
         if self.returns == "rows":
-            return self._fitted({"rows": [dict(row) for row in rows]})
+            return self._validate_output({"rows": [dict(row) for row in rows]})
         if not rows:
             raise EffectRejected(f"{self.name}: {self.refusal or 'no row answers to the arguments'}; nothing was changed")
         if len(rows) > 1:
             raise EffectRejected(
                 f"{self.name}: {len(rows)} rows answer to the arguments, and it wants one; nothing was changed"
             )
-        return self._fitted(dict(rows[0]))
+        return self._validate_output(dict(rows[0]))
 
-    def _fitted(self, values: Mapping[str, object]) -> Out:
+    def _validate_output(self, values: Mapping[str, object]) -> Out:
         try:
             return self.output.model_validate(values)
         except ValidationError as error:
@@ -80,7 +80,7 @@ class SqlAction(Action[In, Out], Generic[In, Out]):
             raise ValueError(f"what {self.name} returns does not fit {self.output.__name__}: {wrong}") from None
 
 
-def escaped(statement: str) -> str:
+def escape_colons(statement: str) -> str:
     """Return STATEMENT so that SQLAlchemy leaves the colons in its strings and comments alone."""
     return _TOKEN.sub(lambda found: found[0] if found[1] else found[0].replace(":", "\\:"), statement)
 
@@ -89,5 +89,5 @@ def escaped(statement: str) -> str:
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|(?<!:):([A-Za-z_]\w*)", re.DOTALL)
 
 
-def _parameters(statement: str) -> set[str]:
+def _find_parameters(statement: str) -> set[str]:
     return {found for found in _TOKEN.findall(statement) if found}

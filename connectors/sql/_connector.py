@@ -26,7 +26,7 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.sql._action import SqlAction, escaped
+from perdure.connectors.sql._action import SqlAction, escape_colons
 from perdure.connectors.sql._contract import columns_in, from_columns
 from perdure.errors import (
     EffectRejected,
@@ -94,30 +94,30 @@ class SqlConnector(ConfiguredConnector):
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Do ACTION in one transaction; if its row is there, return that. Raises as `Connector.execute` says."""
-        spec = _spec(action)
+        spec = _require_sql(action)
         committing = False
-        async with self._connected(spec) as connection:
+        async with self._connect(spec) as connection:
             try:
                 transaction = await connection.begin()
                 if spec.reads:
-                    return Executed(await self._done(connection, spec, args, ""))
-                executed = await self._once(connection, spec, args, attempt.key)
+                    return Executed(await self._run_statements(connection, spec, args, ""))
+                executed = await self._execute_once(connection, spec, args, attempt.key)
                 committing = True
                 await transaction.commit()
             except ValueError as error:
                 raise EffectRejected(f"{error}; nothing was changed") from None
             except Exception as error:  # noqa: BLE001  it is raised again as what it means
-                _translate(error, spec, committing=committing)
+                _raise_translated(error, spec, committing=committing)
         return executed
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Look for the row of the effect of `attempt.key`. Raises `TargetUnavailable` where there is no answer."""
-        spec = _spec(action)
-        async with self._connected(spec) as connection:
+        spec = _require_sql(action)
+        async with self._connect(spec) as connection:
             try:
-                return await self._looked_up(connection, spec, attempt.key)
+                return await self._look_up(connection, spec, attempt.key)
             except Exception as error:  # noqa: BLE001  it is raised again as what it means
-                _translate(error, spec, committing=False)
+                _raise_translated(error, spec, committing=False)
 
     @property
     def listed_actions(self) -> Collection[str]:
@@ -128,28 +128,28 @@ class SqlConnector(ConfiguredConnector):
         """Yield what the rows say that was done. Raises `TargetUnavailable` where they cannot be read."""
         import sqlalchemy as sa
 
-        spec = next((_spec(action) for action in self.actions.values() if not action.reads), None)
+        spec = next((_require_sql(action) for action in self.actions.values() if not action.reads), None)
         if spec is None:
             return
-        async with self._connected(spec) as connection:
+        async with self._connect(spec) as connection:
             try:
                 begin = (since - _ZONES).astimezone(UTC).replace(tzinfo=None)
                 bound = sa.text(_LIST).bindparams(sa.bindparam("since", begin, sa.DateTime()))
                 rows = (await connection.execute(bound)).mappings().all()
             except Exception as error:  # noqa: BLE001  it is raised again as what it means
-                _translate(error, spec, committing=False)
+                _raise_translated(error, spec, committing=False)
         for row in rows:
             if row["action"] in self.actions:
-                yield _listed(row)
+                yield _read_row(row)
 
     async def contract(self) -> Contract | None:
         """Ask the database for the columns that the statements name. Raises `TargetUnavailable`."""
-        specs = [_spec(action) for action in self.actions.values()]
-        async with self._connected(specs[0]) as connection:
+        specs = [_require_sql(action) for action in self.actions.values()]
+        async with self._connect(specs[0]) as connection:
             try:
                 columns = await connection.run_sync(lambda sync: columns_in(sync, specs))
             except Exception as error:  # noqa: BLE001  it is raised again as what it means
-                _translate(error, specs[0], committing=False)
+                _raise_translated(error, specs[0], committing=False)
         return from_columns(columns, specs)
 
     async def close(self) -> None:
@@ -158,32 +158,32 @@ class SqlConnector(ConfiguredConnector):
         if engine is not None:
             await engine.dispose()
 
-    async def _once(self, connection: AsyncConnection, spec: _Action, args: BaseModel, key: str) -> Executed:
+    async def _execute_once(self, connection: AsyncConnection, spec: _Action, args: BaseModel, key: str) -> Executed:
         import sqlalchemy as sa
 
         # First, so that another attempt with this key waits here until it is known what becomes of this one.
         began = await connection.execute(sa.text(_BEGIN), {"key": key, "action": spec.name})
         if began.rowcount == 0:
-            before = await self._looked_up(connection, spec, key)
+            before = await self._look_up(connection, spec, key)
             if isinstance(before, Found):
                 return before.executed
             raise EffectUnknown(f"{spec.name}: the row of this effect is there, and cannot be read")
-        output = await self._done(connection, spec, args, key)
+        output = await self._run_statements(connection, spec, args, key)
         await connection.execute(sa.text(_END), {"key": key, "response": output.model_dump_json()})
         return Executed(output, remote_ref=key)
 
-    async def _done(self, connection: AsyncConnection, spec: _Action, args: BaseModel, key: str) -> BaseModel:
+    async def _run_statements(self, connection: AsyncConnection, spec: _Action, args: BaseModel, key: str) -> BaseModel:
         import sqlalchemy as sa
 
         rows: Sequence[RowMapping] | None = None
         changed = 0
         for statement in spec.statements:
-            result = await connection.execute(sa.text(escaped(statement)), spec.parameters(statement, args, key))
+            result = await connection.execute(sa.text(escape_colons(statement)), spec.parameters(statement, args, key))
             rows = result.mappings().all() if result.returns_rows else None
             changed = max(result.rowcount, 0)
         return spec.read(None if rows is None else [dict(row) for row in rows], changed)
 
-    async def _looked_up(self, connection: AsyncConnection, spec: _Action, key: str) -> Probe:
+    async def _look_up(self, connection: AsyncConnection, spec: _Action, key: str) -> Probe:
         import sqlalchemy as sa
 
         found = (await connection.execute(sa.text(_LOOK), {"key": key})).one_or_none()
@@ -195,10 +195,10 @@ class SqlConnector(ConfiguredConnector):
             return CannotTell(f"{spec.name}: its row is there, and what it recorded does not fit {spec.output.__name__}")
 
     @asynccontextmanager
-    async def _connected(self, spec: _Action) -> AsyncIterator[AsyncConnection]:
+    async def _connect(self, spec: _Action) -> AsyncIterator[AsyncConnection]:
         # Whatever goes wrong in here, nothing has been sent that could be committed.
         try:
-            engine = await self._ready(spec)
+            engine = await self._open_engine(spec)
             connection = await engine.connect()
         except (TargetUnavailable, InvalidSettings):
             raise
@@ -209,10 +209,10 @@ class SqlConnector(ConfiguredConnector):
         finally:
             await connection.close()
 
-    async def _ready(self, spec: _Action) -> AsyncEngine:
+    async def _open_engine(self, spec: _Action) -> AsyncEngine:
         async with self._opening:
             if self._engine is None:
-                self._engine = _engine(self.option("url"))
+                self._engine = _create_engine(self.option("url"))
             if not self._table_is_there and not spec.reads:
                 if self.option("create_table", "yes") != "no":
                     await _create_table(self._engine)
@@ -220,7 +220,7 @@ class SqlConnector(ConfiguredConnector):
             return self._engine
 
 
-def _listed(row: RowMapping) -> Listed:
+def _read_row(row: RowMapping) -> Listed:
     try:
         facts = json.loads(row["response"])
     except (ValueError, TypeError):
@@ -231,13 +231,13 @@ def _listed(row: RowMapping) -> Listed:
     )
 
 
-def _spec(action: AnyAction) -> _Action:
+def _require_sql(action: AnyAction) -> _Action:
     if not isinstance(action, SqlAction):
         raise TypeError(f"action {action.name} is not a SqlAction")
     return action
 
 
-def _engine(url: str) -> AsyncEngine:
+def _create_engine(url: str) -> AsyncEngine:
     from sqlalchemy import event
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -262,14 +262,14 @@ async def _create_table(engine: AsyncEngine) -> None:
         await connection.execute(sa.text(DDL))
 
 
-def _translate(error: Exception, spec: _Action, *, committing: bool) -> NoReturn:
+def _raise_translated(error: Exception, spec: _Action, *, committing: bool) -> NoReturn:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
     if isinstance(error, EffectRejected | EffectUnknown | TargetUnavailable):
         raise error
     # What a database says may quote values, so only its class and code are told.
     said = f"{type(error).__name__}{_code(error)}"
-    if isinstance(error, DBAPIError) and not error.connection_invalidated and not _lost(error):
+    if isinstance(error, DBAPIError) and not error.connection_invalidated and not _is_connection_lost(error):
         if _sqlstate(error) in _TRY_AGAIN or "locked" in str(error.orig):
             raise TargetUnavailable(f"{spec.name}: the database is busy ({said}); nothing was changed") from None
         if "perdure_effect" in str(error.orig):
@@ -297,6 +297,6 @@ def _code(error: Exception) -> str:
     return f" {code}" if (code := _sqlstate(error)) else ""
 
 
-def _lost(error: DBAPIError) -> bool:
+def _is_connection_lost(error: DBAPIError) -> bool:
     # Without a code the database itself has said nothing; SQLite has none and no connection that could be lost.
     return not _sqlstate(error) and type(error.orig).__module__.startswith("sqlalchemy.dialects.postgresql")

@@ -41,7 +41,7 @@ def columns_in(connection: Connection, actions: Iterable[SqlAction[BaseModel, Ba
     said = "\n".join(statement for action in actions for statement in action.statements)
     inspector = sa.inspect(connection)
     known = [*inspector.get_table_names(), *inspector.get_view_names()]
-    return {name: inspector.get_columns(name) for name in sorted(known) if _names(said, name)}
+    return {name: inspector.get_columns(name) for name in sorted(known) if _mentions(said, name)}
 
 
 def from_columns(columns: Columns, actions: Sequence[SqlAction[BaseModel, BaseModel]]) -> Contract:
@@ -53,15 +53,15 @@ def from_columns(columns: Columns, actions: Sequence[SqlAction[BaseModel, BaseMo
     for action in actions:
         said = "\n".join(action.statements)
         for table, every in columns.items():
-            if not _names(said, table):
+            if not _mentions(said, table):
                 continue
             inserts = re.search(rf"insert\s+into\s+\S*\b{re.escape(table)}\b", said, re.IGNORECASE) is not None
-            named = [column for column in every if _names(said, column["name"]) or _EVERY.search(said)]
-            needed = [column for column in every if inserts and _has_to_be_given(column)]
+            named = [column for column in every if _mentions(said, column["name"]) or _EVERY.search(said)]
+            needed = [column for column in every if inserts and _is_required(column)]
             taken = [*named, *(column for column in needed if column not in named)]
             found[f"{action.name} {table}"] = Operation(
-                request=_object(taken, [column["name"] for column in needed]),
-                response=_object(named, [column["name"] for column in named]),
+                request=_object_schema(taken, [column["name"] for column in needed]),
+                response=_object_schema(named, [column["name"] for column in named]),
                 actions=(action.name,),
             )
     return Contract(source="sql", operations=found)
@@ -70,12 +70,12 @@ def from_columns(columns: Columns, actions: Sequence[SqlAction[BaseModel, BaseMo
 _EVERY: Final = re.compile(r"(?:select|returning|,)\s*(?:\w+\.)?\*", re.IGNORECASE)
 
 
-def _object(columns: Sequence[ReflectedColumn], required: Sequence[str]) -> dict[str, JsonValue]:
-    properties: dict[str, JsonValue] = {column["name"]: _schema(column) for column in columns}
+def _object_schema(columns: Sequence[ReflectedColumn], required: Sequence[str]) -> dict[str, JsonValue]:
+    properties: dict[str, JsonValue] = {column["name"]: _column_schema(column) for column in columns}
     return {"type": "object", "properties": properties, "required": cast(list[JsonValue], list(required))}
 
 
-def _schema(column: ReflectedColumn) -> dict[str, JsonValue]:
+def _column_schema(column: ReflectedColumn) -> dict[str, JsonValue]:
     kind: TypeEngine[object] = column["type"]
     schema: dict[str, JsonValue]
     try:
@@ -87,10 +87,10 @@ def _schema(column: ReflectedColumn) -> dict[str, JsonValue]:
     return {"anyOf": [schema, {"type": "null"}]} if column["nullable"] and schema else schema
 
 
-def _has_to_be_given(column: ReflectedColumn) -> bool:
+def _is_required(column: ReflectedColumn) -> bool:
     given_by_itself = column.get("default") is not None or column.get("identity") or column.get("computed")
     return not column["nullable"] and not given_by_itself and column.get("autoincrement") is not True
 
 
-def _names(said: str, name: str) -> bool:
+def _mentions(said: str, name: str) -> bool:
     return re.search(rf"(?<![:\w]){re.escape(name)}(?!\w)", said, re.IGNORECASE) is not None

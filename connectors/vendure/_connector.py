@@ -248,7 +248,7 @@ class VendureConnector(GraphqlConnector):
             self._session = Session(self.option("url").rstrip("/"), self.option("user"), self.option("password"))
         return headers | await self._session.auth_headers(self._client, within)
 
-    async def let_in_anew(self, request: httpx.Request, attempt: Attempt) -> bool:
+    async def renew_login(self, request: httpx.Request, attempt: Attempt) -> bool:
         """Say whether the session is over, so that the next attempt begins another one."""
         if self._session is None or self._client is None:
             return False
@@ -266,7 +266,7 @@ class VendureConnector(GraphqlConnector):
             raise EffectRejected(f"{action.name}: {error}") from None
         if level["adjustments"] != args.adjustments:
             refusal = EffectRejected(f"{action.name}: the stock was set by others since that reading; read it again")
-            return await self.unless_there(action, args, attempt, refusal)
+            return await self.raise_unless_found(action, args, attempt, refusal)
         # What was sold since the reading stays sold. The API has no conditional write, so a sale between our look and our
         # write is the one thing that can be lost.
         to = cast(int, level["on_hand"]) + args.to - args.on_hand

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pydantic import JsonValue
 
 from perdure.connectors.drift.contracts import Operation
-from perdure.connectors.schemas import narrowed
+from perdure.connectors.schemas import keep_properties
 
 _IGNORED = (
     *("required", "context", "readonly", "arg_options"),  # not JSON Schema, or not as it is now
@@ -33,7 +33,7 @@ def read_operation(
             needed: list[JsonValue] = [name for name, arg in named.items() if isinstance(arg, dict) and arg.get("required")]
             relied = {name: _to_json_schema(arg) for name, arg in named.items() if name in sends or name in needed}
             request: dict[str, JsonValue] = {"type": "object", "properties": relied, "required": needed}
-            response = narrowed(_to_json_schema(schema), reads) if isinstance(schema, dict) else None
+            response = keep_properties(_to_json_schema(schema), reads) if isinstance(schema, dict) else None
             return Operation(request=request, response=response, actions=actions)
     return Operation(actions=actions)
 

@@ -24,7 +24,7 @@ from perdure.errors import InvalidSettings, PerdureError
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.examples.returns_desk.models import Outcome, ReturnRequest
 from perdure.examples.returns_desk.stage import DATA, Stage
-from perdure.governance.approvals import Approvals, Listed
+from perdure.governance.approvals import ApprovalEntry, Approvals
 from perdure.governance.contracts import DECIDE, Decision, DecisionCall
 from perdure.lineage import Frozen
 from perdure.plugin import PerdurePlugin
@@ -104,7 +104,7 @@ class _Kill:
     in_flight: int
 
 
-Decide = Callable[[Listed], Awaitable[DecisionCall]]
+Decide = Callable[[ApprovalEntry], Awaitable[DecisionCall]]
 
 
 class Demo:
@@ -288,7 +288,7 @@ def decide_by_labels(labels: Mapping[str, Label], requests: Sequence[ReturnReque
     """Return a reviewer that decides as the labels say, in the name of BY."""
     wanted = {f"return-{request.order or request.id}": labels[request.id] for request in reversed(requests)}
 
-    async def decide(open_one: Listed) -> DecisionCall:
+    async def decide(open_one: ApprovalEntry) -> DecisionCall:
         label = wanted[open_one.workflow_id]
         return DecisionCall(
             approval=open_one.approval,

@@ -14,9 +14,9 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from perdure.lineage import digest
 from perdure.timetravel import (
-    Scribe,
     Step,
     Timeline,
+    TimelineBuilder,
     read_timeline,
 )
 
@@ -176,7 +176,7 @@ async def test_a_cancellation_says_who_and_why() -> None:
 @pytest.mark.parametrize("name", NAMES)
 async def test_every_prefix_is_a_timeline(name: str) -> None:
     """A history can be read up to any event: what was told stays told, and nothing is told before it happened."""
-    scribe = Scribe(pydantic_data_converter)
+    scribe = TimelineBuilder(pydantic_data_converter)
     seen: dict[int, Step] = {}
 
     for event in history(name).events:
@@ -192,7 +192,7 @@ async def test_every_prefix_is_a_timeline(name: str) -> None:
 
 async def test_open_approvals_are_known_from_the_history() -> None:
     """Between the request and the decision the run's history says what is asked, with the digest to decide on."""
-    scribe, open_then = Scribe(pydantic_data_converter), []
+    scribe, open_then = TimelineBuilder(pydantic_data_converter), []
 
     for event in history("desk").events:
         await scribe.feed(event)
@@ -204,7 +204,7 @@ async def test_open_approvals_are_known_from_the_history() -> None:
 
 async def test_attempts_under_way_come_from_the_description() -> None:
     """Until an activity ends only the run's description knows its attempts; the timeline takes them from there."""
-    scribe = Scribe(pydantic_data_converter)
+    scribe = TimelineBuilder(pydantic_data_converter)
     for event in history("knocks").events:
         await scribe.feed(event)
         if event.HasField("activity_task_scheduled_event_attributes"):
@@ -212,7 +212,7 @@ async def test_attempts_under_way_come_from_the_description() -> None:
     failure = Failure(message="nobody opens", application_failure_info=ApplicationFailureInfo(type="TargetUnavailable"))
     pending = PendingActivityInfo(activity_id=_only_activity("knocks"), attempt=2, last_failure=failure)
 
-    first, again = await scribe.pending([pending]), await scribe.pending([pending])
+    first, again = await scribe.feed_pending([pending]), await scribe.feed_pending([pending])
 
     assert [("retrying", 2, "TargetUnavailable: nobody opens")] == [(s.state, s.attempts, str(s.failure)) for s in first]
     assert [] == again

@@ -34,7 +34,7 @@ KINDS: dict[str, StepKind] = {
 
 
 @dataclass
-class Argued:
+class StepCall:
     """What an activity was called with: its step's name, what is left without the step, and what matters of it."""
 
     inputs: JsonValue
@@ -45,27 +45,27 @@ class Argued:
     outcome: str = ""
 
 
-def argued(activity: str, values: list[JsonValue]) -> Argued:
+def decode_call(activity: str, values: list[JsonValue]) -> StepCall:
     """Return what ACTIVITY was called with, given its decoded argument VALUES."""
     if activity not in KINDS or len(values) != 1 or not isinstance(values[0], dict):
-        return Argued(inputs=values[0] if len(values) == 1 else (values or None))
+        return StepCall(inputs=values[0] if len(values) == 1 else (values or None))
     call = values[0]
-    step = _dict(call.get("step"))
-    found = Argued(
+    step = _as_dict(call.get("step"))
+    found = StepCall(
         inputs={name: value for name, value in call.items() if name not in ("step", "namespace")},
         name=str(step.get("name", "")),
-        namespace=str(call.get("namespace") or _dict(step.get("lineage")).get("namespace", "")),
+        namespace=str(call.get("namespace") or _as_dict(step.get("lineage")).get("namespace", "")),
     )
     if activity == "perdure.ask":
-        found.request = _as(ApprovalRequest, call.get("request"))
+        found.request = _parse_as(ApprovalRequest, call.get("request"))
     if activity == "perdure.record_decision":
-        found.decision = _as(Decision, call.get("decision"))
+        found.decision = _parse_as(Decision, call.get("decision"))
         found.outcome = str(call.get("ended", ""))
     return found
 
 
 @dataclass
-class Answered:
+class StepResult:
     """What matters of what a step came back with."""
 
     model: ModelRecord | None = None
@@ -76,42 +76,42 @@ class Answered:
     outcome: str = ""
 
 
-def answered(step: Step) -> Answered:
+def decode_result(step: Step) -> StepResult:
     """Return what matters of the result of STEP. Results of an older or newer format give nothing: they stay as JSON."""
-    result = _dict(step.result)
+    result = _as_dict(step.result)
     match step.kind:
         case "generate":
             confidence = result.get("confidence")
             record = result.get("record")
-            turn = _as(TurnRecord, record)
-            return Answered(
-                model=turn.to_record(str(_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
+            turn = _parse_as(TurnRecord, record)
+            return StepResult(
+                model=turn.to_record(str(_as_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
                 if turn
-                else _as(ModelRecord, record),
+                else _parse_as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
             )
         case "recall":
-            return Answered(memory=_as(RecallReceipt, result.get("receipt")))
+            return StepResult(memory=_parse_as(RecallReceipt, result.get("receipt")))
         case "remember":
-            return Answered(remembered=_as(RememberResult, result))
+            return StepResult(remembered=_parse_as(RememberResult, result))
         case "act":
-            short = _as(ActResult, step.result)
-            return Answered(
-                receipt=short.receipt(str(_dict(step.inputs).get("action") or named_by(step.name))) if short else None
+            short = _parse_as(ActResult, step.result)
+            return StepResult(
+                receipt=short.receipt(str(_as_dict(step.inputs).get("action") or named_by(step.name))) if short else None
             )
         case "undo":
-            return Answered(receipt=_as(Receipt, result.get("receipt")), outcome=str(result.get("outcome", "")))
+            return StepResult(receipt=_parse_as(Receipt, result.get("receipt")), outcome=str(result.get("outcome", "")))
         case "decision":
-            return Answered(outcome=str(result.get("ended", "")) or step.outcome)
-    return Answered()
+            return StepResult(outcome=str(result.get("ended", "")) or step.outcome)
+    return StepResult()
 
 
-def _as(model: type[M], value: JsonValue) -> M | None:
+def _parse_as(model: type[M], value: JsonValue) -> M | None:
     try:
         return model.model_validate(value) if value is not None else None
     except ValidationError:
         return None
 
 
-def _dict(value: JsonValue) -> dict[str, JsonValue]:
+def _as_dict(value: JsonValue) -> dict[str, JsonValue]:
     return value if isinstance(value, dict) else {}

@@ -18,10 +18,10 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 from perdure.timetravel.contracts import Failure
 
 _TIMEOUTS = {
-    TimeoutType.HEARTBEAT: "the worker fell silent: it was killed, stopped or stuck",
-    TimeoutType.START_TO_CLOSE: "one attempt took longer than it may",
-    TimeoutType.SCHEDULE_TO_START: "no worker took it in time",
-    TimeoutType.SCHEDULE_TO_CLOSE: "it did not end in time, retries included",
+    TimeoutType.HEARTBEAT: "heartbeat timeout: the worker was killed, stopped or stuck",
+    TimeoutType.START_TO_CLOSE: "start-to-close timeout: one attempt took longer than it may",
+    TimeoutType.SCHEDULE_TO_START: "schedule-to-start timeout: no worker took it in time",
+    TimeoutType.SCHEDULE_TO_CLOSE: "schedule-to-close timeout: it did not end in time, retries included",
 }
 
 
@@ -44,7 +44,7 @@ class Decoder:
         except Exception as error:  # noqa: BLE001
             # Codecs and storage are other people's code; one value that cannot be read must not hide all the others.
             return f"<{len(payload.data):,} bytes that cannot be read: {_first_line(error)}>"
-        return as_json(value)
+        return to_json(value)
 
     async def text(self, payload: Payload) -> str:
         """Return what PAYLOAD says if it is a text, else nothing."""
@@ -56,17 +56,17 @@ class Decoder:
         copy = RecordedFailure()
         copy.CopyFrom(recorded)
         try:
-            return _failure(await self._converter.decode_failure(copy))
+            return _to_failure(await self._converter.decode_failure(copy))
         except Exception as error:  # noqa: BLE001  # as above
             return Failure(type="Failure", message=f"{recorded.message} (details cannot be read: {_first_line(error)})")
 
 
-def only(values: list[JsonValue]) -> JsonValue:
+def unwrap_single(values: list[JsonValue]) -> JsonValue:
     """Return the one value of VALUES as it is, none as null, several as a list."""
     return values[0] if len(values) == 1 else (values or None)
 
 
-def as_json(value: object) -> JsonValue:
+def to_json(value: object) -> JsonValue:
     """Return VALUE as JSON, whatever it is."""
     if isinstance(value, Message):
         found: JsonValue = MessageToDict(value)
@@ -75,14 +75,14 @@ def as_json(value: object) -> JsonValue:
     return plain
 
 
-def indexed(fields: Mapping[str, Payload]) -> dict[str, JsonValue]:
+def decode_search_attributes(fields: Mapping[str, Payload]) -> dict[str, JsonValue]:
     """Return search attributes; the server reads them, so they are never encoded. None: taken away."""
     return {name: json.loads(payload.data) if payload.data else None for name, payload in fields.items()}
 
 
-def _failure(error: BaseException) -> Failure:
+def _to_failure(error: BaseException) -> Failure:
     cause = error.cause if isinstance(error, FailureError) else error.__cause__
-    below = _failure(cause) if cause is not None else None
+    below = _to_failure(cause) if cause is not None else None
     if isinstance(error, ActivityError | ChildWorkflowError) and below is not None:
         # Only says that an activity or a child failed; what failed is below, and which one is the step.
         return below
