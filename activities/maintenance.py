@@ -15,10 +15,10 @@ from perdure.connectors.reconciliation.contracts import (
     Proposal,
     ProposeCall,
     ReconcileCall,
-    Reconciled,
-    Repaired,
-    SweepCall,
-    Swept,
+    ReconcileResult,
+    RepairResult,
+    SettledOrphans,
+    SettleOrphans,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ class MaintenanceActivities:
         self._rooms = rooms
 
     @activity.defn(name="perdure.reconcile")
-    async def reconcile(self, call: ReconcileCall) -> Reconciled:
+    async def reconcile(self, call: ReconcileCall) -> ReconcileResult:
         """Find out what runs that have ended left open, then compare the ledger with a target."""
-        swept = await self._sweep(SweepCall(connector=call.connector))
+        swept = await self._sweep(SettleOrphans(connector=call.connector))
         report = await self._rooms.open.watch.reconciler.reconcile(call)
         await self._count(report.connector, {each.id: each.kind for each in report.findings}, report.opened)
-        return Reconciled(
+        return ReconcileResult(
             report=report.id,
             connector=report.connector,
             since=report.since,
@@ -51,7 +51,7 @@ class MaintenanceActivities:
         )
 
     @activity.defn(name="perdure.sweep")
-    async def sweep(self, call: SweepCall) -> Swept:
+    async def sweep(self, call: SettleOrphans) -> SettledOrphans:
         """Find out what became of effects that no run asks for any more."""
         return await self._sweep(call)
 
@@ -72,7 +72,7 @@ class MaintenanceActivities:
         return await self._rooms.open.watch.repairs.propose(call)
 
     @activity.defn(name="perdure.close_finding")
-    async def close_finding(self, call: CloseCall) -> Repaired:
+    async def close_finding(self, call: CloseCall) -> RepairResult:
         """Write down that a finding was dealt with."""
         repaired = await self._rooms.open.watch.repairs.close(call)
         finding = await self._rooms.open.watch.reconciler.findings.finding(repaired.finding)
@@ -83,7 +83,7 @@ class MaintenanceActivities:
         """Return the activities to register with a worker."""
         return [self.reconcile, self.sweep, self.check_contract, self.propose_repair, self.close_finding]
 
-    async def _sweep(self, call: SweepCall) -> Swept:
+    async def _sweep(self, call: SettleOrphans) -> SettledOrphans:
         swept = await self._rooms.open.watch.sweeper.sweep(call, alive)
         gauge = activity.metric_meter().create_gauge(
             "perdure_effects", "Effects that have not ended or wait for a person, by state"

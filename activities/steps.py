@@ -11,9 +11,9 @@ from perdure.activities import metering
 from perdure.activities.running import running_step
 from perdure.connectors.contracts import (
     EffectResult,
-    Settled,
+    SettleResult,
     UndoCall,
-    Undone,
+    UndoResult,
 )
 from perdure.errors import InvalidInput, ModelError
 from perdure.governance.contracts import (
@@ -109,12 +109,12 @@ class StepActivities:
         return await append_tool_message(self._rooms.open.messages, step.lineage, ref, effect, done)
 
     @activity.defn(name="perdure.undo")
-    async def undo(self, call: UndoCall) -> Undone:
+    async def undo(self, call: UndoCall) -> UndoResult:
         """Undo an effect, or find that there is nothing to undo."""
         return await self._rooms.open.ledger.undo(call)
 
     @activity.defn(name="perdure.settle")
-    async def settle(self, call: UndoCall) -> Settled:
+    async def settle(self, call: UndoCall) -> SettleResult:
         """Find out what became of the effect of a run that was cancelled."""
         return await self._rooms.open.ledger.settle(call)
 

@@ -8,7 +8,7 @@ import rfc8785
 from pydantic import JsonValue
 
 from perdure.connectors.contracts import EffectCall, EffectResult
-from perdure.connectors.wire import canonical
+from perdure.connectors.wire import canonical_json
 from perdure.errors import Erased
 from perdure.lineage import Lineage, digest
 from perdure.memory.conversations import Messages
@@ -39,5 +39,5 @@ def _storable(value: JsonValue) -> JsonValue:
     try:
         rfc8785.dumps(cast(Any, value))
     except ValueError:
-        return canonical(value).decode()
+        return canonical_json(value).decode()
     return value

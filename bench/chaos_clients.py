@@ -221,7 +221,7 @@ class Naive:
     async def close(self) -> None:
         """Let what is late land, and close the connections."""
         with suppress(Exception):  # nobody waits for what lands late
-            await self._faults.settled()
+            await self._faults.wait_until_settled()
         for engine in self._engines.values():
             await engine.dispose()
         if self._http is not None:

@@ -140,7 +140,7 @@ class Rigged:
     async def close(self) -> None:
         """Let what is late land, then close."""
         if self._faults is not None:
-            await self._faults.settled()
+            await self._faults.wait_until_settled()
         await self._inner.close()
 
     async def _through_strikes(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:

@@ -33,7 +33,7 @@ from perdure.connectors.testing import (
     HttpFaultProxy,
     TcpFaultProxy,
 )
-from perdure.connectors.testing.http_proxy import Asked
+from perdure.connectors.testing.http_proxy import ProxiedRequest
 
 _BRINK = {"postgres": b"COMMIT", "smtp": b"\r\n.\r\n"}
 """What a client sends when the target stands at the brink of acting."""
@@ -183,7 +183,7 @@ class World:
         strikes = Strikes([each for each in self.operations if each.target in HTTP])
         faults = self._new_faults()
 
-        def strike(asked: Asked) -> bool:
+        def strike(asked: ProxiedRequest) -> bool:
             # The proxy draws right after this, so that each operation meets what the schedule has for it.
             faults.script(strikes.next(json.loads(asked.body)["op"]) if asked.method == "POST" else "none")
             return True

@@ -26,7 +26,7 @@ from perdure.connectors.contracts import (
     Target,
     Undo,
     UndoCall,
-    Undone,
+    UndoResult,
     business_key,
     effect_key,
     undo_by,
@@ -34,9 +34,9 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import (
     Contract,
-    Contracted,
+    HasContract,
+    HasPinnedContract,
     Operation,
-    Pinned,
 )
 from perdure.connectors.http import HttpAction, HttpConnector, Listing
 from perdure.connectors.ledger.contracts import Dependent, Resolution
@@ -62,7 +62,6 @@ __all__ = [
     "CannotTell",
     "Connector",
     "Contract",
-    "Contracted",
     "Dependent",
     "Done",
     "Effect",
@@ -72,13 +71,14 @@ __all__ = [
     "EffectState",
     "Executed",
     "Found",
+    "HasContract",
+    "HasPinnedContract",
     "HttpAction",
     "HttpConnector",
     "Ledger",
     "Listed",
     "Listing",
     "Operation",
-    "Pinned",
     "Probe",
     "Receipt",
     "Reconcilable",
@@ -87,7 +87,7 @@ __all__ = [
     "Target",
     "Undo",
     "UndoCall",
-    "Undone",
+    "UndoResult",
     "business_key",
     "effect_key",
     "undo_by",

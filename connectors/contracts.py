@@ -288,7 +288,7 @@ class UndoCall(Frozen):
     args: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Undone(Frozen):
+class UndoResult(Frozen):
     """The result of the activity `perdure.undo`."""
 
     effect: str
@@ -297,7 +297,7 @@ class Undone(Frozen):
     receipt: Receipt | None = None
 
 
-class Settled(Frozen):
+class SettleResult(Frozen):
     """The result of the activity `perdure.settle`."""
 
     effect: str

@@ -227,7 +227,7 @@ class McpConnector(ConfiguredConnector):
             return False
         from perdure.connectors.drift import Drift, version
 
-        relied = await Drift(self._database, {}).relied(self.name, version=version(self))
+        relied = await Drift(self._database, {}).relied_contract(self.name, version=version(self))
         if relied is None or not relied.accepted_by:
             return False
         return relied.contract.operations.get(live.name) == self._build_contract([live]).operations.get(live.name)

@@ -12,7 +12,7 @@ from perdure.connectors.contracts import AnyAction
 from perdure.errors import InvalidInput
 
 
-def understood(action: AnyAction, args: dict[str, JsonValue]) -> BaseModel:
+def parse_args(action: AnyAction, args: dict[str, JsonValue]) -> BaseModel:
     """Return ARGS as the input model of ACTION. Raises `InvalidInput` naming the fields, without their values."""
     try:
         return action.input.model_validate(args)
@@ -21,7 +21,7 @@ def understood(action: AnyAction, args: dict[str, JsonValue]) -> BaseModel:
         raise InvalidInput(f"{action.name} does not take these arguments: {wrong}") from None
 
 
-def canonical(value: JsonValue) -> bytes:
+def canonical_json(value: JsonValue) -> bytes:
     """Return VALUE's canonical JSON (RFC 8785), or sorted JSON where whole numbers beyond 2**53 have no canonical form."""
     try:
         return rfc8785.dumps(value)

@@ -17,8 +17,7 @@ from perdure.routing.contracts import GenerateCall, OutputRef, Usage
 from perdure.routing.prompts import estimate_tokens
 from perdure.routing.providers import ProviderFailure, classify
 from perdure.routing.providers import litellm as provider
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 if TYPE_CHECKING:
     from perdure.routing.load import Routes
@@ -54,7 +53,7 @@ class ModelEmbedder:
         self._table = table
         self._routes = routes
         self._tenant = tenant
-        self._together = Together(database)
+        self._commits = GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS)
         self._recent: OrderedDict[str, Vector] = OrderedDict()
 
     @property
@@ -120,7 +119,7 @@ class ModelEmbedder:
         key = provider.read_key(deployment)
         await asyncio.to_thread(provider.load)
         try:
-            denial = await self._together.do(call.begin, exclusive=call.exclusive)
+            denial = await self._commits.run(call.begin, exclusive=call.exclusive)
             if isinstance(denial, BudgetDenial):
                 raise denial.as_error(())
             return await self._make(call, deployment, texts, key)
@@ -172,7 +171,7 @@ class ModelEmbedder:
         return settled, [] if wrong else [_normalize(vector) for vector in vectors], wrong
 
     async def _settle(self, call: ModelCall, settled: Settlement) -> None:
-        await self._together.do(lambda connection: call.settle(connection, settled), exclusive=call.exclusive)
+        await self._commits.run(lambda connection: call.settle(connection, settled), exclusive=call.exclusive)
 
 
 async def _embed(deployment: Deployment, texts: list[str], key: str | None) -> _EmbeddingResponse:

@@ -62,8 +62,7 @@ from perdure.routing.prompts import (
 from perdure.routing.providers import CircuitBreakers, Embedder, Gguf, LocalModel, ProviderFailed, ProviderFailure, Reply
 from perdure.routing.providers import litellm as provider
 from perdure.routing.routes import Task
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 _SWEEP = 60.0
 """Seconds between two looks for calls that nobody has settled and answers that nobody may have any more."""
@@ -102,7 +101,7 @@ class Router:
         self.routes = routes
         self.breakers = CircuitBreakers()
         self._database = database
-        self._together = Together(database)
+        self._commits = GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS)
         self._flights = SingleFlight()
         self._checks = {task.name: load_checks(task) for task in routes.tasks.values()}
         self._arms = CanaryStates(routes, self.breakers)
@@ -170,7 +169,7 @@ class Router:
         earlier: tuple[Attempt, ...] = ()
         spent = Usage()
         if attempt > 1:
-            answered = await self._together.do(lambda connection: _pick_up(connection, call.step, attempt), exclusive=True)
+            answered = await self._commits.run(lambda connection: _pick_up(connection, call.step, attempt), exclusive=True)
             if answered is not None:
                 return answered
             earlier, spent = await load_earlier_attempts(self._database, call.step, attempt)
@@ -314,10 +313,10 @@ class Router:
         """Write that CALL goes out now. Returns what makes it needless or forbids it, if anything does."""
         if time.monotonic() > self._sweep_at:
             self._sweep_at = time.monotonic() + _SWEEP
-            await self._together.do(_sweep, exclusive=True)
+            await self._commits.run(_sweep, exclusive=True)
         wait = 0.02
         while True:
-            found = await self._together.do(call.begin, exclusive=call.exclusive)
+            found = await self._commits.run(call.begin, exclusive=call.exclusive)
             if not isinstance(found, InFlight):
                 return found
             # Another process asks the same. Its answer is a row, which nobody announces.
@@ -374,12 +373,12 @@ class Router:
         return generation
 
     async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
-        await self._together.do(write, exclusive=call.exclusive)
+        await self._commits.run(write, exclusive=call.exclusive)
         self._arms.note_rollback(call.canary, call.rolled_back)
 
     async def override(self, call_id: str, *, correct: bool) -> None:
         """Note whether a person found the answer of a recorded call CORRECT, for the canary that it took part in."""
-        canary, why = await self._together.do(lambda one: record_verdict(one, call_id, correct=correct), exclusive=True)
+        canary, why = await self._commits.run(lambda one: record_verdict(one, call_id, correct=correct), exclusive=True)
         self._arms.note_rollback(canary, why)
 
     def take_rollbacks(self) -> list[str]:
@@ -389,7 +388,7 @@ class Router:
     async def raise_budget(self, call: RaiseCall) -> RaiseResult:
         """Raise a budget by what a person has granted, once for the step of CALL. Raises `InvalidInput`."""
         limit = find_budget(self.routes, call.budget).limit
-        return await self._together.do(lambda connection: raise_budget(connection, call, limit), exclusive=True)
+        return await self._commits.run(lambda connection: raise_budget(connection, call, limit), exclusive=True)
 
     async def label_answer(self, call: JudgeCall) -> LabelResult:
         """Write down whether an answer was right, once for the step of CALL. Raises `InvalidInput`."""
@@ -398,7 +397,7 @@ class Router:
             said = label_answer(connection, call)
             return said, record_verdict(connection, said.call_id, correct=last_verdict(connection, said.call_id))
 
-        labelled, (canary, why) = await self._together.do(say, exclusive=True)
+        labelled, (canary, why) = await self._commits.run(say, exclusive=True)
         self._arms.note_rollback(canary, why)
         return labelled
 

@@ -16,7 +16,7 @@ from perdure.connectors.contracts import (
     PARKED_WITHIN,
     Action,
     Done,
-    Settled,
+    SettleResult,
     UndoCall,
     effect_key,
 )
@@ -175,7 +175,7 @@ async def _settle(request: EffectRequest) -> None:
         await execute(
             "perdure.settle",
             UndoCall(step=step, effect=effect_key(request.step, item=request.call.item), action=request.action),
-            Settled,
+            SettleResult,
             id=step.name,
             summary=f"Find out about {request.step.name}",
             timeout=timedelta(minutes=2),

@@ -16,11 +16,11 @@ from perdure.connectors.reconciliation.contracts import (
     Proposal,
     ProposeCall,
     ReconcileCall,
-    Reconciled,
+    ReconcileResult,
     RepairCall,
-    Repaired,
-    SweepCall,
-    Swept,
+    RepairResult,
+    SettledOrphans,
+    SettleOrphans,
 )
 from perdure.errors import InvalidInput
 from perdure.memory.records.requests import (
@@ -52,12 +52,12 @@ class Reconcile:
     """Compares the ledger with what a target says."""
 
     @workflow.run
-    async def run(self, call: ReconcileCall) -> Reconciled:
+    async def run(self, call: ReconcileCall) -> ReconcileResult:
         """Return how many differences there are; the report is in the database."""
         return await execute(
             "perdure.reconcile",
             call,
-            Reconciled,
+            ReconcileResult,
             id="reconcile",
             summary=f"Compare the ledger with {call.connector}",
             timeout=timedelta(hours=1),
@@ -70,12 +70,12 @@ class Sweep:
     """Finds out what became of effects that runs have left open when they ended."""
 
     @workflow.run
-    async def run(self, call: SweepCall) -> Swept:
+    async def run(self, call: SettleOrphans) -> SettledOrphans:
         """Return what became of them; what nobody can tell waits for a person."""
         return await execute(
             "perdure.sweep",
             call,
-            Swept,
+            SettledOrphans,
             id="sweep",
             summary=f"Look up what {call.connector or 'ended runs'} left open",
             timeout=timedelta(hours=1),
@@ -106,7 +106,7 @@ class Repair:
     """Repairs one finding, once a person has approved exactly what would be done."""
 
     @workflow.run
-    async def run(self, call: RepairCall) -> Repaired:
+    async def run(self, call: RepairCall) -> RepairResult:
         """Return what was done. A rejection leaves the finding open."""
         proposal = await self._propose(call)
         decision = await approval(
@@ -128,7 +128,7 @@ class Repair:
             CloseCall(
                 step=current_run().step("close"), finding=proposal.finding, how=proposal.how, by=decision.by, effect=effect
             ),
-            Repaired,
+            RepairResult,
             id="close",
             summary=f"Close finding {proposal.finding}",
             timeout=timedelta(minutes=1),

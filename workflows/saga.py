@@ -20,7 +20,7 @@ from perdure.connectors.contracts import (
     Done,
     Reversibility,
     UndoCall,
-    Undone,
+    UndoResult,
     effect_key,
 )
 from perdure.errors import (
@@ -238,7 +238,7 @@ class Saga:
                 lambda: execute(
                     "perdure.undo",
                     UndoCall(step=step, effect=effect.key, action=effect.action),
-                    Undone,
+                    UndoResult,
                     id=step.name,
                     summary=f"Undo {effect.step}",
                     timeout=timedelta(minutes=2),

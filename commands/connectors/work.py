@@ -26,17 +26,17 @@ from perdure.commands.output import (
 )
 from perdure.commands.scheduling import schedule_on_worker
 from perdure.commands.session import Session, client_settings, terminal_user
-from perdure.connectors.drift.contracts import CheckContractCall, Checked, ContractState
+from perdure.connectors.drift.contracts import CheckContractCall, ContractCheck, ContractState
 from perdure.connectors.reconciliation.contracts import (
     Finding,
     How,
     ReconcileCall,
-    Reconciled,
+    ReconcileResult,
     RepairCall,
-    Repaired,
+    RepairResult,
     Report,
-    SweepCall,
-    Swept,
+    SettledOrphans,
+    SettleOrphans,
     repair_id,
 )
 from perdure.errors import (
@@ -106,7 +106,7 @@ async def print_connectors(options: Options, settings: Settings) -> None:
     """Print the connectors that workers serve."""
     async with open_watch(settings) as watch:
         known = await watch.drift.connectors()
-        checks = {(each.connector, each.version): each for each in await watch.drift.last()}
+        checks = {(each.connector, each.version): each for each in await watch.drift.last_checks()}
     if options.format is not Format.text:
         rows = [
             {**each.model_dump(mode="json"), "contract": _dumped(checks.get((each.name, each.version)))} for each in known
@@ -171,7 +171,7 @@ async def reconcile_connector(
     if every is not None or stop:
         await schedule_on_worker(session, "perdure.reconcile", name, call, every, stop=stop)
         return
-    done = await run_on_worker(session, "perdure.reconcile", name, call, Reconciled)
+    done = await run_on_worker(session, "perdure.reconcile", name, call, ReconcileResult)
     async with open_watch(session.settings) as watch:
         report = await watch.reconciler.findings.report(done.report)
     if options.format is not Format.text:
@@ -191,11 +191,11 @@ async def sweep_orphans(
     session: Session, options: Options, connector: str | None, *, every: timedelta | None, stop: bool
 ) -> None:
     """Have a worker look up what ended runs left open, of CONNECTOR or of all, or have it done EVERY so often."""
-    name, call = connector or "all", SweepCall(connector=connector or "")
+    name, call = connector or "all", SettleOrphans(connector=connector or "")
     if every is not None or stop:
         await schedule_on_worker(session, "perdure.sweep", name, call, every, stop=stop)
         return
-    swept = await run_on_worker(session, "perdure.sweep", name, call, Swept)
+    swept = await run_on_worker(session, "perdure.sweep", name, call, SettledOrphans)
     if options.format is not Format.text:
         _emit_one(options, swept)
     else:
@@ -204,7 +204,7 @@ async def sweep_orphans(
         raise typer.Exit(Exit.ERROR)
 
 
-def _show_swept(swept: Swept) -> None:
+def _show_swept(swept: SettledOrphans) -> None:
     for fate, what in _FATES.items():
         if swept.counts.get(fate):
             say(f"{swept.counts[fate]} {what}")
@@ -232,7 +232,7 @@ async def start_repair(
             call,
             id=id,
             task_queue=session.settings.task_queue,
-            result_type=Repaired,
+            result_type=RepairResult,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             static_summary=f"Repair {finding}, asked for by {call.by}",
         )
@@ -325,7 +325,7 @@ def print_reports(options: Options, reports: Sequence[Report]) -> None:
     table(_REPORTS, rows)
 
 
-async def _wait_until_asked(handle: WorkflowHandle[object, Repaired]) -> ApprovalRequest:
+async def _wait_until_asked(handle: WorkflowHandle[object, RepairResult]) -> ApprovalRequest:
     from temporalio.client import WorkflowFailureError
 
     ended = asyncio.ensure_future(handle.result())
@@ -360,7 +360,7 @@ def _show_contract(state: ContractState) -> None:
         say(f"blocked until `{accept}`: {', '.join(checked.blocked)}")
 
 
-def _dumped(checked: Checked | None) -> object:
+def _dumped(checked: ContractCheck | None) -> object:
     return None if checked is None else checked.model_dump(mode="json")
 
 

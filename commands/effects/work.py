@@ -163,7 +163,7 @@ async def find_effect(ledger: Ledger, key: str) -> EffectDetails:
     return EffectDetails(
         effect=effect,
         events=tuple(await ledger.events(effect.key)),
-        askers=tuple(await ledger.askers(effect.key)),
+        askers=tuple(await ledger.dependents(effect.key)),
         undo=undo,
     )
 
@@ -205,7 +205,7 @@ async def _waiting(ledger: Ledger, effect: Effect) -> list[str]:
     from perdure.connectors.reconciliation import Findings
 
     lineage = effect.step.lineage
-    asking = {each.workflow_id for each in await ledger.askers(effect.key)}
+    asking = {each.workflow_id for each in await ledger.dependents(effect.key)}
     asking.add(repair_id(lineage.workflow_id) if lineage.namespace == REPAIRING else lineage.workflow_id)
     if effect.generation:
         earlier = {effect_key(effect.step, item=effect.item, generation=each) for each in range(effect.generation)}

@@ -1,8 +1,8 @@
-"""What each connector relies on at its target, and whether the target still offers it.
+"""Whether a target still offers what its connector relies on.
 
-`Drift` looks and remembers, `Guard` holds writes back, `compatibility` tells which changes break whom. Must not
-break: a high-risk write to a target whose contract changed waits until a person has accepted the change. A new rule
-about changes goes into `_compatibility`; how a target describes itself into `perdure.connectors.schemas`.
+`Drift` fetches, compares and stores contracts, `Guard` holds writes back, `_compatibility` tells which changes break
+whom. Must not break: a high-risk write to a target whose contract changed waits until a person has accepted the change.
+A new rule about changes goes into `_compatibility`; how a target describes itself into `perdure.connectors.schemas`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def compare(relied: Contract, live: Contract) -> list[Change]:
         if new is None:
             found.append(Change(operation=name, side="operation", what="is gone", verdict="breaking", actions=old.actions))
         else:
-            found += _operation(name, old, new)
+            found += _compare_operation(name, old, new)
     return sorted(found, key=lambda change: -_ORDER.index(change.verdict))
 
 
@@ -40,7 +40,7 @@ def worst(changes: Sequence[Change]) -> Verdict:
     return max(changes, key=lambda change: _ORDER.index(change.verdict)).verdict if changes else "same"
 
 
-def _operation(name: str, old: Operation, new: Operation) -> Iterator[Change]:
+def _compare_operation(name: str, old: Operation, new: Operation) -> Iterator[Change]:
     sides: tuple[tuple[Side, Schema | None, Schema | None], ...] = (
         ("request", old.request, new.request),
         ("response", old.response, new.response),
@@ -48,18 +48,18 @@ def _operation(name: str, old: Operation, new: Operation) -> Iterator[Change]:
     for side, before, after in sides:
         # Where one of the two says nothing there is nothing to hold the other against.
         if before is not None and after is not None:
-            for path, what, breaks in _Comparison(side).schemas(_plain(before), _plain(after), ""):
+            for path, what, breaks in _Comparison(side).compare(_normalize(before), _normalize(after), ""):
                 verdict: Verdict = "breaking" if breaks else "compatible"
                 yield Change(operation=name, side=side, path=path, what=what, verdict=verdict, actions=old.actions)
         elif before is not None:
             yield Change(operation=name, side=side, what="is no longer described", verdict="breaking", actions=old.actions)
     if old.description != new.description:
-        what = f"{_short(old.description)} -> {_short(new.description)}"
+        what = f"{_shorten(old.description)} -> {_shorten(new.description)}"
         yield Change(operation=name, side="description", what=what, verdict="wording", actions=old.actions)
     for claim in sorted(old.annotations.keys() | new.annotations.keys()):
         before_claim, after_claim = old.annotations.get(claim), new.annotations.get(claim)
         if before_claim != after_claim:
-            what = f"{_shown(before_claim)} -> {_shown(after_claim)}"
+            what = f"{_show(before_claim)} -> {_show(after_claim)}"
             yield Change(
                 operation=name, side="annotations", path=f"/{claim}", what=what, verdict="wording", actions=old.actions
             )
@@ -71,11 +71,11 @@ class _Comparison:
     def __init__(self, side: Side) -> None:
         self._request = side == "request"
 
-    def schemas(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
+    def compare(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
         """Yield the changes from OLD to NEW at PATH."""
         if old == new:
             return
-        (old, null_before), (new, null_now) = _or_null(old), _or_null(new)
+        (old, null_before), (new, null_now) = _split_null(old), _split_null(new)
         if old and new and null_before != null_now:
             if null_now:
                 yield path, "may be null now", not self._request
@@ -84,16 +84,16 @@ class _Comparison:
         if old == new:
             return
         if _is_object(old) and _is_object(new):
-            yield from self._objects(old, new, path)
+            yield from self._compare_objects(old, new, path)
         elif _is_list(old) and _is_list(new):
-            yield from self.schemas(_part(old, "items"), _part(new, "items"), f"{path}/*")
+            yield from self.compare(_part(old, "items"), _part(new, "items"), f"{path}/*")
             old, new = {**old, "items": {}}, {**new, "items": {}}
             if old != new:
-                yield from self._leaf(old, new, path)
+                yield from self._compare_leaf(old, new, path)
         else:
-            yield from self._leaf(old, new, path)
+            yield from self._compare_leaf(old, new, path)
 
-    def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
+    def _compare_objects(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
         before, after = _part(old, "properties"), _part(new, "properties")
         needed_before, needed = set(_names(old.get("required"))), set(_names(new.get("required")))
         for name in sorted(before.keys() | after.keys()):
@@ -109,22 +109,22 @@ class _Comparison:
                 breaks = self._request and name in needed
                 yield here, "is new and needed" if breaks else "is new", breaks
             else:
-                yield from self._need(name in needed_before, name in needed, here)
-                yield from self.schemas(_schema(before[name]), _schema(after[name]), here)
+                yield from self._compare_need(name in needed_before, name in needed, here)
+                yield from self.compare(_schema(before[name]), _schema(after[name]), here)
         # Whatever else is said of the object as a whole. Of undescribed fields nobody relies on any.
         rest_old, rest_new = _rest(old), _rest(new)
         if rest_old != rest_new:
-            yield from self._leaf(rest_old, rest_new, path)
+            yield from self._compare_leaf(rest_old, rest_new, path)
 
-    def _need(self, before: bool, after: bool, path: str) -> Iterator[tuple[str, str, bool]]:
+    def _compare_need(self, before: bool, after: bool, path: str) -> Iterator[tuple[str, str, bool]]:
         if after and not before:
             yield path, "is needed now" if self._request else "is always there now", self._request
         elif before and not after:
             yield path, "is no longer needed" if self._request else "may be missing now", not self._request
 
-    def _leaf(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
+    def _compare_leaf(self, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, str, bool]]:
         fits = _fits(old, new) if self._request else _fits(new, old)
-        what = f"{_shown(old)} -> {_shown(new)}"
+        what = f"{_show(old)} -> {_show(new)}"
         if fits is None:
             yield path, f"{what} (cannot be compared, so it counts as breaking)", True
         else:
@@ -138,7 +138,7 @@ def _fits(narrow: Schema, wide: Schema) -> bool | None:
         if decided is not None:
             return decided
     # These it either ignores or works on for minutes. The rules have dealt with them on this level; deeper ones stay open.
-    narrow, wide = _without(narrow), _without(wide)
+    narrow, wide = _drop_shapes(narrow), _drop_shapes(wide)
     if narrow == wide or not wide:
         return True
     if _mentions(narrow, _SHAPES) or _mentions(wide, _SHAPES) or len(json.dumps([narrow, wide])) > _LARGEST:
@@ -187,24 +187,24 @@ _LARGEST = 8_000
 _RULES = (_by_values, _by_parts, *map(_by_shape, _SHAPES))
 
 
-def _plain(schema: Schema) -> Schema:
+def _normalize(schema: Schema) -> Schema:
     """Return SCHEMA without what only people read, and with one way of saying what there are several for."""
     plain: Schema = {}
     for name, value in schema.items():
         if name in ("properties", "patternProperties") and isinstance(value, dict):
-            plain[name] = {inner: _plain(_schema(each)) for inner, each in value.items()}
+            plain[name] = {inner: _normalize(_schema(each)) for inner, each in value.items()}
         elif name in ("items", "additionalProperties", "not") and isinstance(value, dict):
-            plain[name] = _plain(value)
+            plain[name] = _normalize(value)
         elif name in ("allOf", "anyOf", "oneOf", "prefixItems") and isinstance(value, list):
-            plain[name] = [_plain(_schema(each)) for each in value]
+            plain[name] = [_normalize(_schema(each)) for each in value]
         elif name in ("required", "enum") and isinstance(value, list):
             plain[name] = sorted(value, key=lambda each: json.dumps(each, sort_keys=True))
-        elif name not in _SAID and not name.startswith("x-"):
+        elif name not in _ANNOTATIONS and not name.startswith("x-"):
             plain[name] = value
-    return _one_way(plain)
+    return _unify_notation(plain)
 
 
-def _one_way(plain: Schema) -> Schema:
+def _unify_notation(plain: Schema) -> Schema:
     for bound in ("minimum", "maximum"):
         # JSON Schema draft 4, which jsonsubschema speaks, has a bound and a flag; later ones have two bounds.
         exclusive = f"exclusive{bound.capitalize()}"
@@ -229,7 +229,7 @@ def _one_way(plain: Schema) -> Schema:
     return plain
 
 
-def _or_null(schema: Schema) -> tuple[Schema, bool]:
+def _split_null(schema: Schema) -> tuple[Schema, bool]:
     """Return SCHEMA without null, and whether it takes null."""
     kinds = schema.get("type")
     if isinstance(kinds, list) and "null" in kinds and "enum" not in schema:
@@ -243,7 +243,7 @@ def _or_null(schema: Schema) -> tuple[Schema, bool]:
     return schema, False
 
 
-_SAID = (
+_ANNOTATIONS = (
     "title",
     "description",
     "default",
@@ -277,7 +277,7 @@ def _rest(schema: Schema) -> Schema:
     return {name: value for name, value in schema.items() if name not in known} | others
 
 
-def _without(schema: Schema) -> Schema:
+def _drop_shapes(schema: Schema) -> Schema:
     return {name: value for name, value in schema.items() if name not in _SHAPES}
 
 
@@ -304,15 +304,15 @@ def _names(value: JsonValue) -> list[str]:
     return [str(name) for name in value] if isinstance(value, list) else []
 
 
-def _shown(value: JsonValue, limit: int = 120) -> str:
+def _show(value: JsonValue, limit: int = 120) -> str:
     if isinstance(value, dict) and value.keys() == {"type"}:
         kinds = value["type"]
         return " or ".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)
     if value == {}:
         return "anything"
-    return _short(json.dumps(value, ensure_ascii=False, sort_keys=True), limit)
+    return _shorten(json.dumps(value, ensure_ascii=False, sort_keys=True), limit)
 
 
-def _short(text: str, limit: int = 120) -> str:
+def _shorten(text: str, limit: int = 120) -> str:
     line = " ".join(text.split())
     return repr(line) if not line else line if len(line) <= limit else line[: limit - 1] + "…"

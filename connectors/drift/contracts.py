@@ -36,7 +36,7 @@ class Contract(Frozen):
 
 
 @runtime_checkable
-class Contracted(Protocol):
+class HasContract(Protocol):
     """What a connector offers besides, so that a change of its target is seen before it does harm."""
 
     async def contract(self) -> Contract | None:
@@ -48,7 +48,7 @@ class Contracted(Protocol):
 
 
 @runtime_checkable
-class Pinned(Protocol):
+class HasPinnedContract(Protocol):
     """What a connector offers besides that was made from a description which somebody keeps and has looked at."""
 
     def pinned(self) -> Contract | None:
@@ -75,7 +75,7 @@ class Change(Frozen):
         return f"{self.operation} {self.side}{' ' + self.path if self.path else ''}: {self.what}"
 
 
-class Checked(Frozen):
+class ContractCheck(Frozen):
     """How the contract that a connector relies on compares with the live one."""
 
     connector: str
@@ -107,7 +107,7 @@ class ContractState(Frozen):
     """The result of the workflow and of the activity `perdure.check_contract`."""
 
     connector: str
-    checked: Checked | None = None
+    checked: ContractCheck | None = None
     """None: its target has no contract to ask for."""
 
 

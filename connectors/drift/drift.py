@@ -19,11 +19,11 @@ from perdure.connectors.drift._compatibility import compare, worst
 from perdure.connectors.drift.contracts import (
     ActionFact,
     Change,
-    Checked,
     ConnectorFacts,
     Contract,
-    Contracted,
-    Pinned,
+    ContractCheck,
+    HasContract,
+    HasPinnedContract,
 )
 from perdure.connectors.drift.tables import ConnectorRow, ContractCheckRow, ContractRow
 from perdure.connectors.events import add
@@ -35,7 +35,7 @@ from perdure.storage import Database, now
 log = structlog.get_logger(__name__)
 
 
-class Relied(Frozen):
+class ReliedContract(Frozen):
     """The contract that a version of a connector relies on."""
 
     connector: str
@@ -61,18 +61,18 @@ class Drift:
         self._connectors = connectors
         self.versions = {name: version(connector) for name, connector in connectors.items()}
 
-    def contracted(self, name: str) -> Contracted | None:
+    def find_self_describing(self, name: str) -> HasContract | None:
         """Return the connector called NAME if its target can be asked for its contract, as far as one can tell unasked."""
         connector = self._connectors.get(name)
-        return connector if isinstance(connector, Contracted) else None
+        return connector if isinstance(connector, HasContract) else None
 
     async def register(self) -> None:
         """Write down which connectors this process serves, for lists."""
         if self._connectors:
-            rows = [_registered(connector) for connector in self._connectors.values()]
+            rows = [_connector_row(connector) for connector in self._connectors.values()]
             await self._database.transact(lambda connection: _upsert(connection, ConnectorRow, ("name",), rows))
 
-    async def check(self, name: str) -> Checked | None:
+    async def check(self, name: str) -> ContractCheck | None:
         """Compare the contract that the connector NAME relies on with the live one; None if its target has none to ask for.
 
         The first contract of a connector is the one that it was made from, else what the target says. That holds as well
@@ -84,39 +84,39 @@ class Drift:
             raise NotFound(
                 f"this worker has no connector {name!r}; it has: {', '.join(sorted(self._connectors)) or 'none'}"
             )
-        if not isinstance(connector, Contracted) or (live := await connector.contract()) is None:
+        if not isinstance(connector, HasContract) or (live := await connector.contract()) is None:
             return None
-        relied = await self.relied(name, version=version(connector))
+        relied = await self.relied_contract(name, version=version(connector))
         if relied is None:
-            before = await self.relied(name)
-            first = (connector.pinned() if isinstance(connector, Pinned) else None) or live
-            relied = await self._take(connector, first if before is None else _adapted(before, first, connector))
+            before = await self.relied_contract(name)
+            first = (connector.pinned() if isinstance(connector, HasPinnedContract) else None) or live
+            relied = await self._adopt(connector, first if before is None else _adapt(before, first, connector))
         # Comparing two large schemas may take a while, and nothing else should wait for it.
         changes = await asyncio.to_thread(compare, relied.contract, live)
-        return await self._note(connector, relied, live, changes)
+        return await self._record(connector, relied, live, changes)
 
-    async def accept(self, name: str, *, by: str, live: str | None = None) -> Sequence[Checked]:
+    async def accept(self, name: str, *, by: str, live: str | None = None) -> Sequence[ContractCheck]:
         """Rely from now on on what the last check of NAME found, in the name of BY: once a version of the connector.
 
-        LIVE is the digest that `Checked.live` gave: raises `ContractMoved` if the target says something else meanwhile, and
-        `NotFound` if there was no check.
+        LIVE is the digest that `ContractCheck.live` gave: raises `ContractMoved` if the target says something else
+        meanwhile, and `NotFound` if there was no check.
         """
         return await self._database.transact(lambda connection: _accept(connection, name, by, live))
 
-    async def relied(self, name: str, *, version: str | None = None) -> Relied | None:
+    async def relied_contract(self, name: str, *, version: str | None = None) -> ReliedContract | None:
         """Return the contract that the connector NAME relies on, in this VERSION or in that of whoever took one last."""
-        query = _relied_on(name, version)
+        query = _select_relied(name, version)
         async with self._database.read() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _relied(row)
+        return None if row is None else _to_relied(row)
 
-    async def last(self, name: str | None = None) -> Sequence[Checked]:
+    async def last_checks(self, name: str | None = None) -> Sequence[ContractCheck]:
         """Return the last check of each version of each connector, or of those of NAME, the newest first."""
         query = sa.select(ContractCheckRow).order_by(col(ContractCheckRow.connector), col(ContractCheckRow.at).desc())
         if name is not None:
             query = query.where(col(ContractCheckRow.connector) == name)
         async with self._database.read() as connection:
-            return [_checked(row) for row in (await connection.execute(query)).mappings()]
+            return [_to_check(row) for row in (await connection.execute(query)).mappings()]
 
     async def connectors(self) -> Sequence[ConnectorFacts]:
         """Return the connectors that workers of this database serve or have served, by name."""
@@ -124,8 +124,8 @@ class Drift:
         async with self._database.read() as connection:
             return [ConnectorFacts.model_validate_json(facts) for facts in (await connection.execute(query)).scalars()]
 
-    async def _take(self, connector: Connector, contract: Contract) -> Relied:
-        relied = Relied(
+    async def _adopt(self, connector: Connector, contract: Contract) -> ReliedContract:
+        relied = ReliedContract(
             connector=connector.name,
             version=version(connector),
             contract=contract,
@@ -135,28 +135,32 @@ class Drift:
             at=now(),
         )
         await self._database.transact(lambda connection: _rely(connection, relied, "contract.relied"))
-        log.info("contract taken", connector=connector.name, digest=relied.digest, operations=sorted(contract.operations))
+        log.info(
+            "contract recorded", connector=connector.name, digest=relied.digest, operations=sorted(contract.operations)
+        )
         return relied
 
-    async def _note(self, connector: Connector, relied: Relied, live: Contract, changes: Sequence[Change]) -> Checked:
-        checked = Checked(
+    async def _record(
+        self, connector: Connector, relied: ReliedContract, live: Contract, changes: Sequence[Change]
+    ) -> ContractCheck:
+        checked = ContractCheck(
             connector=connector.name,
             version=relied.version,
             verdict=worst(changes),
             changes=tuple(changes),
             relied_on=relied.digest,
             live=model_digest(live),
-            blocked=tuple(sorted(blocked(changes, connector.actions))),
+            blocked=tuple(sorted(blocked_actions(changes, connector.actions))),
             at=now(),
         )
 
         def write(connection: sa.Connection) -> bool:
-            before = connection.execute(_checks(checked.connector, checked.version)).mappings().one_or_none()
+            before = connection.execute(_select_checks(checked.connector, checked.version)).mappings().one_or_none()
             _upsert(connection, ContractCheckRow, ("connector", "version"), [_check_row(checked, live)])
             if before is not None and (before["relied_on"], before["live"]) == (checked.relied_on, checked.live):
                 return False
             if before is not None or checked.changes:
-                add(connection, [_event(f"contract.{checked.verdict}", checked)])
+                add(connection, [_make_event(f"contract.{checked.verdict}", checked)])
             return True
 
         if await self._database.transact(write) and checked.changes:
@@ -165,7 +169,7 @@ class Drift:
         return checked
 
 
-def blocked(changes: Sequence[Change], actions: Mapping[str, AnyAction]) -> set[str]:
+def blocked_actions(changes: Sequence[Change], actions: Mapping[str, AnyAction]) -> set[str]:
     """Return those of ACTIONS that must not act until a person has accepted CHANGES: high-risk writes that rely on them."""
     touched = {name for change in changes if change.verdict in ("breaking", "wording") for name in change.actions}
     return {name for name in touched if name in actions and actions[name].risk == "high" and not actions[name].reads}
@@ -186,7 +190,7 @@ def declaration(action: AnyAction) -> str:
     return digest({"name": action.name, **{name: str(value) for name, value in made.items()}, **models})
 
 
-def _adapted(before: Relied, live: Contract, connector: Connector) -> Contract:
+def _adapt(before: ReliedContract, live: Contract, connector: Connector) -> Contract:
     # An operation is relied on as it was for as long as an action relies on it that was not declared anew since.
     now_declared = {action.name: declaration(action) for action in connector.actions.values()}
     operations = dict(live.operations)  # LIVE, or what the connector was made from
@@ -197,8 +201,8 @@ def _adapted(before: Relied, live: Contract, connector: Connector) -> Contract:
     return live.model_copy(update={"operations": operations})
 
 
-def _accept(connection: sa.Connection, name: str, by: str, live: str | None) -> list[Checked]:
-    query = _checks(name)
+def _accept(connection: sa.Connection, name: str, by: str, live: str | None) -> list[ContractCheck]:
+    query = _select_checks(name)
     checks = (
         connection.execute(query.with_for_update() if connection.dialect.name == "postgresql" else query).mappings().all()
     )
@@ -212,23 +216,23 @@ def _accept(connection: sa.Connection, name: str, by: str, live: str | None) -> 
         )
     accepted = []
     for check in checks:
-        force = connection.execute(_relied_on(name, check["version"])).mappings().one()
+        force = connection.execute(_select_relied(name, check["version"])).mappings().one()
         if check["live"] != wanted or check["live"] == check["relied_on"]:
             continue
         live_now = Contract.model_validate_json(check["contract"])
-        relied = _relied(force).model_copy(
+        relied = _to_relied(force).model_copy(
             update={"contract": live_now, "digest": check["live"], "accepted_by": by, "at": now()}
         )
         changes = cast(list[JsonValue], json.loads(check["changes"]))
         accepted.append(_rely(connection, relied, "contract.accepted", by=by, was=check["relied_on"], accepted=changes))
-    return accepted or [_checked(check) for check in checks]
+    return accepted or [_to_check(check) for check in checks]
 
 
-def _rely(connection: sa.Connection, relied: Relied, type: str, **said: JsonValue) -> Checked:  # noqa: A002  see _event
+def _rely(connection: sa.Connection, relied: ReliedContract, type: str, **said: JsonValue) -> ContractCheck:  # noqa: A002  see _event
     row = relied.model_dump(include={"connector", "version", "digest", "accepted_by", "at"})
     row |= {"contract": relied.contract.model_dump_json(), "relied": json.dumps(relied.declared)}
     connection.execute(sa.insert(ContractRow), row)
-    checked = Checked(
+    checked = ContractCheck(
         connector=relied.connector,
         version=relied.version,
         verdict="same",
@@ -237,33 +241,33 @@ def _rely(connection: sa.Connection, relied: Relied, type: str, **said: JsonValu
         at=relied.at,
     )
     _upsert(connection, ContractCheckRow, ("connector", "version"), [_check_row(checked, relied.contract)])
-    add(connection, [_event(type, checked, **said)])
+    add(connection, [_make_event(type, checked, **said)])
     return checked
 
 
-def _relied_on(name: str, version: str | None) -> sa.Select[Any]:
+def _select_relied(name: str, version: str | None) -> sa.Select[Any]:
     query = sa.select(ContractRow).where(col(ContractRow.connector) == name).order_by(col(ContractRow.id).desc()).limit(1)
     return query if version is None else query.where(col(ContractRow.version) == version)
 
 
-def _checks(name: str, version: str | None = None) -> sa.Select[Any]:
+def _select_checks(name: str, version: str | None = None) -> sa.Select[Any]:
     query = sa.select(ContractCheckRow).where(col(ContractCheckRow.connector) == name)
     query = query.order_by(col(ContractCheckRow.at).desc())
     return query if version is None else query.where(col(ContractCheckRow.version) == version)
 
 
-def _relied(row: sa.RowMapping) -> Relied:
+def _to_relied(row: sa.RowMapping) -> ReliedContract:
     values = {name: row[name] for name in ("connector", "version", "digest", "accepted_by", "at")}
     contract = Contract.model_validate_json(row["contract"])
-    return Relied(**values, contract=contract, declared=json.loads(row["relied"]))
+    return ReliedContract(**values, contract=contract, declared=json.loads(row["relied"]))
 
 
-def _checked(row: sa.RowMapping) -> Checked:
+def _to_check(row: sa.RowMapping) -> ContractCheck:
     values = {name: row[name] for name in ("connector", "version", "verdict", "relied_on", "live", "at")}
-    return Checked(**values, changes=json.loads(row["changes"]), blocked=json.loads(row["blocked"]))
+    return ContractCheck(**values, changes=json.loads(row["changes"]), blocked=json.loads(row["blocked"]))
 
 
-def _check_row(checked: Checked, live: Contract) -> dict[str, object]:
+def _check_row(checked: ContractCheck, live: Contract) -> dict[str, object]:
     return {
         **checked.model_dump(include={"connector", "version", "verdict", "relied_on", "live", "at"}),
         "contract": live.model_dump_json(),
@@ -272,7 +276,7 @@ def _check_row(checked: Checked, live: Contract) -> dict[str, object]:
     }
 
 
-def _event(type: str, checked: Checked, **said: JsonValue) -> NewEvent:  # noqa: A002  CloudEvents calls it so
+def _make_event(type: str, checked: ContractCheck, **said: JsonValue) -> NewEvent:  # noqa: A002  CloudEvents calls it so
     data: dict[str, JsonValue] = {
         "verdict": checked.verdict,
         "relied_on": checked.relied_on,
@@ -285,7 +289,7 @@ def _event(type: str, checked: Checked, **said: JsonValue) -> NewEvent:  # noqa:
     return NewEvent(id=id, type=type, source=checked.connector, subject=checked.connector, data=data, at=checked.at)
 
 
-def _registered(connector: Connector) -> dict[str, object]:
+def _connector_row(connector: Connector) -> dict[str, object]:
     listed = getattr(connector, "listed_actions", ())
     facts = ConnectorFacts(
         name=connector.name,

@@ -17,7 +17,7 @@ from perdure.connectors.contracts import (
     Executed,
     Probe,
 )
-from perdure.connectors.drift.contracts import Checked
+from perdure.connectors.drift.contracts import ContractCheck
 from perdure.connectors.drift.drift import Drift
 from perdure.errors import ContractDrifted, PerdureError
 from perdure.storage import now
@@ -46,20 +46,20 @@ class Guard:
         self._drift = drift
         self._every = every
         self._fresh = fresh
-        self._known: dict[str, Checked] = {}
-        self._read_at: float | None = None
-        self._reading = asyncio.Lock()
+        self._known: dict[str, ContractCheck] = {}
+        self._refreshed_at: float | None = None
+        self._refreshing = asyncio.Lock()
         self._checking: dict[str, asyncio.Lock] = {}
         self._asked: dict[str, float] = {}
         self._silent: dict[str, float] = {}
         self._warned: set[tuple[str, str]] = set()
 
-    async def before(self, connector: Connector, action: AnyAction) -> Connector:
+    async def admit(self, connector: Connector, action: AnyAction) -> Connector:
         """Return through what ACTION may be done: CONNECTOR itself, or one that only looks things up and sends nothing."""
         risky = action.risk == "high" and not action.reads
-        await self._read()
-        if risky and self._stale(connector):
-            await self._ask(connector)
+        await self._refresh()
+        if risky and self._is_stale(connector):
+            await self._check(connector)
         checked = self._known.get(connector.name)
         if checked is None or checked.verdict in ("same", "compatible"):
             return connector
@@ -73,21 +73,21 @@ class Guard:
         if not risky:
             self._warn(action, checked, changes)
             return connector
-        return _OnlyLooks(connector, checked, changes)
+        return _LookUpOnly(connector, checked, changes)
 
-    async def _read(self) -> None:
-        if self._read_at is not None and time.monotonic() - self._read_at < self._every.total_seconds():
+    async def _refresh(self) -> None:
+        if self._refreshed_at is not None and time.monotonic() - self._refreshed_at < self._every.total_seconds():
             return
-        async with self._reading:
-            if self._read_at is None or time.monotonic() - self._read_at >= self._every.total_seconds():
-                last = await self._drift.last()
+        async with self._refreshing:
+            if self._refreshed_at is None or time.monotonic() - self._refreshed_at >= self._every.total_seconds():
+                last = await self._drift.last_checks()
                 self._known = {
                     each.connector: each for each in last if each.version == self._drift.versions.get(each.connector)
                 }
-                self._read_at = time.monotonic()
+                self._refreshed_at = time.monotonic()
 
-    def _stale(self, connector: Connector) -> bool:
-        if self._fresh is None or self._drift.contracted(connector.name) is None:
+    def _is_stale(self, connector: Connector) -> bool:
+        if self._fresh is None or self._drift.find_self_describing(connector.name) is None:
             return False
         # A target without a contract leaves no check behind, and one that is down would hold up each effect.
         silent = self._silent.get(connector.name)
@@ -97,11 +97,11 @@ class Guard:
         age = max(self._fresh, getattr(connector, "contract_age", timedelta(0)))
         return checked is None or now() - checked.at >= age
 
-    async def _ask(self, connector: Connector) -> None:
+    async def _check(self, connector: Connector) -> None:
         name, came = connector.name, time.monotonic()
         async with self._checking.setdefault(name, asyncio.Lock()):
             # Whoever waited here may take an answer to a question that was put after they came.
-            if self._asked.get(name, 0.0) >= came or not self._stale(connector):
+            if self._asked.get(name, 0.0) >= came or not self._is_stale(connector):
                 return
             self._asked[name] = time.monotonic()
             checked = None
@@ -109,23 +109,23 @@ class Guard:
                 checked = await self._drift.check(name)
             except PerdureError as error:
                 # Then what was known last holds. If the target is down, the action will find out by itself.
-                log.warning("contract could not be asked for", connector=name, error=error.message)
+                log.warning("contract could not be fetched", connector=name, error=error.message)
             if checked is None:
                 self._silent[name] = time.monotonic()
             else:
                 self._silent.pop(name, None)
                 self._known = {**self._known, name: checked}
 
-    def _warn(self, action: AnyAction, checked: Checked, changes: list[str]) -> None:
+    def _warn(self, action: AnyAction, checked: ContractCheck, changes: list[str]) -> None:
         if (action.name, checked.live) not in self._warned:
             self._warned.add((action.name, checked.live))
             log.warning("acting on a contract that has changed", action=action.name, changes=changes)
 
 
-class _OnlyLooks:
+class _LookUpOnly:
     """A connector whose target has changed: it can be asked what happened, and nothing is sent to it."""
 
-    def __init__(self, connector: Connector, checked: Checked, changes: list[str]) -> None:
+    def __init__(self, connector: Connector, checked: ContractCheck, changes: list[str]) -> None:
         self._connector = connector
         self._checked = checked
         self._changes = changes

@@ -1,4 +1,4 @@
-"""What happened, as a stream that others can follow, and what others send us.
+"""What happened, in one order that others can follow, and what others send us.
 
 `Stream` orders the events, `receiver` takes in verified webhooks, `nats` publishes. Must not break: cursors only go
 up, an event has one id however often it comes, and nothing unverified enters. A new source of events calls `add` in

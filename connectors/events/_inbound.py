@@ -34,7 +34,7 @@ _TOLERANCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedRequest:
     """What a scheme knows of a request whose signature is right."""
 
     id: str = ""
@@ -45,7 +45,7 @@ class Verified:
 class Scheme(Protocol):
     """How a sender signs."""
 
-    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> Verified | None:
+    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> VerifiedRequest | None:
         """Return what is known if the signature in HEADERS (lower case) is that of BODY under SECRET, else None."""
         ...
 
@@ -56,10 +56,10 @@ class StandardWebhooks:
     def __init__(self, *, tolerance: timedelta = _TOLERANCE) -> None:
         self._tolerance = tolerance
 
-    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> Verified | None:
+    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> VerifiedRequest | None:
         """See `Scheme.verify`. A secret that begins with `whsec_` is base64 after that."""
         id, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        at = _recent(sent, self._tolerance)
+        at = _parse_recent(sent, self._tolerance)
         if not id or at is None:
             return None
         if secret.startswith(b"whsec_"):
@@ -68,7 +68,7 @@ class StandardWebhooks:
         given = [
             each.removeprefix("v1,") for each in headers.get("webhook-signature", "").split() if each.startswith("v1,")
         ]
-        return Verified(id=id, at=at) if _any_is(given, wanted.decode()) else None
+        return VerifiedRequest(id=id, at=at) if _matches_any(given, wanted.decode()) else None
 
 
 class StripeSignature:
@@ -78,16 +78,16 @@ class StripeSignature:
         self._header = header.lower()
         self._tolerance = tolerance
 
-    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> Verified | None:
+    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> VerifiedRequest | None:
         """See `Scheme.verify`."""
         parts = [part.partition("=") for part in headers.get(self._header, "").split(",")]
         sent = next((value for name, _, value in parts if name.strip() == "t"), "")
-        at = _recent(sent, self._tolerance)
+        at = _parse_recent(sent, self._tolerance)
         if at is None:
             return None
         given = [value for name, _, value in parts if name.strip() == "v1"]
         wanted = _hmac(secret, sent.encode() + b"." + body).hex()
-        return Verified(at=at) if _any_is(given, wanted) else None
+        return VerifiedRequest(at=at) if _matches_any(given, wanted) else None
 
 
 class BodySignature:
@@ -108,14 +108,14 @@ class BodySignature:
         self._prefix = prefix
         self._encoding = encoding
 
-    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> Verified | None:
+    def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> VerifiedRequest | None:
         """See `Scheme.verify`."""
         given = headers.get(self._header, "")
         signed = _hmac(secret, body)
         wanted = signed.hex() if self._encoding == "hex" else base64.b64encode(signed).decode()
-        if not given.startswith(self._prefix) or not _any_is([given.removeprefix(self._prefix)], wanted):
+        if not given.startswith(self._prefix) or not _matches_any([given.removeprefix(self._prefix)], wanted):
             return None
-        return Verified()
+        return VerifiedRequest()
 
 
 def receiver(
@@ -135,7 +135,7 @@ def receiver(
     for a new event, 200 for one that is there already, 409 if it is there with another content, 401 for a wrong signature.
     """
     scheme = scheme or StandardWebhooks()
-    key = _secret(secret, source)
+    key = _secret_reader(secret, source)
 
     async def app(
         scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
@@ -151,16 +151,16 @@ def receiver(
     async def _take(scope: Message, receive: Callable[[], Awaitable[Message]]) -> tuple[int, str]:
         if scope["method"] != "POST":
             return 405, "send it with POST"
-        body = await _body(receive, limit)
+        body = await _read_body(receive, limit)
         if body is None:
             return 413, f"more than {limit} bytes"
-        headers = _headers(scope)
+        headers = _parse_headers(scope)
         try:
             verified = scheme.verify(headers, body, key())
         except (binascii.Error, UnicodeError):
             verified = None
         if verified is None:
-            log.warning("webhook refused", source=source, why="the signature is wrong or old")
+            log.warning("webhook rejected", source=source, why="the signature is wrong or old")
             return 401, "the signature is wrong or old"
         try:
             data: JsonValue = json.loads(body)
@@ -169,15 +169,15 @@ def receiver(
         event = _event(data if isinstance(data, dict) else {"value": data}, body, verified)
         new = await stream.append(event)
         if new:
-            log.info("webhook taken", source=source, type=event.type, id=event.id)
+            log.info("webhook accepted", source=source, type=event.type, id=event.id)
             return 202, "taken"
         there = await stream.find(event.id)
         if there is not None and there.data != event.data:
-            log.warning("webhook refused", source=source, id=event.id, why="another content under the same id")
+            log.warning("webhook rejected", source=source, id=event.id, why="another content under the same id")
             return 409, "there is another event with this id"
         return 200, "taken before"
 
-    def _event(data: dict[str, JsonValue], body: bytes, verified: Verified) -> NewEvent:
+    def _event(data: dict[str, JsonValue], body: bytes, verified: VerifiedRequest) -> NewEvent:
         named, kind = data.get(id), data.get(type)
         given = verified.id or (named if isinstance(named, str) else "")
         own = given or hashlib.sha256(body).hexdigest()
@@ -194,7 +194,7 @@ def receiver(
     return app
 
 
-async def _body(receive: Callable[[], Awaitable[Message]], limit: int) -> bytes | None:
+async def _read_body(receive: Callable[[], Awaitable[Message]], limit: int) -> bytes | None:
     body = b""
     while True:
         message = await receive()
@@ -208,13 +208,13 @@ async def _body(receive: Callable[[], Awaitable[Message]], limit: int) -> bytes 
             return body
 
 
-def _headers(scope: Message) -> dict[str, str]:
+def _parse_headers(scope: Message) -> dict[str, str]:
     given = scope["headers"]
     assert isinstance(given, list | tuple)
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in given}
 
 
-def _secret(secret: str, source: str) -> Callable[[], bytes]:
+def _secret_reader(secret: str, source: str) -> Callable[[], bytes]:
     variable = secret.removeprefix("env:") if secret.startswith("env:") else ""
     if not (os.environ.get(variable) if variable else secret):
         raise InvalidSettings(
@@ -228,7 +228,7 @@ def _secret(secret: str, source: str) -> Callable[[], bytes]:
     return read
 
 
-def _recent(seconds: str, tolerance: timedelta) -> datetime | None:
+def _parse_recent(seconds: str, tolerance: timedelta) -> datetime | None:
     if not re.fullmatch(r"\d{1,11}", seconds, re.ASCII):
         return None
     at = datetime.fromtimestamp(int(seconds), UTC)
@@ -239,6 +239,6 @@ def _hmac(secret: bytes, content: bytes) -> bytes:
     return hmac.new(secret, content, hashlib.sha256).digest()
 
 
-def _any_is(given: list[str], wanted: str) -> bool:
+def _matches_any(given: list[str], wanted: str) -> bool:
     # Every one is compared, so that the time it takes tells nothing.
     return any([hmac.compare_digest(each.encode(), wanted.encode()) for each in given])  # noqa: C419

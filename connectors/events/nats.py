@@ -52,7 +52,7 @@ class Publisher:
             for event in events:
                 await self._publish(event)
                 self._after = event.cursor
-            await self._stream.keep(self._reader, events[-1].cursor)
+            await self._stream.save_cursor(self._reader, events[-1].cursor)
             count += len(events)
         return count
 
@@ -60,7 +60,7 @@ class Publisher:
         """Publish what is new, for ever."""
         async for event in self._stream.follow(await self._position()):
             await self._publish(event)
-            await self._stream.keep(self._reader, event.cursor)
+            await self._stream.save_cursor(self._reader, event.cursor)
 
     async def _publish(self, event: StreamEvent) -> None:
         from nats.errors import Error
@@ -76,7 +76,7 @@ class Publisher:
     async def _position(self) -> int:
         if self._after is None:
             # The database may be behind if the last process died, and JetStream if it has been emptied.
-            self._after = max(await self._stream.cursor(self._reader), await self._last_published())
+            self._after = max(await self._stream.read_cursor(self._reader), await self._last_published())
         return self._after
 
     async def _last_published(self) -> int:
@@ -123,7 +123,7 @@ async def publisher(
             url, error_cb=gone, max_reconnect_attempts=10, reconnect_time_wait=wait.total_seconds(), connect_timeout=5
         )
     except (OSError, NoServersError, Error) as error:
-        raise Unreachable(f"no NATS server answers at {_shown(url)}: {error or type(error).__name__}") from None
+        raise Unreachable(f"no NATS server answers at {_redact_url(url)}: {error or type(error).__name__}") from None
     try:
         jetstream = client.jetstream()
         try:
@@ -136,10 +136,10 @@ async def publisher(
         await client.close()
 
 
-def _shown(url: str) -> str:
+def _redact_url(url: str) -> str:
     return re.sub(r"//[^@/]*@", "//", url)
 
 
-def read(data: bytes) -> StreamEvent:
+def parse_message(data: bytes) -> StreamEvent:
     """Return the event in a message's DATA."""
     return StreamEvent.model_validate(json.loads(data))

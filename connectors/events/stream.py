@@ -40,7 +40,7 @@ class Stream:
         """Return the event with this ID, if it is there."""
         async with self._database.read() as connection:
             row = (await connection.execute(sa.select(StreamRow).where(col(StreamRow.id) == id))).mappings().one_or_none()
-        return None if row is None else _event(row)
+        return None if row is None else _to_event(row)
 
     async def events(self, after: int = 0, *, limit: int = 100, kind: str = "") -> Sequence[StreamEvent]:
         """Return up to LIMIT events after the cursor AFTER, oldest first, of type KIND or `KIND.*` if given."""
@@ -51,7 +51,7 @@ class Stream:
                 sa.or_(col(StreamRow.type) == kind, col(StreamRow.type).startswith(f"{kind}.", autoescape=True))
             )
         async with self._database.read() as connection:
-            return [_event(row) for row in (await connection.execute(query)).mappings()]
+            return [_to_event(row) for row in (await connection.execute(query)).mappings()]
 
     async def follow(
         self, after: int = 0, *, kind: str = "", every: timedelta = timedelta(seconds=0.5)
@@ -66,19 +66,19 @@ class Stream:
                 # Writers are other processes, and neither database tells us of them.
                 await asyncio.sleep(every.total_seconds())
 
-    async def cursor(self, reader: str) -> int:
+    async def read_cursor(self, reader: str) -> int:
         """Return how far READER has come, 0 if it has not begun."""
         async with self._database.read() as connection:
-            return await connection.run_sync(lambda sync: _cursor(sync, reader))
+            return await connection.run_sync(lambda sync: _read_cursor(sync, reader))
 
-    async def keep(self, reader: str, cursor: int) -> None:
+    async def save_cursor(self, reader: str, cursor: int) -> None:
         """Remember that READER has come as far as CURSOR. It never goes back."""
-        await self._database.transact(lambda connection: _keep(connection, reader, cursor))
+        await self._database.transact(lambda connection: _save_cursor(connection, reader, cursor))
 
     async def gather(self) -> None:
         """Take the ledger's new transitions into the stream."""
         async with self._database.read() as connection:
-            if not await connection.run_sync(_behind):
+            if not await connection.run_sync(_is_behind):
                 return
         while await self._database.transact(_gather) == _BATCH:
             pass
@@ -89,32 +89,32 @@ def add(connection: sa.Connection, events: Iterable[NewEvent]) -> int:
     rows = [event.model_dump(exclude={"data"}) | {"data": json.dumps(event.data, ensure_ascii=False)} for event in events]
     if not rows:
         return 0
-    _one_at_a_time(connection)
+    _lock_stream(connection)
     insert = sqlite.insert(StreamRow) if connection.dialect.name == "sqlite" else postgresql.insert(StreamRow)
     new = insert.on_conflict_do_nothing().returning(col(StreamRow.cursor))
     chunks = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
     return sum(len(connection.execute(new.values(chunk)).all()) for chunk in chunks)
 
 
-def _one_at_a_time(connection: sa.Connection) -> None:
+def _lock_stream(connection: sa.Connection) -> None:
     # A number is given before its row can be seen. Without this a reader could pass one that is not committed yet.
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.EVENT_STREAM:d})"))
 
 
-def _behind(connection: sa.Connection) -> bool:
+def _is_behind(connection: sa.Connection) -> bool:
     newest = connection.execute(sa.select(sa.func.max(col(EffectEventRow.id)))).scalar() or 0
-    return newest > _cursor(connection, _LEDGER)
+    return newest > _read_cursor(connection, _LEDGER)
 
 
 def _gather(connection: sa.Connection) -> int:
-    _one_at_a_time(connection)
-    if not _ledger_at_rest(connection):
+    _lock_stream(connection)
+    if not _wait_for_ledger_writers(connection):
         return 0
     query = (
         sa.select(EffectEventRow, EffectRow)
         .join(EffectRow, col(EffectRow.key) == col(EffectEventRow.key), isouter=True)
-        .where(col(EffectEventRow.id) > _cursor(connection, _LEDGER))
+        .where(col(EffectEventRow.id) > _read_cursor(connection, _LEDGER))
         .order_by(col(EffectEventRow.id))
         .limit(_BATCH)
     )
@@ -130,12 +130,12 @@ def _gather(connection: sa.Connection) -> int:
         .all()
     )
     if found:
-        add(connection, [_transition(row) for row in found])
-        _keep(connection, _LEDGER, found[-1]["event_id"])
+        add(connection, [_transition_event(row) for row in found])
+        _save_cursor(connection, _LEDGER, found[-1]["event_id"])
     return len(found)
 
 
-def _ledger_at_rest(connection: sa.Connection) -> bool:
+def _wait_for_ledger_writers(connection: sa.Connection) -> bool:
     """Wait until no transaction of the ledger is open that has a number already. False if one stays open."""
     if connection.dialect.name != "postgresql":
         return True
@@ -151,7 +151,7 @@ def _ledger_at_rest(connection: sa.Connection) -> bool:
     return True
 
 
-def _transition(row: sa.RowMapping) -> NewEvent:
+def _transition_event(row: sa.RowMapping) -> NewEvent:
     moved = row["event_before"] != row["event_after"]
     data: dict[str, JsonValue] = {
         name: row[name] for name in ("action", "workflow_id", "step", "item", "generation", "undo_of", "remote_ref")
@@ -167,12 +167,12 @@ def _transition(row: sa.RowMapping) -> NewEvent:
     )
 
 
-def _cursor(connection: sa.Connection, reader: str) -> int:
+def _read_cursor(connection: sa.Connection, reader: str) -> int:
     query = sa.select(col(CursorRow.cursor)).where(col(CursorRow.reader) == reader)
     return connection.execute(query).scalar() or 0
 
 
-def _keep(connection: sa.Connection, reader: str, cursor: int) -> None:
+def _save_cursor(connection: sa.Connection, reader: str, cursor: int) -> None:
     insert = sqlite.insert(CursorRow) if connection.dialect.name == "sqlite" else postgresql.insert(CursorRow)
     forward = insert.on_conflict_do_update(
         index_elements=["reader"],
@@ -182,5 +182,5 @@ def _keep(connection: sa.Connection, reader: str, cursor: int) -> None:
     connection.execute(forward, {"reader": reader, "cursor": cursor, "at": now()})
 
 
-def _event(row: sa.RowMapping) -> StreamEvent:
+def _to_event(row: sa.RowMapping) -> StreamEvent:
     return StreamEvent(**{**row, "data": json.loads(row["data"])})

@@ -1,4 +1,4 @@
-"""What makes an action on another system happen once, and says so when nobody can tell.
+"""Whether an effect has happened, and how it happens only once.
 
 `Ledger` is the way in; `EffectExecution` takes one effect from its intent to what is known of it, `Journal` writes
 each change. Must not break: an intent is committed before a request goes out, every write is under its fence with its
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.connectors.ledger.dependents import Askers
+    from perdure.connectors.ledger.dependents import Dependents
     from perdure.connectors.ledger.journal import Journal
     from perdure.connectors.ledger.ledger import Ledger
-    from perdure.connectors.ledger.states import lease
+    from perdure.connectors.ledger.states import lease_duration
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "dependents": ["Askers"],
+            "dependents": ["Dependents"],
             "journal": ["Journal"],
             "ledger": ["Ledger"],
-            "states": ["lease"],
+            "states": ["lease_duration"],
         },
     )
 
 __all__ = [
-    "Askers",
+    "Dependents",
     "Journal",
     "Ledger",
-    "lease",
+    "lease_duration",
 ]

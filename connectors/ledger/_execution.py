@@ -20,15 +20,15 @@ from perdure.connectors.contracts import (
     Probe,
     Receipt,
 )
-from perdure.connectors.ledger._key_claim import refused, waits_unsent
+from perdure.connectors.ledger._key_claim import awaits_approval, conflict_error
 from perdure.connectors.ledger.journal import Claim, Intent, Journal
 from perdure.connectors.ledger.states import (
     STALL,
     Move,
-    lease,
+    lease_duration,
     next_move,
 )
-from perdure.connectors.wire import canonical, sha256
+from perdure.connectors.wire import canonical_json, sha256
 from perdure.errors import (
     EffectBusy,
     EffectError,
@@ -39,11 +39,11 @@ from perdure.errors import (
 )
 from perdure.storage import now
 
-CLOSED = "it was undone before it had happened, so it is not done any more"
-LEFT = "nobody asks for it any more, and it is not at the target"
+CLOSED_UNSENT = "it was undone before it was sent, so it is never sent"
+ABANDONED = "its run has ended, and it is not at the target"
 
 
-class Course:
+class EffectExecution:
     """One attempt to bring the effect of INTENT to its end, through CONNECTOR.
 
     Every method that sends or looks holds a claim, and writes what came of it under the claim's fence.
@@ -57,38 +57,40 @@ class Course:
         self._now = journal.clock
         self._what = f"effect {intent.key} of {intent.action.name}"
 
-    async def perform(self, stands: Claim | Effect) -> EffectResult:
+    async def run(self, stands: Claim | Effect) -> EffectResult:
         """Bring the effect about that STANDS in the ledger, or return what is recorded of it."""
         if isinstance(stands, Claim):
             return await self._send(stands)
         found = stands
         move = next_move(found, self._target, self._now())
         if move.kind == "answer":
-            return recorded(found, self._intent.action)
+            return recorded_result(found, self._intent.action)
         if move.kind == "send":
             return await self._send(await self._journal.resend(found, self._intent))
-        looked = await self._look(found, move)
+        looked = await self._look_up(found, move)
         if isinstance(looked, Effect):
-            return recorded(looked, self._intent.action)
+            return recorded_result(looked, self._intent.action)
         return await self._send(await self._journal.resend(looked, self._intent, proven_absent=True))
 
     async def resolve(self, found: Effect | None) -> Effect:
         """Find out what became of the effect FOUND, and close it for good if it is neither at the target nor on its way."""
         if found is None:
             # The attempt that was announced may still be about to write its intent: this keeps it from doing so.
-            await self._journal.close(self._intent, error=CLOSED)
+            await self._journal.close(self._intent, error=CLOSED_UNSENT)
             found = await self._journal.get(self._intent.key)
-        if waits_unsent(found):
-            await self._journal.move(found, "failed", {"fence": found.fence + 1, "error": CLOSED}, note=CLOSED)
+        if awaits_approval(found):
+            await self._journal.move(
+                found, "failed", {"fence": found.fence + 1, "error": CLOSED_UNSENT}, note=CLOSED_UNSENT
+            )
             return await self._journal.get(self._intent.key)
         move = next_move(found, self._target, self._now(), undoing=True)
         if move.kind == "answer":
             return found
-        absent = found if move.kind == "send" else await self._look(found, move)
+        absent = found if move.kind == "send" else await self._look_up(found, move)
         if isinstance(absent, Effect) and absent.state == "succeeded":
             return absent
-        changes = {"fence": absent.fence + 1, "lease_until": None, "doubt_until": None, "error": CLOSED}
-        await self._journal.move(absent, "failed", changes, note=CLOSED)
+        changes = {"fence": absent.fence + 1, "lease_until": None, "doubt_until": None, "error": CLOSED_UNSENT}
+        await self._journal.move(absent, "failed", changes, note=CLOSED_UNSENT)
         return await self._journal.get(self._intent.key)
 
     async def find_out(self, found: Effect, *, last: bool) -> Effect:
@@ -100,21 +102,21 @@ class Course:
         move = next_move(found, self._target, self._now(), undoing=True)
         if move.kind == "answer":
             return found
-        absent = found if move.kind == "send" else await self._look(found, move, last=last)
+        absent = found if move.kind == "send" else await self._look_up(found, move, last=last)
         if isinstance(absent, Effect) and absent.state != "proposed":
             return absent
         if self._intent.undo_of:
-            await self._park(absent, f"{LEFT}, so that {self._intent.undo_of} stands", doubt_until=None)
+            await self._park(absent, f"{ABANDONED}, so that {self._intent.undo_of} stands", doubt_until=None)
         if isinstance(absent, Claim):
             await self._journal.move(
-                absent, "proposed", {"lease_until": None, "doubt_until": None, "error": LEFT}, note=LEFT
+                absent, "proposed", {"lease_until": None, "doubt_until": None, "error": ABANDONED}, note=ABANDONED
             )
         return await self._journal.get(self._intent.key)
 
-    async def _look(self, found: Effect, move: Move, *, last: bool = False) -> Effect | Claim:
+    async def _look_up(self, found: Effect, move: Move, *, last: bool = False) -> Effect | Claim:
         # Returns the effect if it is at the target, or the claim under which it was found to be absent.
         if move.kind == "busy":
-            raise EffectBusy(f"{self._what} is in the hands of another attempt", retry_after=move.after)
+            raise EffectBusy(f"{self._what} is being performed by another attempt", retry_after=move.after)
         if move.kind == "settle":
             raise EffectUnknown(f"{self._what} may still land; it is looked up after that", retry_after=move.after)
         if move.kind == "park":
@@ -125,10 +127,10 @@ class Course:
             await self._confirm(claim, probe.executed, "probe")
             return await self._journal.get(claim.key)
         if isinstance(probe, CannotTell):
-            await self._could_not_tell(claim, probe.why, last=last)
+            await self._record_uncertain_look(claim, probe.why, last=last)
         return claim
 
-    async def _could_not_tell(self, claim: Claim, why: str, *, last: bool = False) -> NoReturn:
+    async def _record_uncertain_look(self, claim: Claim, why: str, *, last: bool = False) -> NoReturn:
         looks = claim.looks + 1
         if last or looks >= self._target.looks:
             await self._park(claim, f"it was looked up {looks} times: {why}")
@@ -153,24 +155,24 @@ class Course:
         try:
             executed = await self._execute(claim)
         except TargetUnavailable as error:
-            await self._not_taken(claim, error)
+            await self._record_unsent(claim, error)
         except EffectRejected as error:
-            return await self._rejected(claim, error)
+            return await self._handle_rejection(claim, error)
         except Exception as error:  # noqa: BLE001  whatever it is, the request may have been on its way
-            await self._lost(claim, error)
+            await self._record_lost_answer(claim, error)
         return await self._confirm(claim, executed, "response")
 
     async def _execute(self, claim: Claim) -> Executed:
         attempt = Attempt(key=claim.key, fence=claim.fence, deadline=self._target.deadline)
-        if self._now() > claim.lease_until - lease(self._target) + STALL:
+        if self._now() > claim.lease_until - lease_duration(self._target) + STALL:
             # The process stood still after the claim. What it sent now could land when others take it for settled.
-            raise TargetUnavailable(f"{self._what} was not sent: the worker was held up for too long before it")
+            raise TargetUnavailable(f"{self._what} was not sent: the worker stood still for too long before sending it")
         async with asyncio.timeout(attempt.deadline.total_seconds()):
             return await self._connector.execute(self._intent.action, self._intent.args, attempt)
 
     async def _confirm(self, claim: Claim, executed: Executed, by: Confirmation) -> EffectResult:
         value: JsonValue = executed.output.model_dump(mode="json")
-        response = canonical(value)
+        response = canonical_json(value)
         receipt = Receipt(
             key=claim.key,
             action=self._intent.action.name,
@@ -199,7 +201,7 @@ class Course:
             raise
         return EffectResult(value=value, receipt=receipt)
 
-    async def _not_taken(self, claim: Claim, error: TargetUnavailable) -> NoReturn:
+    async def _record_unsent(self, claim: Claim, error: TargetUnavailable) -> NoReturn:
         changes = {"lease_until": None, "doubt_until": claim.doubt_until, "error": error.message}
         if claim.doubt_until is None:
             await self._journal.move(claim, "proposed", changes, note=error.message)
@@ -208,9 +210,9 @@ class Course:
         await self._journal.move(claim, "unknown", changes, note=error.message)
         raise EffectUnknown(error.message, retry_after=error.retry_after) from error
 
-    async def _rejected(self, claim: Claim, error: EffectRejected) -> EffectResult:
+    async def _handle_rejection(self, claim: Claim, error: EffectRejected) -> EffectResult:
         if claim.doubt_until is not None:
-            earlier = await self._earlier(claim, error)
+            earlier = await self._look_for_earlier(claim, error)
             if earlier is not None:
                 return await self._confirm(claim, earlier.executed, "probe")
         if self._intent.must or self._intent.undo_of:
@@ -220,7 +222,7 @@ class Course:
         await self._journal.move(claim, "failed", changes, note=error.message)
         raise error
 
-    async def _earlier(self, claim: Claim, error: EffectRejected) -> Found | None:
+    async def _look_for_earlier(self, claim: Claim, error: EffectRejected) -> Found | None:
         """Return what an earlier request of CLAIM did, if it did: that this one was refused with ERROR says nothing of it.
 
         The target may have asked for a valid password before it looked at the key.
@@ -232,10 +234,10 @@ class Course:
             raise EffectUnknown(error.message, retry_after=claim.doubt_until - at) from error
         probe = await self._probe(claim)
         if isinstance(probe, CannotTell):
-            await self._could_not_tell(claim, f"a repeat was refused, {error.message}, and {probe.why}")
+            await self._record_uncertain_look(claim, f"a repeat was refused, {error.message}, and {probe.why}")
         return probe if isinstance(probe, Found) else None
 
-    async def _lost(self, claim: Claim, error: Exception) -> NoReturn:
+    async def _record_lost_answer(self, claim: Claim, error: Exception) -> NoReturn:
         why = f"the answer of {self._intent.action.connector} was lost: {_reason(error)}"
         if self._target.mechanism == "none":
             await self._park(claim, why)
@@ -252,10 +254,10 @@ class Course:
     async def _park(self, held: Effect | Claim, why: str, **more: object) -> NoReturn:
         changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why} | more
         await self._journal.move(held, "parked", changes, note=why)
-        raise parked(held.key, self._intent.action, why)
+        raise parked_error(held.key, self._intent.action, why)
 
 
-async def read(connector: Connector, action: AnyAction, args: BaseModel) -> EffectResult:
+async def perform_read(connector: Connector, action: AnyAction, args: BaseModel) -> EffectResult:
     """Do ACTION, which only looks: no key, no row, and whatever fails may be tried again."""
     attempt = Attempt(key="", fence=0, deadline=action.target.deadline)
     try:
@@ -269,7 +271,7 @@ async def read(connector: Connector, action: AnyAction, args: BaseModel) -> Effe
         key="",
         action=action.name,
         remote_ref=executed.remote_ref,
-        response_digest=sha256(canonical(value)),
+        response_digest=sha256(canonical_json(value)),
         confirmed_at=now(),
         confirmed_by="none",
         sent=1,
@@ -277,7 +279,7 @@ async def read(connector: Connector, action: AnyAction, args: BaseModel) -> Effe
     return EffectResult(value=value, receipt=receipt)
 
 
-def parked(key: str, action: AnyAction, why: str) -> EffectParked:
+def parked_error(key: str, action: AnyAction, why: str) -> EffectParked:
     """Return the error of an effect that waits for a person."""
     return EffectParked(
         f"effect {key} of {action.name} is parked: {why}. Find out at {action.connector} whether it happened, by that key, "
@@ -286,7 +288,7 @@ def parked(key: str, action: AnyAction, why: str) -> EffectParked:
     )
 
 
-def recorded(effect: Effect, action: AnyAction) -> EffectResult:
+def recorded_result(effect: Effect, action: AnyAction) -> EffectResult:
     """Return what is recorded of EFFECT, which has ended. Raises what it ended with, if that was not success."""
     if effect.state == "succeeded":
         return EffectResult(value=effect.response, receipt=effect.receipt)
@@ -296,7 +298,7 @@ def recorded(effect: Effect, action: AnyAction) -> EffectResult:
         raise EffectRejected(
             f"effect {effect.key} of {effect.action} was done and undone; to do it again, start another run"
         )
-    raise refused(effect) if waits_unsent(effect) else parked(effect.key, action, effect.error)
+    raise conflict_error(effect) if awaits_approval(effect) else parked_error(effect.key, action, effect.error)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,13 +10,13 @@ from perdure.connectors.contracts import (
     EffectState,
     undo_key,
 )
-from perdure.connectors.ledger._key_claim import unsettled, waits_unsent
+from perdure.connectors.ledger._key_claim import awaits_approval, find_unsettled
 from perdure.connectors.ledger.contracts import Resolution
 from perdure.connectors.ledger.journal import Journal
-from perdure.connectors.wire import canonical, sha256
+from perdure.connectors.wire import canonical_json, sha256
 from perdure.errors import EffectUnknown, InvalidInput, NotParked
 
-AFTER: dict[str, EffectState] = {
+STATE_AFTER: dict[str, EffectState] = {
     "happened": "succeeded",
     "did not happen": "failed",
     "send again": "proposed",
@@ -28,24 +28,24 @@ AFTER: dict[str, EffectState] = {
 async def resolve(journal: Journal, effect: Effect, said: Resolution, action: AnyAction | None) -> Effect:
     """Bring EFFECT to where SAID puts it, with who said it and why as an event. ACTION is needed if it happened."""
     if effect.state != "parked":
-        return await _resolved_before(journal, effect, said)
+        return await _check_resolved_before(journal, effect, said)
     await _check(journal, effect, said)
     changes: dict[str, object] = {"fence": effect.fence + 1, "lease_until": None, "doubt_until": None, "error": ""}
     if said.verdict == "happened":
         assert action is not None
-        changes |= _happened(journal, effect, said, action)
+        changes |= _columns_if_happened(journal, effect, said, action)
     elif said.verdict == "did not happen":
         changes["error"] = f"{said.by} says that it did not happen: {said.comment}"
     else:
-        changes |= {"looks": 0} | await _business_key(journal, effect)
+        changes |= {"looks": 0} | await _reclaim_business_key(journal, effect)
     note = f"{said.verdict}: {said.comment}"
-    await journal.move(effect, AFTER[said.verdict], changes, note=note, by=said.by, verified=said.verified)
+    await journal.move(effect, STATE_AFTER[said.verdict], changes, note=note, by=said.by, verified=said.verified)
     if effect.undo_of and said.verdict == "happened":
-        await undone(journal, effect.undo_of, effect.key)
+        await mark_undone(journal, effect.undo_of, effect.key)
     return await journal.get(effect.key)
 
 
-async def _resolved_before(journal: Journal, effect: Effect, said: Resolution) -> Effect:
+async def _check_resolved_before(journal: Journal, effect: Effect, said: Resolution) -> Effect:
     last = next((event for event in reversed(await journal.events(effect.key)) if event.by), None)
     if last is not None and (last.by, last.note) == (said.by, f"{said.verdict}: {said.comment}"):
         return effect
@@ -54,7 +54,7 @@ async def _resolved_before(journal: Journal, effect: Effect, said: Resolution) -
 
 
 async def _check(journal: Journal, effect: Effect, said: Resolution) -> None:
-    changed = waits_unsent(effect)
+    changed = awaits_approval(effect)
     if said.verdict == "send again" and changed:
         raise NotParked(f"effect {effect.key} is a changed intent that was never sent: approve it as a new generation")
     if said.verdict == "new generation":
@@ -75,8 +75,8 @@ async def _check(journal: Journal, effect: Effect, said: Resolution) -> None:
 async def _check_settled(journal: Journal, effect: Effect) -> None:
     assert effect.contradicts is not None
     first = await journal.get(effect.contradicts)
-    others = [each for each in await journal.generations(first) if each.key != effect.key]
-    is_open = unsettled([first, *(each for each in others if not waits_unsent(each))])
+    others = [each for each in await journal.later_generations(first) if each.key != effect.key]
+    is_open = find_unsettled([first, *(each for each in others if not awaits_approval(each))])
     if is_open is not None:
         raise NotParked(
             f"effect {effect.key} cannot be approved while {is_open.key}, which it departs from, is {is_open.state}: "
@@ -84,10 +84,10 @@ async def _check_settled(journal: Journal, effect: Effect) -> None:
         )
 
 
-def _happened(journal: Journal, effect: Effect, said: Resolution, action: AnyAction) -> dict[str, object]:
+def _columns_if_happened(journal: Journal, effect: Effect, said: Resolution, action: AnyAction) -> dict[str, object]:
     if not said.remote_ref:
         raise InvalidInput("what happened has a name at the target: give it as the remote reference")
-    response = canonical(_answer(effect, said, action).model_dump(mode="json"))
+    response = canonical_json(_parse_answer(effect, said, action).model_dump(mode="json"))
     return {
         "response": response.decode(),
         "response_digest": sha256(response),
@@ -97,7 +97,7 @@ def _happened(journal: Journal, effect: Effect, said: Resolution, action: AnyAct
     }
 
 
-def _answer(effect: Effect, said: Resolution, action: AnyAction) -> BaseModel:
+def _parse_answer(effect: Effect, said: Resolution, action: AnyAction) -> BaseModel:
     guess: dict[str, JsonValue] = {name: effect.args[name] for name in action.output.model_fields if name in effect.args}
     reference = getattr(action, "remote_ref", "id")
     if reference in action.output.model_fields:
@@ -110,24 +110,24 @@ def _answer(effect: Effect, said: Resolution, action: AnyAction) -> BaseModel:
         raise InvalidInput(f"the answer does not fit {action.output.__name__} of {action.name}: {wrong}; {how}") from None
 
 
-async def _business_key(journal: Journal, effect: Effect) -> dict[str, object]:
+async def _reclaim_business_key(journal: Journal, effect: Effect) -> dict[str, object]:
     """Return whether EFFECT stands beside another of its business key when it goes on."""
     if effect.business_key is None or not effect.beside:
         return {}
-    held = await journal.holder(effect.business_key)
+    held = await journal.find_holder(effect.business_key)
     if held is None:
         return {"beside": False}
     first = await journal.get(effect.contradicts or "")
-    mine = {first.key, *(each.key for each in await journal.generations(first))}
+    mine = {first.key, *(each.key for each in await journal.later_generations(first))}
     if held.key not in mine:
         raise NotParked(
             f"effect {effect.key} cannot be approved: since it was asked for, {held.key} of run "
-            f"{held.step.lineage.workflow_id} has done what may be done once"
+            f"{held.step.lineage.workflow_id} has done what may happen once per business key"
         )
     return {}
 
 
-async def undone(journal: Journal, original: str, undo: str) -> None:
+async def mark_undone(journal: Journal, original: str, undo: str) -> None:
     """Note that the effect under ORIGINAL was undone by the one under UNDO, if that is not noted yet."""
     assert undo == undo_key(original)
     effect = await journal.get(original)

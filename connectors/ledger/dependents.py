@@ -12,11 +12,11 @@ from sqlmodel import col
 from perdure.connectors.contracts import undo_key
 from perdure.connectors.ledger.contracts import Dependent
 from perdure.connectors.ledger.journal import Intent
-from perdure.connectors.ledger.tables import AskerRow, EffectEventRow, EffectRow
+from perdure.connectors.ledger.tables import DependentRow, EffectEventRow, EffectRow
 from perdure.storage import Database
 
 
-class Askers:
+class Dependents:
     """Who asked for an effect by its business key, beside the run that made it.
 
     An effect that somebody still relies on is not undone. Each change locks the effect's row, so that nobody can begin to
@@ -32,17 +32,17 @@ class Askers:
         at = self._clock()
 
         def write(connection: sa.Connection) -> bool:
-            row = _locked(connection, effect)
+            row = _lock(connection, effect)
             if row is None or row.state in ("failed", "compensated"):
                 return False
-            there = _relying(connection, effect)
+            there = _dependents_of(connection, effect)
             if intent.key in there:
                 return True
             if row.given_up and not there and not _undo_failed(connection, effect):
                 return False
             step = intent.step
             connection.execute(
-                sa.insert(AskerRow),
+                sa.insert(DependentRow),
                 {
                     "effect": effect,
                     "key": intent.key,
@@ -65,13 +65,15 @@ class Askers:
         at = self._clock()
 
         def write(connection: sa.Connection) -> tuple[str, bool] | None:
-            effect = connection.execute(sa.select(col(AskerRow.effect)).where(col(AskerRow.key) == key)).scalar()
-            row = _locked(connection, effect) if effect else None
+            effect = connection.execute(sa.select(col(DependentRow.effect)).where(col(DependentRow.key) == key)).scalar()
+            row = _lock(connection, effect) if effect else None
             if effect is None or row is None:
                 return None
-            connection.execute(sa.delete(AskerRow).where(col(AskerRow.effect) == effect, col(AskerRow.key) == key))
+            connection.execute(
+                sa.delete(DependentRow).where(col(DependentRow.effect) == effect, col(DependentRow.key) == key)
+            )
             _note(connection, row, at, f"taken back by {key}, which had asked for it")
-            return effect, bool(row.given_up) and not _relying(connection, effect)
+            return effect, bool(row.given_up) and not _dependents_of(connection, effect)
 
         return await self._database.transact(write)
 
@@ -80,8 +82,8 @@ class Askers:
         at = self._clock()
 
         def write(connection: sa.Connection) -> bool:
-            row = _locked(connection, effect)
-            there = _relying(connection, effect)
+            row = _lock(connection, effect)
+            there = _dependents_of(connection, effect)
             if row is not None and not row.given_up:
                 connection.execute(sa.update(EffectRow).where(col(EffectRow.key) == effect).values(given_up=True))
                 if there:
@@ -90,12 +92,12 @@ class Askers:
 
         return await self._database.transact(write)
 
-    async def stand(self, effect: str) -> bool:
+    async def reinstate(self, effect: str) -> bool:
         """Note that EFFECT stands: the run that took it back has ended without undoing it. False: it is being undone."""
         at = self._clock()
 
         def write(connection: sa.Connection) -> bool:
-            row = _locked(connection, effect)
+            row = _lock(connection, effect)
             begun = connection.execute(sa.select(col(EffectRow.key)).where(col(EffectRow.key) == undo_key(effect))).scalar()
             if row is None or row.state != "succeeded" or not row.given_up or begun is not None:
                 return False
@@ -105,9 +107,13 @@ class Askers:
 
         return await self._database.transact(write)
 
-    async def of(self, effect: str) -> Sequence[Dependent]:
+    async def list(self, effect: str) -> Sequence[Dependent]:
         """Return who relies on EFFECT, the first first."""
-        query = sa.select(AskerRow).where(col(AskerRow.effect) == effect).order_by(col(AskerRow.at), col(AskerRow.key))
+        query = (
+            sa.select(DependentRow)
+            .where(col(DependentRow.effect) == effect)
+            .order_by(col(DependentRow.at), col(DependentRow.key))
+        )
         async with self._database.read() as connection:
             return [Dependent.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
 
@@ -119,15 +125,15 @@ class _Row(NamedTuple):
     given_up: bool
 
 
-def _locked(connection: sa.Connection, effect: str) -> _Row | None:
+def _lock(connection: sa.Connection, effect: str) -> _Row | None:
     # SQLite has one writer at a time and takes no notice of FOR UPDATE.
     query = sa.select(col(EffectRow.key), col(EffectRow.state), col(EffectRow.fence), col(EffectRow.given_up))
     row = connection.execute(query.where(col(EffectRow.key) == effect).with_for_update()).one_or_none()
     return None if row is None else _Row(*row)
 
 
-def _relying(connection: sa.Connection, effect: str) -> set[str]:
-    return set(connection.execute(sa.select(col(AskerRow.key)).where(col(AskerRow.effect) == effect)).scalars())
+def _dependents_of(connection: sa.Connection, effect: str) -> set[str]:
+    return set(connection.execute(sa.select(col(DependentRow.key)).where(col(DependentRow.effect) == effect)).scalars())
 
 
 def _undo_failed(connection: sa.Connection, effect: str) -> bool:

@@ -29,7 +29,7 @@ TRANSITIONS: Final[Mapping[EffectState | None, frozenset[EffectState]]] = {
 }
 """From each state to those that may follow; None is where an effect begins."""
 
-ENDED: Final[frozenset[EffectState]] = frozenset({"succeeded", "failed", "parked", "compensated"})
+FINAL_STATES: Final[frozenset[EffectState]] = frozenset({"succeeded", "failed", "parked", "compensated"})
 """States that no attempt leaves by itself."""
 
 SKEW: Final = timedelta(seconds=1)
@@ -54,7 +54,7 @@ def next_move(effect: Effect, target: Target, at: datetime, *, undoing: bool = F
     `answer` with what is recorded; wait while it is `busy` in another attempt's hands or has to `settle`; `send` where that
     cannot make a second one; `look` it up; or `park` it for a person. Who is UNDOING it never sends it again to find out.
     """
-    if effect.state in ENDED:
+    if effect.state in FINAL_STATES:
         return Move("answer")
     if effect.state == "proposed":
         return Move("send")
@@ -62,33 +62,38 @@ def next_move(effect: Effect, target: Target, at: datetime, *, undoing: bool = F
         return Move("busy", after=effect.lease_until - at)
     if target.mechanism == "none":
         return Move("park", why="the answer was lost, and the target can neither be asked nor be sent the same again")
-    if target.mechanism == "header" and not undoing and honoured(effect, target, at) and not _exhausted(effect, target):
+    if (
+        target.mechanism == "header"
+        and not undoing
+        and key_is_honoured(effect, target, at)
+        and not _replay_is_used_up(effect, target)
+    ):
         return Move("send")
     if effect.doubt_until is not None and at < effect.doubt_until:
         return Move("settle", after=effect.doubt_until - at)
     return Move("look")
 
 
-def honoured(effect: Effect, target: Target, at: datetime) -> bool:
+def key_is_honoured(effect: Effect, target: Target, at: datetime) -> bool:
     """Say whether a request sent at AT lands while the target still knows EFFECT's key, however late that is."""
     if target.key_lifetime is None or effect.first_sent_at is None:
         return True
-    return at + doubt(target) < effect.first_sent_at + target.key_lifetime
+    return at + doubt_duration(target) < effect.first_sent_at + target.key_lifetime
 
 
-def _exhausted(effect: Effect, target: Target) -> bool:
+def _replay_is_used_up(effect: Effect, target: Target) -> bool:
     # One repeat fetches an answer that was lost on the way. If that is lost too, the stored answer is an error.
     return target.replays_errors and effect.looks >= 2
 
 
-def doubt(target: Target) -> timedelta:
+def doubt_duration(target: Target) -> timedelta:
     """Return for how long a request may land at TARGET after it was decided to send it, by anybody's clock."""
     return STALL + target.deadline + target.settle + SKEW
 
 
-def lease(target: Target) -> timedelta:
+def lease_duration(target: Target) -> timedelta:
     """Return for how long an attempt holds an effect: longer than TARGET's deadline in any case.
 
     Where a lost effect is looked up, the lease covers the settle time as well, so that who comes after it may look at once.
     """
-    return doubt(target) if target.mechanism == "natural-key" else STALL + target.deadline
+    return doubt_duration(target) if target.mechanism == "natural-key" else STALL + target.deadline

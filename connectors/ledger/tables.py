@@ -75,7 +75,7 @@ class EffectEventRow(SQLModel, table=True):
     verified: bool | None = None
 
 
-class AskerRow(SQLModel, table=True):
+class DependentRow(SQLModel, table=True):
     """A step of another run that relies on an effect. `perdure.connectors.contracts.Asker` says what the columns mean."""
 
     __tablename__ = "effect_asker"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it

@@ -34,7 +34,7 @@ from perdure.connectors.openapi._use import (
     Value,
 )
 from perdure.connectors.schemas import keep_properties
-from perdure.connectors.wire import understood
+from perdure.connectors.wire import parse_args
 from perdure.errors import InvalidSettings
 
 __all__ = ["ActionBuilder", "OpenApiAction"]
@@ -156,7 +156,7 @@ class ActionBuilder:
         def argue(asked: BaseModel, answered: BaseModel) -> BaseModel:
             said = _Exchange(shape, cast(JsonModel, asked).outward(), cast(JsonModel, answered).outward())
             values = {name: said.resolve(value) for name, value in undoing.args.items()}
-            return understood(undo, {name: value for name, value in values.items() if value is not None})
+            return parse_args(undo, {name: value for name, value in values.items() if value is not None})
 
         return undo_by(undo, argue)
 

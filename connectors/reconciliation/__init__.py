@@ -1,9 +1,9 @@
 """Whether the ledger and the targets agree, and what is done where they do not.
 
-`Reconciler` compares, `Findings` keeps what differed, `Repairs` proposes what a person approves, `Sweeper` settles
-orphans. Must not break: nothing is repaired without an approval, and a target that cannot tell is never taken for one
-that has nothing. A new kind of difference goes into `compare` and `contracts`, what may be done about it into
-`repair`.
+`Reconciler` compares, `Findings` stores what differed, `Repairs` proposes what a person approves, `Sweeper` settles the
+effects of runs that have ended. Must not break: nothing is repaired without an approval, and a target that cannot tell is
+never taken for one that has nothing. A new kind of difference goes into `_compare` and `contracts`, what may be done
+about it into `repair`.
 """
 
 from __future__ import annotations

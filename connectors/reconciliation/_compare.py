@@ -24,7 +24,7 @@ class Differences:
     unsettled: int = 0
 
 
-def differences(
+def find_differences(
     actions: Mapping[str, AnyAction],
     effects: Sequence[Effect],
     listed: Sequence[Listed],
@@ -36,14 +36,14 @@ def differences(
     comparison = _Comparison(actions, effects, listed, since, until)
     result = Differences()
     for effect in effects:
-        comparison.one(effect, result)
-    result.found += comparison.without_effect()
+        comparison.compare(effect, result)
+    result.found += comparison.find_without_effect()
     return result
 
 
-def missing(effect: Effect, detail: str, *, certain: bool) -> Finding:
+def missing_finding(effect: Effect, detail: str, *, certain: bool) -> Finding:
     """Return the finding that EFFECT is not at the target."""
-    return _finding("missing", effect.action, detail, effect=effect, certain=certain)
+    return _make_finding("missing", effect.action, detail, effect=effect, certain=certain)
 
 
 class _Comparison:
@@ -59,67 +59,67 @@ class _Comparison:
         self._effects = {effect.key: effect for effect in effects}
         self._by_reference = {(effect.action, effect.remote_ref): effect for effect in effects if effect.remote_ref}
         self._since, self._until = since, until
-        self._of: defaultdict[str, list[Listed]] = defaultdict(list)
-        self._nobodys: list[Listed] = []
+        self._listed: defaultdict[str, list[Listed]] = defaultdict(list)
+        self._unmatched: list[Listed] = []
         for each in listed:
-            effect = self._effect_of(each)
+            effect = self._find_effect(each)
             if effect is None:
-                self._nobodys.append(each)
+                self._unmatched.append(each)
             else:
-                self._of[effect.key].append(each)
+                self._listed[effect.key].append(each)
 
-    def one(self, effect: Effect, result: Differences) -> None:
+    def compare(self, effect: Effect, result: Differences) -> None:
         """Compare EFFECT with what the target has of it."""
-        here = self._of[effect.key]
+        here = self._listed[effect.key]
         standing = [each for each in here if each.stands is not False]
         first = next((each for each in standing if each.remote_ref == effect.remote_ref), standing[0] if standing else None)
         if effect.state == "succeeded":
-            self._succeeded(effect, here, first, result)
+            self._compare_succeeded(effect, here, first, result)
         elif effect.state == "failed":
             result.found += [
-                self._ghost(effect, each, f"the ledger says that it failed: {effect.error}") for each in standing
+                self._ghost_finding(effect, each, f"the ledger says that it failed: {effect.error}") for each in standing
             ]
             return
         elif effect.state == "compensated":
             # Many targets go on listing what was undone, and do not say so.
             undone = "the ledger says that it was undone, and it stands"
-            result.found += [self._ghost(effect, each, undone) for each in here if each.stands]
+            result.found += [self._ghost_finding(effect, each, undone) for each in here if each.stands]
             return
         elif self._covers(effect.first_sent_at or effect.created_at):
             result.unsettled += 1
-        result.found += [_duplicate(effect, each, first) for each in standing if each is not first]
+        result.found += [_duplicate_finding(effect, each, first) for each in standing if each is not first]
 
-    def without_effect(self) -> Iterator[Finding]:
+    def find_without_effect(self) -> Iterator[Finding]:
         """Yield what the target has and the ledger does not."""
         done: dict[tuple[str, ...], dict[str, Effect]] = {}
-        for each in self._nobodys:
-            if each.stands is False or not self._judged(each):
+        for each in self._unmatched:
+            if each.stands is False or not self._is_in_window(each):
                 continue
-            twin = self._twin(each, done)
+            twin = self._find_twin(each, done)
             if twin is None:
-                yield _finding("unknown", each.action, "the ledger knows nothing of it", listed=each)
+                yield _make_finding("unknown", each.action, "the ledger knows nothing of it", listed=each)
                 continue
             certain = bool(_once_per(self._actions[each.action]))
             detail = f"it is the same as {twin.remote_ref or twin.key}, and the ledger knows nothing of it"
-            yield _finding("duplicate", each.action, detail, effect=twin, listed=each, certain=certain)
+            yield _make_finding("duplicate", each.action, detail, effect=twin, listed=each, certain=certain)
 
-    def _succeeded(self, effect: Effect, here: Sequence[Listed], first: Listed | None, result: Differences) -> None:
+    def _compare_succeeded(self, effect: Effect, here: Sequence[Listed], first: Listed | None, result: Differences) -> None:
         if first is not None:
-            result.found += _changed(effect, first)
+            result.found += _find_changes(effect, first)
         elif here:
             detail = "the target lists it as no longer in force"
-            result.found.append(_finding("missing", effect.action, detail, effect=effect, listed=here[0]))
+            result.found.append(_make_finding("missing", effect.action, detail, effect=effect, listed=here[0]))
         elif self._covers(effect.first_sent_at or effect.created_at):
             result.unlisted.append(effect)
 
-    def _effect_of(self, each: Listed) -> Effect | None:
+    def _find_effect(self, each: Listed) -> Effect | None:
         effect = self._effects.get(each.key) if each.key else self._by_reference.get((each.action, each.remote_ref))
         return effect if effect is not None and effect.action == each.action else None
 
-    def _ghost(self, effect: Effect, each: Listed, detail: str) -> Finding:
-        return _finding("unknown", effect.action, detail, effect=effect, listed=each)
+    def _ghost_finding(self, effect: Effect, each: Listed, detail: str) -> Finding:
+        return _make_finding("unknown", effect.action, detail, effect=effect, listed=each)
 
-    def _twin(self, each: Listed, done: dict[tuple[str, ...], dict[str, Effect]]) -> Effect | None:
+    def _find_twin(self, each: Listed, done: dict[tuple[str, ...], dict[str, Effect]]) -> Effect | None:
         """Return the effect that did the same for the business as EACH, if there is one."""
         action = self._actions[each.action]
         names = _once_per(action) or tuple(sorted(action.input.model_fields.keys() & each.facts.keys()))
@@ -128,10 +128,10 @@ class _Comparison:
         index = (each.action, *names)
         if index not in done:
             happened = [one for one in self._effects.values() if one.action == each.action and one.state == "succeeded"]
-            done[index] = {_facts(one.args, names): one for one in happened if set(names) <= one.args.keys()}
-        return done[index].get(_facts(each.facts, names))
+            done[index] = {_facts_digest(one.args, names): one for one in happened if set(names) <= one.args.keys()}
+        return done[index].get(_facts_digest(each.facts, names))
 
-    def _judged(self, each: Listed) -> bool:
+    def _is_in_window(self, each: Listed) -> bool:
         # The ledger writes a key down before it sends it. Without one, who made it is known when the answer is recorded.
         return each.at is None or (each.at >= self._since and (bool(each.key) or each.at < self._until))
 
@@ -139,7 +139,7 @@ class _Comparison:
         return self._since <= at < self._until
 
 
-def _changed(effect: Effect, each: Listed) -> Iterable[Finding]:
+def _find_changes(effect: Effect, each: Listed) -> Iterable[Finding]:
     if not isinstance(effect.response, dict):
         return
     wrong = {
@@ -148,15 +148,15 @@ def _changed(effect: Effect, each: Listed) -> Iterable[Finding]:
     if wrong:
         was = {name: effect.response[name] for name in wrong}
         detail = "; ".join(f"{name} is {wrong[name]!r}, recorded was {was[name]!r}" for name in sorted(wrong))
-        yield _finding("changed", effect.action, detail, effect=effect, listed=each, also=wrong)
+        yield _make_finding("changed", effect.action, detail, effect=effect, listed=each, also=wrong)
 
 
-def _duplicate(effect: Effect, extra: Listed, first: Listed | None) -> Finding:
+def _duplicate_finding(effect: Effect, extra: Listed, first: Listed | None) -> Finding:
     detail = f"the target has it as {first.remote_ref} already" if first else "the target has it more than once"
-    return _finding("duplicate", effect.action, detail, effect=effect, listed=extra)
+    return _make_finding("duplicate", effect.action, detail, effect=effect, listed=extra)
 
 
-def _finding(
+def _make_finding(
     kind: FindingKind,
     action: str,
     detail: str,
@@ -198,5 +198,5 @@ def _once_per(action: AnyAction) -> tuple[str, ...]:
     return tuple(getattr(action, "once_per", ()))
 
 
-def _facts(values: Mapping[str, JsonValue], names: Sequence[str]) -> str:
+def _facts_digest(values: Mapping[str, JsonValue], names: Sequence[str]) -> str:
     return digest([values[name] for name in names])

@@ -104,7 +104,7 @@ class ReconcileCall(Frozen):
     """How far each comparison goes back over what the last one saw: that is how late landings are found."""
 
 
-class Reconciled(Frozen):
+class ReconcileResult(Frozen):
     """The result of the workflow and of the activity `perdure.reconcile`. The report itself is in the database."""
 
     report: str
@@ -117,10 +117,10 @@ class Reconciled(Frozen):
     opened: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     swept: dict[str, int] = Field(default_factory=dict)
-    """What came of the effects that were open before the comparison, as in `Swept`."""
+    """What came of the effects that were open before the comparison, as in `SettledOrphans`."""
 
 
-class SweepCall(Frozen):
+class SettleOrphans(Frozen):
     """The argument of the workflow and of the activity `perdure.sweep`."""
 
     connector: str = ""
@@ -129,7 +129,7 @@ class SweepCall(Frozen):
     """How long nobody must have asked for an effect before it is looked up, where its run is not known to Temporal."""
 
 
-class Swept(Frozen):
+class SettledOrphans(Frozen):
     """The result of the workflow and of the activity `perdure.sweep`: what became of the effects that were open.
 
     `alive`: somebody still asks for it, so it was left alone. `found`: it is at the target. `absent`: it is not, and is
@@ -200,7 +200,7 @@ class CloseCall(Frozen):
     """The key of the effect that repaired it."""
 
 
-class Repaired(Frozen):
+class RepairResult(Frozen):
     """The result of the workflow `perdure.repair`."""
 
     finding: str

@@ -57,7 +57,7 @@ class Findings:
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             raise NotFound(f"there is no finding {id!r}; `perdure connectors findings` shows those that are open")
-        return _finding(row)
+        return _to_finding(row)
 
     async def findings(
         self, connector: str | None = None, *, state: FindingState | None = "open", limit: int = 500
@@ -69,7 +69,7 @@ class Findings:
         if connector is not None:
             query = query.where(col(FindingRow.connector) == connector)
         async with self._database.read() as connection:
-            return [_finding(row) for row in (await connection.execute(query)).mappings()]
+            return [_to_finding(row) for row in (await connection.execute(query)).mappings()]
 
     async def open_counts(self, connector: str) -> dict[str, int]:
         """Return how many findings of CONNECTOR are open, by kind."""
@@ -93,7 +93,7 @@ def _record(connection: sa.Connection, report: Report) -> Report:
         connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"reconcile {report.connector}"}
         )
-    known = _known(connection, report)
+    known = _load_known(connection, report)
     stands: list[Finding] = []
     opened: list[str] = []
     for found in report.findings:
@@ -101,16 +101,18 @@ def _record(connection: sa.Connection, report: Report) -> Report:
         if before is None:
             opened.append(found.id)
             stands.append(found.model_copy(update={"first_report": report.id, "opened_at": report.at}))
-        elif _again(before, report.at):
+        elif _is_reopened(before, report.at):
             opened.append(found.id)
             kept = {"first_report": before.first_report, "opened_at": report.at, "openings": before.openings + 1}
             stands.append(found.model_copy(update=kept))
         else:
-            kept = {name: getattr(before, name) for name in ("first_report", "opened_at", "openings", *_ENDED)}
+            kept = {name: getattr(before, name) for name in ("first_report", "opened_at", "openings", *_CLOSING_FIELDS)}
             stands.append(found.model_copy(update=kept))
     stands = [each.model_copy(update={"last_report": report.id}) for each in stands]
     here = {each.id for each in stands}
-    gone = [each for each in known.values() if each.state == "open" and each.id not in here and _covered(each.at, report)]
+    gone = [
+        each for each in known.values() if each.state == "open" and each.id not in here and _is_covered(each.at, report)
+    ]
     gone = [each.model_copy(update={"state": "gone", "closed_at": report.at, "last_report": report.id}) for each in gone]
     _write(connection, [*stands, *gone])
     done = report.model_copy(
@@ -118,9 +120,9 @@ def _record(connection: sa.Connection, report: Report) -> Report:
     )
     row = {"id": done.id, "connector": done.connector, "report": done.model_dump_json(), "at": done.at}
     connection.execute(sa.insert(ReportRow), row)
-    events = [_event("finding.opened", each, done.at) for each in stands if each.id in opened]
-    events += [_event("finding.gone", each, done.at) for each in gone]
-    add(connection, [*events, _done(done)])
+    events = [_make_event("finding.opened", each, done.at) for each in stands if each.id in opened]
+    events += [_make_event("finding.gone", each, done.at) for each in gone]
+    add(connection, [*events, _done_event(done)])
     return done
 
 
@@ -133,13 +135,13 @@ def _close(connection: sa.Connection, id: str, state: FindingState, by: str, rep
     )
     if changed.rowcount:
         row = connection.execute(sa.select(FindingRow).where(col(FindingRow.id) == id)).mappings().one()
-        add(connection, [_event(f"finding.{state}", _finding(row), at)])
+        add(connection, [_make_event(f"finding.{state}", _to_finding(row), at)])
 
 
-_ENDED = ("state", "closed_at", "closed_by", "repair")
+_CLOSING_FIELDS = ("state", "closed_at", "closed_by", "repair")
 
 
-def _again(before: Finding, at: datetime) -> bool:
+def _is_reopened(before: Finding, at: datetime) -> bool:
     """Say whether a finding that was closed BEFORE counts as open again when it is found AT a later time."""
     if before.state == "gone":
         return True
@@ -148,19 +150,19 @@ def _again(before: Finding, at: datetime) -> bool:
     return removed and before.closed_at is not None and before.closed_at < at
 
 
-def _covered(at: datetime | None, report: Report) -> bool:
+def _is_covered(at: datetime | None, report: Report) -> bool:
     # The list goes on to the moment of the comparison. Only what is missing is not said of what is younger than `until`.
     return at is None or report.since <= at <= report.at
 
 
-def _known(connection: sa.Connection, report: Report) -> dict[str, Finding]:
+def _load_known(connection: sa.Connection, report: Report) -> dict[str, Finding]:
     """Return the findings that REPORT may change: those that are open, and those that it has itself."""
     ours = col(FindingRow.connector) == report.connector
     queries = [sa.select(FindingRow).where(ours, col(FindingRow.state) == "open")]
     ids = sorted({each.id for each in report.findings})
     parts = (ids[start : start + 500] for start in range(0, len(ids), 500))
     queries += [sa.select(FindingRow).where(col(FindingRow.id).in_(part)) for part in parts]
-    return {row["id"]: _finding(row) for query in queries for row in connection.execute(query).mappings()}
+    return {row["id"]: _to_finding(row) for query in queries for row in connection.execute(query).mappings()}
 
 
 def _write(connection: sa.Connection, findings: Sequence[Finding]) -> None:
@@ -175,7 +177,7 @@ def _write(connection: sa.Connection, findings: Sequence[Finding]) -> None:
     connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
 
-def _event(type: str, finding: Finding, at: datetime) -> NewEvent:  # noqa: A002  CloudEvents calls it so
+def _make_event(type: str, finding: Finding, at: datetime) -> NewEvent:  # noqa: A002  CloudEvents calls it so
     data: dict[str, JsonValue] = finding.model_dump(mode="json", exclude={"facts", "recorded"})
     return NewEvent(
         id=f"{type}:{finding.id}:{at.isoformat()}",
@@ -187,7 +189,7 @@ def _event(type: str, finding: Finding, at: datetime) -> NewEvent:  # noqa: A002
     )
 
 
-def _done(report: Report) -> NewEvent:
+def _done_event(report: Report) -> NewEvent:
     data: dict[str, JsonValue] = report.model_dump(mode="json", exclude={"findings"})
     counts: dict[str, JsonValue] = {**report.counts}
     return NewEvent(
@@ -200,7 +202,7 @@ def _done(report: Report) -> NewEvent:
     )
 
 
-def _finding(row: sa.RowMapping) -> Finding:
+def _to_finding(row: sa.RowMapping) -> Finding:
     return Finding(**{**row, "facts": json.loads(row["facts"]), "recorded": json.loads(row["recorded"])})
 
 

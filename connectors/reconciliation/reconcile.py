@@ -22,9 +22,9 @@ from perdure.connectors.contracts import (
     Probe,
     Reconcilable,
 )
-from perdure.connectors.ledger import Journal, lease
+from perdure.connectors.ledger import Journal, lease_duration
 from perdure.connectors.ledger.tables import EffectRow
-from perdure.connectors.reconciliation._compare import Differences, differences, missing
+from perdure.connectors.reconciliation._compare import Differences, find_differences, missing_finding
 from perdure.connectors.reconciliation.contracts import Finding, ReconcileCall, Report
 from perdure.connectors.reconciliation.findings import Findings
 from perdure.errors import InvalidInput, NotFound, PerdureError
@@ -53,16 +53,16 @@ class Reconciler:
 
         Raises `NotFound`, `InvalidInput` if the connector's target cannot be listed, `TargetUnavailable`.
         """
-        connector, target, actions = self._listable(call.connector)
+        connector, target, actions = self._require_listable(call.connector)
         at = self.clock()
         # What was sent before this has landed, or will not land any more.
-        settled = max(lease(action.target) + action.target.settle for action in actions.values())
+        settled = max(lease_duration(action.target) + action.target.settle for action in actions.values())
         until = min(call.until or at - settled, at - settled)
         since = call.since or await self._since(call, until)
         listed = [each async for each in target.listing(since - _MARGIN, at + _MARGIN) if each.action in actions]
-        effects = await self._effects(sorted(actions), listed, since, until)
-        result = differences(actions, effects, listed, since=since, until=until)
-        found = result.found + await self._asked_for(connector, result, actions)
+        effects = await self._select_effects(sorted(actions), listed, since, until)
+        result = find_differences(actions, effects, listed, since=since, until=until)
+        found = result.found + await self._look_up_unlisted(connector, result, actions)
         report = Report(
             id=f"r-{uuid4().hex[:12]}",
             connector=call.connector,
@@ -77,7 +77,7 @@ class Reconciler:
         )
         return await self.findings.record(report)
 
-    def lists(self) -> list[str]:
+    def listable(self) -> list[str]:
         """Return the names of the connectors that can be compared."""
         return [name for name, each in self._connectors.items() if isinstance(each, Reconcilable) and each.listed_actions]
 
@@ -89,7 +89,7 @@ class Reconciler:
             )
         return self._connectors[name]
 
-    def _listable(self, name: str) -> tuple[Connector, Reconcilable, dict[str, AnyAction]]:
+    def _require_listable(self, name: str) -> tuple[Connector, Reconcilable, dict[str, AnyAction]]:
         connector = self.connector(name)
         if not isinstance(connector, Reconcilable) or not connector.listed_actions:
             raise InvalidInput(
@@ -107,12 +107,12 @@ class Reconciler:
             began = (await connection.execute(first.where(col(EffectRow.action).startswith(f"{call.connector}.")))).scalar()
         return min(began, until) - _MARGIN if began is not None else until - call.look_back
 
-    async def _effects(
+    async def _select_effects(
         self, actions: Sequence[str], listed: Sequence[Listed], since: datetime, until: datetime
     ) -> list[Effect]:
         sent = sa.func.coalesce(col(EffectRow.first_sent_at), col(EffectRow.created_at))
         window = sa.and_(col(EffectRow.action).in_(actions), sent >= since, sent < until)
-        found = {effect.key: effect for effect in await self._journal.where(window)}
+        found = {effect.key: effect for effect in await self._journal.select_where(window)}
         keys = {each.key for each in listed if each.key} - found.keys()
         known = {effect.remote_ref for effect in found.values()}
         references = {each.remote_ref for each in listed if not each.key and each.remote_ref} - known
@@ -120,26 +120,26 @@ class Reconciler:
             wanted = sorted(values)
             for start in range(0, len(wanted), 500):
                 named = sa.and_(col(EffectRow.action).in_(actions), col(column).in_(wanted[start : start + 500]))
-                found |= {effect.key: effect for effect in await self._journal.where(named)}
+                found |= {effect.key: effect for effect in await self._journal.select_where(named)}
         return list(found.values())
 
-    async def _asked_for(
+    async def _look_up_unlisted(
         self, connector: Connector, result: Differences, actions: Mapping[str, AnyAction]
     ) -> list[Finding]:
         found: list[Finding] = []
         for effect in result.unlisted:
-            probe = await look(connector, actions[effect.action], effect)
+            probe = await look_up(connector, actions[effect.action], effect)
             if isinstance(probe, Absent):
-                found.append(missing(effect, "the target does not list it, and asked for it has none", certain=True))
+                found.append(missing_finding(effect, "the target does not list it, and a look-up finds none", certain=True))
             elif isinstance(probe, CannotTell):
-                detail = f"the target does not list it, and cannot be asked for it: {probe.why}"
-                found.append(missing(effect, detail, certain=False))
+                detail = f"the target does not list it, and a look-up could not tell: {probe.why}"
+                found.append(missing_finding(effect, detail, certain=False))
             else:
                 log.warning("the target has an effect that it does not list", key=effect.key, action=effect.action)
         return found
 
 
-async def look(connector: Connector, action: AnyAction, effect: Effect) -> Probe:
+async def look_up(connector: Connector, action: AnyAction, effect: Effect) -> Probe:
     """Ask the target of CONNECTOR for EFFECT. Whatever goes wrong is a `CannotTell`."""
     attempt = Attempt(key=effect.key, fence=effect.fence, deadline=action.target.deadline)
     try:

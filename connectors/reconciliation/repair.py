@@ -25,15 +25,15 @@ from perdure.connectors.reconciliation.contracts import (
     How,
     Proposal,
     ProposeCall,
-    Repaired,
+    RepairResult,
 )
 from perdure.connectors.reconciliation.findings import Findings
-from perdure.connectors.reconciliation.reconcile import look
+from perdure.connectors.reconciliation.reconcile import look_up
 from perdure.errors import InvalidInput, UnknownAction
 from perdure.lineage import Lineage, StepRef
 from perdure.storage import Database
 
-_USUAL: Mapping[FindingKind, How] = {
+_DEFAULT_REPAIR: Mapping[FindingKind, How] = {
     "missing": "send again",
     "duplicate": "remove",
     "unknown": "remove",
@@ -58,16 +58,16 @@ class Repairs:
         finding = await self._findings.finding(call.finding.rpartition("/")[2])
         if finding.state != "open":
             raise InvalidInput(f"finding {finding.id} is {finding.state}, so there is nothing to repair")
-        how = call.how or _USUAL[finding.kind]
+        how = call.how or _DEFAULT_REPAIR[finding.kind]
         if how == "accept":
             about = finding.key or finding.remote_ref
             question = f"Accept that {finding.action} {about} is {finding.kind}: {finding.detail}?"
             return Proposal(finding=finding.id, kind=finding.kind, how=how, question=question, detail=finding.detail)
         if how == "send again":
-            return await self._send_again(finding)
-        return await self._remove(finding)
+            return await self._propose_sending(finding)
+        return await self._propose_removing(finding)
 
-    async def close(self, call: CloseCall) -> Repaired:
+    async def close(self, call: CloseCall) -> RepairResult:
         """Write down that the finding of CALL was dealt with."""
         state: FindingState = "accepted" if call.how == "accept" else "repaired"
         finding = await self._findings.close(call.finding, state, by=call.by, repair=call.effect)
@@ -76,7 +76,7 @@ class Repairs:
         if original is not None:
             what = f"{finding.kind} at the target ({finding.id}): {call.how}, approved by {call.by}"
             await self._journal.note(original, original.state, f"{what}, {call.effect}" if call.effect else what)
-        return Repaired(
+        return RepairResult(
             finding=finding.id,
             state=finding.state,
             how=call.how,
@@ -85,19 +85,19 @@ class Repairs:
             remote_ref=effect.remote_ref if effect else "",
         )
 
-    async def _send_again(self, finding: Finding) -> Proposal:
+    async def _propose_sending(self, finding: Finding) -> Proposal:
         if finding.kind != "missing":
             raise InvalidInput(f"finding {finding.id} is {finding.kind}: only what is missing can be sent again")
         effect = await self._journal.get(finding.key)
-        connector, action = self._known(effect.action)
-        probe = await look(connector, action, effect)
+        connector, action = self._find_action(effect.action)
+        probe = await look_up(connector, action, effect)
         # Facts of something missing are those of what is there and no longer in force.
         if isinstance(probe, Found) and not finding.facts:
             raise InvalidInput(
                 f"finding {finding.id}: the target has {effect.key} by now, as {probe.executed.remote_ref}. "
                 f"Compare again: `perdure connectors reconcile {finding.connector}`"
             )
-        later = await self._journal.generations(effect)
+        later = await self._journal.later_generations(effect)
         call = EffectCall(
             step=effect.step,
             action=effect.action,
@@ -106,13 +106,15 @@ class Repairs:
             generation=max(each.generation for each in (effect, *later)) + 1,
             instead_of=effect.key,
         )
-        what = _described(action, effect.args)
-        return self._proposal(finding, "send again", f"Send again what {finding.connector} has lost: {what}?", action, call)
+        what = _describe(action, effect.args)
+        return self._make_proposal(
+            finding, "send again", f"Send again what {finding.connector} has lost: {what}?", action, call
+        )
 
-    async def _remove(self, finding: Finding) -> Proposal:
+    async def _propose_removing(self, finding: Finding) -> Proposal:
         if finding.kind not in ("duplicate", "unknown"):
             raise InvalidInput(f"finding {finding.id} is {finding.kind}: there is nothing at the target to take away")
-        _, action = self._known(finding.action)
+        _, action = self._find_action(finding.action)
         undo = action.remove or action.undo
         if undo is None:
             raise InvalidInput(
@@ -120,17 +122,17 @@ class Repairs:
                 f"here. Do it at {finding.connector}, and accept: `perdure connectors repair {finding.id} --how accept`"
             )
         effect = await self._journal.find(finding.key) if finding.key else None
-        args = _argued(finding, action, undo, effect)
-        remover = self._known(undo.action.name)[1]
+        args = _undo_argument(finding, action, undo, effect)
+        remover = self._find_action(undo.action.name)[1]
         # One key for each time that the finding was opened, however often a repair of it is started: it happens once.
         lineage = Lineage(namespace=REPAIRING, workflow_id=finding.id, first_execution_run_id=finding.id)
         step = StepRef(lineage=lineage, name=undo.action.name, workflow_type="perdure.repair")
         call = EffectCall(step=step, action=remover.name, args=args.model_dump(mode="json"), generation=finding.openings)
-        what = _described(remover, call.args)
+        what = _describe(remover, call.args)
         question = f"Take away {finding.remote_ref}, {finding.kind} at {finding.connector} ({finding.detail}): {what}?"
-        return self._proposal(finding, "remove", question, remover, call)
+        return self._make_proposal(finding, "remove", question, remover, call)
 
-    def _proposal(self, finding: Finding, how: How, question: str, action: AnyAction, call: EffectCall) -> Proposal:
+    def _make_proposal(self, finding: Finding, how: How, question: str, action: AnyAction, call: EffectCall) -> Proposal:
         return Proposal(
             finding=finding.id,
             kind=finding.kind,
@@ -143,7 +145,7 @@ class Repairs:
             takes=action.target.deadline + timedelta(seconds=30),
         )
 
-    def _known(self, name: str) -> tuple[Connector, AnyAction]:
+    def _find_action(self, name: str) -> tuple[Connector, AnyAction]:
         connector = self._connectors.get(name.partition(".")[0])
         action = connector.actions.get(name) if connector else None
         if connector is None or action is None:
@@ -151,7 +153,9 @@ class Repairs:
         return connector, action
 
 
-def _argued(finding: Finding, action: AnyAction, undo: Undo[BaseModel, BaseModel], effect: Effect | None) -> BaseModel:
+def _undo_argument(
+    finding: Finding, action: AnyAction, undo: Undo[BaseModel, BaseModel], effect: Effect | None
+) -> BaseModel:
     # What was asked for is known of an effect of ours. Of a stranger only what the target tells is known.
     asked: dict[str, JsonValue] = effect.args if effect else finding.facts
     asked = {name: value for name, value in asked.items() if effect or name in action.input.model_fields}
@@ -164,5 +168,5 @@ def _argued(finding: Finding, action: AnyAction, undo: Undo[BaseModel, BaseModel
         ) from None
 
 
-def _described(action: AnyAction, args: dict[str, JsonValue]) -> str:
+def _describe(action: AnyAction, args: dict[str, JsonValue]) -> str:
     return action.describe(action.input.model_validate(args)) if action.describe else action.name

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("give either a case, MODULE:NAME, or --target")
     if options.case:
         try:
-            matrix = asyncio.run(_tried(options.case))
+            matrix = asyncio.run(_try_case(options.case))
         except InvalidInput as error:
             parser.error(error.message)
         sys.stdout.write(f"{matrix}\n")
@@ -54,12 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except ValueError as error:
         parser.error(str(error))
-    asyncio.run(_stand(options, faults, http=http))
+    asyncio.run(_serve(options, faults, http=http))
 
 
-async def _tried(name: str) -> Matrix:
+async def _try_case(name: str) -> Matrix:
     async with AsyncExitStack() as stack:
-        made = _named(name)
+        made = _load(name)
         if callable(made):
             made = made()
         if isinstance(made, AbstractAsyncContextManager):
@@ -74,7 +74,7 @@ async def _tried(name: str) -> Matrix:
             await made.connector.close()
 
 
-def _named(name: str) -> object:
+def _load(name: str) -> object:
     module, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -85,7 +85,7 @@ def _named(name: str) -> object:
     return found
 
 
-async def _stand(options: argparse.Namespace, faults: Faults, *, http: bool) -> None:
+async def _serve(options: argparse.Namespace, faults: Faults, *, http: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

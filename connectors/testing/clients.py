@@ -26,7 +26,7 @@ PATIENCE: Final = timedelta(minutes=2)
 _PAUSE: Final = timedelta(milliseconds=20)
 
 
-class Ledgered:
+class LedgerClient:
     """One effect with ARGS, asked for by steps of workers that have a ledger. Retries as Temporal does."""
 
     def __init__(self, workers: Sequence[tuple[Seam, Ledger]], action: str, args: BaseModel) -> None:
@@ -77,7 +77,7 @@ class Ledgered:
     async def act_after_cancel(self) -> Ending:
         """Cancel it while it is on its way, then ask for it again."""
         seam, ledger = self._workers[0]
-        await _cancelled(asyncio.create_task(_quiet(ledger, self._call("run-1"))), seam)
+        await _cancel_on_its_way(asyncio.create_task(_perform_quietly(ledger, self._call("run-1"))), seam)
         return await self.act(worker=1)
 
     def _call(self, run: str) -> EffectCall:
@@ -86,7 +86,7 @@ class Ledgered:
         return EffectCall(step=step, action=self._action, args=self._args.model_dump(mode="json"))
 
 
-class Naive:
+class NaiveClient:
     """One effect with ARGS, asked for by a client that tries up to TRIES times, each time as if it were the first."""
 
     def __init__(self, seam: Seam, action: str, args: BaseModel, *, tries: int) -> None:
@@ -128,7 +128,7 @@ class Naive:
 
     async def act_after_cancel(self) -> Ending:
         """Be cancelled on the way, and be asked again."""
-        await _cancelled(asyncio.create_task(self._send()), self._seam)
+        await _cancel_on_its_way(asyncio.create_task(self._send()), self._seam)
         return await self.act()
 
     async def _send(self) -> None:
@@ -138,7 +138,7 @@ class Naive:
             await self._seam.execute(self._action, self._args, attempt)
 
 
-async def _cancelled(attempt: asyncio.Task[None], seam: Seam) -> None:
+async def _cancel_on_its_way(attempt: asyncio.Task[None], seam: Seam) -> None:
     # It may also end before it sends anything: a ledger that was held up for too long does not begin.
     on_the_way = asyncio.create_task(seam.on_the_way.wait())
     await asyncio.wait({attempt, on_the_way}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +147,7 @@ async def _cancelled(attempt: asyncio.Task[None], seam: Seam) -> None:
     await asyncio.gather(attempt, on_the_way, return_exceptions=True)
 
 
-async def _quiet(ledger: Ledger, call: EffectCall) -> None:
+async def _perform_quietly(ledger: Ledger, call: EffectCall) -> None:
     with suppress(EffectError):
         await ledger.perform(call)
 

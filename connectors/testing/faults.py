@@ -76,7 +76,7 @@ class Faults:
         self._landing.add(task)
         task.add_done_callback(self._landing.discard)
 
-    async def settled(self) -> None:
+    async def wait_until_settled(self) -> None:
         """Return when everything that was to land late has landed. Raises what a landing failed with."""
         while self._landing:
             await asyncio.gather(*self._landing)

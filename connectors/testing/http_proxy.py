@@ -20,7 +20,7 @@ _LONGEST_HEAD = 256 * 1024
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProxiedRequest:
     """A request that came in."""
 
     method: str
@@ -29,7 +29,7 @@ class Asked:
     body: bytes
 
 
-def writes(asked: Asked) -> bool:
+def writes(asked: ProxiedRequest) -> bool:
     """Say whether ASKED may change something at the target, going by its method."""
     return asked.method not in _READING
 
@@ -44,7 +44,12 @@ class HttpFaultProxy:
     """
 
     def __init__(
-        self, target: str, faults: Faults | None = None, *, strikes: Callable[[Asked], bool] = writes, port: int = 0
+        self,
+        target: str,
+        faults: Faults | None = None,
+        *,
+        strikes: Callable[[ProxiedRequest], bool] = writes,
+        port: int = 0,
     ) -> None:
         self.faults = faults or Faults()
         self.url = ""
@@ -69,7 +74,7 @@ class HttpFaultProxy:
         assert self._client is not None
         self._server.close()
         with suppress(httpx.HTTPError):  # the target may be gone by now
-            await self.faults.settled()
+            await self.faults.wait_until_settled()
         for conversation in self._conversations:
             conversation.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
@@ -89,27 +94,27 @@ class HttpFaultProxy:
             self._conversations.discard(conversation)
             writer.close()
 
-    async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, asked: ProxiedRequest, writer: asyncio.StreamWriter) -> bool:
         # Returns whether the connection goes on.
         fault: Fault = self.faults.draw() if self._strikes(asked) else "none"
         if fault == "lose request":
             return False
         if fault == "land late":
-            self.faults.land_later(self._unheard(asked))
+            self.faults.land_later(self._forward_unheard(asked))
             return False
         if fault in ("429", "503"):
             seconds = str(int(self.faults.retry_after.total_seconds()))
             await _write(writer, int(fault), [("Retry-After", seconds)], b'{"error": "the proxy says: not now"}')
             return True
         if fault == "lose response":
-            await self._unheard(asked)
+            await self._forward_unheard(asked)
             return False
         if fault in ("500 after commit", "truncate"):
-            return await self._spoiled(asked, writer, fault)
-        return await self._passed_on(asked, writer)
+            return await self._spoil_answer(asked, writer, fault)
+        return await self._pass_on(asked, writer)
 
-    async def _spoiled(self, asked: Asked, writer: asyncio.StreamWriter, fault: Fault) -> bool:
-        async with self._sent_on(asked) as response:
+    async def _spoil_answer(self, asked: ProxiedRequest, writer: asyncio.StreamWriter, fault: Fault) -> bool:
+        async with self._forward(asked) as response:
             content = await response.aread()
         if fault == "500 after commit":
             await _write(writer, 500, [], b'{"error": "the proxy says: something broke"}')
@@ -118,9 +123,9 @@ class HttpFaultProxy:
         await _write(writer, response.status_code, kind, content, most=len(content) // 2)
         return False
 
-    async def _passed_on(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
+    async def _pass_on(self, asked: ProxiedRequest, writer: asyncio.StreamWriter) -> bool:
         try:
-            async with self._sent_on(asked) as response:
+            async with self._forward(asked) as response:
                 headers = [pair for pair in response.headers.multi_items() if pair[0].lower() not in _OF_THE_CONNECTION]
                 writer.write(_head(response.status_code, headers))
                 # As it comes: a stream of events may never end. The end of the connection ends a body of unknown length.
@@ -134,20 +139,20 @@ class HttpFaultProxy:
             return False
         return asked.method != "HEAD" and "content-length" in response.headers
 
-    async def _unheard(self, asked: Asked) -> None:
-        async with self._sent_on(asked) as response:
+    async def _forward_unheard(self, asked: ProxiedRequest) -> None:
+        async with self._forward(asked) as response:
             await response.aread()
 
-    def _sent_on(self, asked: Asked) -> _Sent:
+    def _forward(self, asked: ProxiedRequest) -> _Exchange:
         assert self._client is not None
         headers = [
             pair for pair in asked.headers if pair[0].lower() not in (_OF_THE_CONNECTION | {"host", "content-length"})
         ]
         request = self._client.build_request(asked.method, self._target + asked.path, headers=headers, content=asked.body)
-        return _Sent(self._client, request)
+        return _Exchange(self._client, request)
 
 
-class _Sent:
+class _Exchange:
     def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
         self._client = client
         self._request = request
@@ -162,7 +167,7 @@ class _Sent:
         await self._response.aclose()
 
 
-async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked | None:
+async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ProxiedRequest | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
@@ -174,8 +179,8 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> A
     if named.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if "chunked" in named.get("transfer-encoding", "").lower():
-        return Asked(method, path, headers, await _chunks(reader))
-    return Asked(method, path, headers, await reader.readexactly(int(named.get("content-length", 0))))
+        return ProxiedRequest(method, path, headers, await _chunks(reader))
+    return ProxiedRequest(method, path, headers, await reader.readexactly(int(named.get("content-length", 0))))
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:

@@ -21,9 +21,9 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing.at_the_seam import AT_THE_SEAM, Seam
-from perdure.connectors.testing.clients import Ending, Ledgered, Naive
+from perdure.connectors.testing.clients import Ending, LedgerClient, NaiveClient
 from perdure.connectors.testing.faults import EVERY_FAULT, Fault, Faults
-from perdure.connectors.testing.promises import Count, broken_offers, broken_promises
+from perdure.connectors.testing.promises import Count, find_broken_offers, find_broken_promises
 from perdure.storage import Database, open_database
 
 
@@ -114,7 +114,7 @@ class Matrix:
         kinds = "".join(f"{name:<10}" for name in ("effects", "double", "lost", "unknown"))
         lines = [head, f"{'':<28}{kinds[:-2]}{kinds[:-2]}{'parked'}"]
         lines += [
-            f"{row.fault:<28}{_shown(row.perdure)}{_shown(row.naive)}{row.perdure.parked}"
+            f"{row.fault:<28}{_show(row.perdure)}{_show(row.naive)}{row.perdure.parked}"
             for row in [*self.rows, self.total()]
         ]
         return "\n".join([*lines, *(f"PROBLEM: {problem}" for problem in self.problems)])
@@ -133,16 +133,18 @@ async def check(case: Case[In, Out]) -> Matrix:
     async with _database(case) as database:
         lab = _Lab(case, target, database)
         count = cast(Count, case.count)
-        problems = await broken_promises(lab.seam(), cast(AnyAction, case.action), case.args(next(lab.numbers)), count)
-        problems += await broken_offers(case.connector, cast(AnyAction, case.action), case.args(next(lab.numbers)), target)
-        rows = [await lab.row(fault, _act, strike=fault) for fault in _possible(case)]
+        problems = await find_broken_promises(lab.seam(), cast(AnyAction, case.action), case.args(next(lab.numbers)), count)
+        problems += await find_broken_offers(
+            case.connector, cast(AnyAction, case.action), case.args(next(lab.numbers)), target
+        )
+        rows = [await lab.row(fault, _act, strike=fault) for fault in _possible_faults(case)]
         rows += await asyncio.gather(*(lab.row(fault, scene) for fault, scene in _AT_THE_WORKER.items()))
     matrix = Matrix(case.action.name, rows, problems)
-    matrix.problems.extend(_found_wrong(matrix, target))
+    matrix.problems.extend(_find_problems(matrix, target))
     return matrix
 
 
-_Scene = Callable[[Ledgered | Naive], Awaitable[Ending]]
+_Scene = Callable[[LedgerClient | NaiveClient], Awaitable[Ending]]
 
 
 class _Lab(Generic[In, Out]):
@@ -167,20 +169,20 @@ class _Lab(Generic[In, Out]):
             args = [self.case.args(next(self.numbers)) for _ in range(self.case.operations)]
             endings = await asyncio.gather(*(scene(client(each)) for each in args))
             self._faults.script()
-            await self._faults.settled()
+            await self._faults.wait_until_settled()
             for each, ending in zip(args, endings, strict=True):
                 tally.add(ending, await self.case.count(each))
         return row
 
-    def _ledgered(self, args: In) -> Ledgered:
+    def _ledgered(self, args: In) -> LedgerClient:
         workers = [(seam, Ledger(self._database, {seam.name: seam})) for seam in (self.seam(), self.seam())]
-        return Ledgered(workers, self.case.action.name, args)
+        return LedgerClient(workers, self.case.action.name, args)
 
-    def _naive(self, args: In) -> Naive:
-        return Naive(self.seam(), self.case.action.name, args, tries=self.case.tries)
+    def _naive(self, args: In) -> NaiveClient:
+        return NaiveClient(self.seam(), self.case.action.name, args, tries=self.case.tries)
 
 
-def _act(client: Ledgered | Naive) -> Awaitable[Ending]:
+def _act(client: LedgerClient | NaiveClient) -> Awaitable[Ending]:
     return client.act()
 
 
@@ -193,12 +195,12 @@ _AT_THE_WORKER: dict[str, _Scene] = {
 }
 
 
-def _possible(case: Case[In, Out]) -> Sequence[Fault]:
+def _possible_faults(case: Case[In, Out]) -> Sequence[Fault]:
     possible = case.proxy.faults.possible if case.proxy else AT_THE_SEAM
     return [fault for fault in EVERY_FAULT if fault in possible]
 
 
-def _found_wrong(matrix: Matrix, target: Target) -> list[str]:
+def _find_problems(matrix: Matrix, target: Target) -> list[str]:
     problems: list[str] = []
     for row in matrix.rows:
         ours = row.perdure
@@ -213,7 +215,7 @@ def _found_wrong(matrix: Matrix, target: Target) -> list[str]:
     return problems
 
 
-def _shown(tally: Tally) -> str:
+def _show(tally: Tally) -> str:
     return f"{tally.operations:<10}{tally.duplicates:<10}{tally.lost:<10}{tally.unknown_unparked:<8}"
 
 

@@ -23,14 +23,14 @@ from perdure.connectors.contracts import (
     Reconcilable,
     Target,
 )
-from perdure.connectors.drift.contracts import Contracted
+from perdure.connectors.drift.contracts import HasContract
 from perdure.errors import EffectError
 from perdure.storage import now
 
 Count = Callable[[BaseModel], Awaitable[int]]
 
 
-async def broken_promises(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
+async def find_broken_promises(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
     """Return, in words, what CONNECTOR does otherwise than ACTION says. Performs it once or twice, with ARGS.
 
     COUNT tells how many effects with given arguments there are.
@@ -46,26 +46,26 @@ async def broken_promises(connector: Connector, action: AnyAction, args: BaseMod
     if problems:
         return problems
     attempt = Attempt(key=f"pe-{uuid.uuid4().hex}", fence=1, deadline=action.target.deadline)
-    problems += _before(await _probed(connector, action, args, attempt), action)
+    problems += _check_absent_before(await _probe(connector, action, args, attempt), action)
     try:
         done = await connector.execute(action, args, attempt)
     except EffectError as error:
         return [*problems, f"with nothing going wrong, {action.name} failed: {error.message}"]
     except Exception as error:  # noqa: BLE001  it is the connector's, and reported
         return [*problems, f"with nothing going wrong, {action.name} raised {error!r}, which is no EffectError"]
-    problems += _fitting(action, done.output, "answers")
-    problems += _undoable(connector, action, args, done)
+    problems += _check_output(action, done.output, "answers")
+    problems += _check_undo(connector, action, args, done)
     if action.target.mechanism != "none":
-        problems += _found_again(action, done, await _probed(connector, action, args, attempt))
-        problems += await _mistaken(connector, action, args, count)
+        problems += _check_found_again(action, done, await _probe(connector, action, args, attempt))
+        problems += await _check_looks_for_key(connector, action, args, count)
     return problems
 
 
-async def broken_offers(connector: Connector, action: AnyAction, args: BaseModel, target: Target) -> list[str]:
+async def find_broken_offers(connector: Connector, action: AnyAction, args: BaseModel, target: Target) -> list[str]:
     """Return, in words, what CONNECTOR's listing and contract lack, if it offers them. Performs ACTION once, with ARGS."""
     problems: list[str] = []
     try:
-        if isinstance(connector, Contracted) and (contract := await connector.contract()) is not None:
+        if isinstance(connector, HasContract) and (contract := await connector.contract()) is not None:
             named = {name for operation in contract.operations.values() for name in operation.actions}
             if strange := sorted(named - connector.actions.keys()):
                 problems.append(f"its contract names {strange[0]}, which is none of its actions")
@@ -73,10 +73,10 @@ async def broken_offers(connector: Connector, action: AnyAction, args: BaseModel
             return problems
         attempt = Attempt(key=f"pe-{uuid.uuid4().hex}", fence=1, deadline=target.deadline)
         done = await connector.execute(action, args, attempt)
-        found = await _listed(connector, attempt.key)
+        found = await _list_by_key(connector, attempt.key)
         if not found:
             await asyncio.sleep(target.settle.total_seconds())
-            found = await _listed(connector, attempt.key)
+            found = await _list_by_key(connector, attempt.key)
     except EffectError as error:
         return [*problems, f"with nothing going wrong, the listing or the contract failed: {error.message}"]
     if [done.remote_ref] != [each.remote_ref for each in found]:
@@ -87,12 +87,12 @@ async def broken_offers(connector: Connector, action: AnyAction, args: BaseModel
     return problems
 
 
-async def _listed(connector: Reconcilable, key: str) -> list[Listed]:
+async def _list_by_key(connector: Reconcilable, key: str) -> list[Listed]:
     hour = timedelta(hours=1)
     return [each async for each in connector.listing(now() - hour, now() + hour) if each.key == key]
 
 
-def _undoable(connector: Connector, action: AnyAction, args: BaseModel, done: Executed) -> list[str]:
+def _check_undo(connector: Connector, action: AnyAction, args: BaseModel, done: Executed) -> list[str]:
     if action.undo is None:
         return []
     undo = action.undo.action
@@ -107,7 +107,7 @@ def _undoable(connector: Connector, action: AnyAction, args: BaseModel, done: Ex
     return []
 
 
-def _fitting(action: AnyAction, output: BaseModel, verb: str) -> list[str]:
+def _check_output(action: AnyAction, output: BaseModel, verb: str) -> list[str]:
     if not isinstance(output, action.output):
         return [f"{action.name} {verb} {type(output).__name__}, and declares {action.output.__name__}"]
     if output != action.output.model_validate(output.model_dump(mode="json")):
@@ -115,20 +115,20 @@ def _fitting(action: AnyAction, output: BaseModel, verb: str) -> list[str]:
     return []
 
 
-def _found_again(action: AnyAction, done: Executed, probe: Probe) -> list[str]:
+def _check_found_again(action: AnyAction, done: Executed, probe: Probe) -> list[str]:
     if not isinstance(probe, Found):
         silent = action.target.mechanism == "header" and not isinstance(probe, Absent)
-        return [] if silent else [f"{action.name} was done, and its probe says: {_said(probe)}"]
-    problems = _fitting(action, probe.executed.output, "is looked up as")
+        return [] if silent else [f"{action.name} was done, and its probe says: {_show_probe(probe)}"]
+    problems = _check_output(action, probe.executed.output, "is looked up as")
     if probe.executed.remote_ref != done.remote_ref:
         refs = f"{done.remote_ref!r} in the answer and {probe.executed.remote_ref!r} in the probe"
         problems.append(f"{action.name}: the effect is called {refs}")
     return problems
 
 
-async def _mistaken(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
+async def _check_looks_for_key(connector: Connector, action: AnyAction, args: BaseModel, count: Count) -> list[str]:
     other = Attempt(key=f"pe-{uuid.uuid4().hex}", fence=1, deadline=action.target.deadline)
-    if not isinstance(await _probed(connector, action, args, other), Found):
+    if not isinstance(await _probe(connector, action, args, other), Found):
         return []
     # Where the second one changes nothing, as with a thing that is cancelled already, either has done it.
     with suppress(EffectError):
@@ -141,20 +141,20 @@ async def _mistaken(connector: Connector, action: AnyAction, args: BaseModel, co
     return [f"{mistaken}. It has to look for the key"]
 
 
-def _before(probe: Probe, action: AnyAction) -> list[str]:
+def _check_absent_before(probe: Probe, action: AnyAction) -> list[str]:
     if action.target.mechanism == "none" or isinstance(probe, Absent):
         return []
     if isinstance(probe, CannotTell) and action.target.mechanism == "header":
         return []  # only needed once the key's lifetime is over
-    return [f"{action.name}: the probe of a key that was never used says: {_said(probe)}"]
+    return [f"{action.name}: the probe of a key that was never used says: {_show_probe(probe)}"]
 
 
-async def _probed(connector: Connector, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
+async def _probe(connector: Connector, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
     try:
         return await connector.probe(action, args, attempt)
     except EffectError as error:
         return CannotTell(error.message)
 
 
-def _said(probe: Probe) -> str:
+def _show_probe(probe: Probe) -> str:
     return f"cannot tell, because {probe.why}" if isinstance(probe, CannotTell) else type(probe).__name__.lower()

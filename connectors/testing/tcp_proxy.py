@@ -42,7 +42,7 @@ class TcpFaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await self.faults.settled()
+        await self.faults.wait_until_settled()
         for conversation in self._conversations:
             conversation.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
@@ -53,14 +53,14 @@ class TcpFaultProxy:
         assert conversation is not None
         self._conversations.add(conversation)
         try:
-            await _Wire(reader, writer, *await self._connected()).run(self._at, self.faults)
+            await _Wire(reader, writer, *await self._connect()).run(self._at, self.faults)
         except (OSError, asyncio.CancelledError):
             pass  # one of the two has gone, or the proxy is closing
         finally:
             self._conversations.discard(conversation)
             writer.close()
 
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if "/" in self._target:
             return await asyncio.open_unix_connection(Path(self._target))
         host, _, port = self._target.rpartition(":")

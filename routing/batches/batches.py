@@ -43,8 +43,7 @@ from perdure.routing.prompts import Messages, resolve_output, size_in_bytes
 from perdure.routing.providers import ProviderFailed, Reply, output_arguments
 from perdure.routing.router import Router
 from perdure.routing.routes import Deployment
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Batches:
     def __init__(self, database: Database, router: Router) -> None:
         self._database = database
         self._router = router
-        self._together = Together(database)
+        self._commits = GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS)
 
     def choose_deployment(self, call: GenerateCall) -> Deployment | None:
         """Return the deployment whose batches CALL can go into: the first of its tier that takes any. None: there is none.
@@ -219,11 +218,11 @@ class Batches:
                 return found[0] == "sent"
             return item.record.begin(connection) is None
 
-        return await self._together.do(reserve, exclusive=True)
+        return await self._commits.run(reserve, exclusive=True)
 
     async def _settle(self, item: _BatchedCall, settled: Settlement) -> None:
         call_id = item.record.call_id
-        await self._together.do(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
+        await self._commits.run(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
 
     def _deployment(self, batch: BatchCall) -> Deployment:
         deployments: Mapping[str, Deployment] = self._router.routes.deployments

@@ -22,8 +22,7 @@ from perdure.routing.contracts import (
 from perdure.routing.load import Routes
 from perdure.routing.routes import Budget
 from perdure.routing.tables import BudgetRaiseRow, BudgetRow
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 if TYPE_CHECKING:
     from perdure.routing.calls.spending import BudgetState
@@ -191,7 +190,8 @@ async def raise_by_hand(database: Database, state: BudgetState, nano_usd: int, *
     call = RaiseCall(
         step=step, budget=state.budget, subject=state.subject, since=state.since, nano_usd=nano_usd, by=by, why=why
     )
-    raised = await Together(database).do(lambda connection: raise_budget(connection, call, 0), exclusive=True)
+    commits = GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS)
+    raised = await commits.run(lambda connection: raise_budget(connection, call, 0), exclusive=True)
     return state.model_copy(update={"raised": raised.limit_nano_usd})
 
 

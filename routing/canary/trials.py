@@ -19,8 +19,7 @@ from perdure.routing.tables import (
     CanaryRow,
     ModelCallRow,
 )
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 State = Literal["running", "rolled back", "promoted"]
 
@@ -141,7 +140,7 @@ async def decide(database: Database, name: str, state: State, *, by: str, why: s
             connection.execute(sa.update(_ROWS).where(_THIS).values(since=_ROWS.c.at), {"of_canary": id})
         return connection.execute(sa.select(_ROWS).where(_THIS), {"of_canary": id}).mappings().one()
 
-    return await Together(database).do(work, exclusive=True)
+    return await GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS).run(work, exclusive=True)
 
 
 def find(connection: sa.Connection, name: str) -> sa.RowMapping:

@@ -15,8 +15,7 @@ from perdure.lineage import Frozen
 from perdure.routing.canary import record_verdict
 from perdure.routing.contracts import JudgeCall, LabelResult, Tier
 from perdure.routing.tables import LabelRow, ModelCallRow
-from perdure.routing.together import Together
-from perdure.storage import Database, now
+from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
 _LABELS = LabelRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # SQLModel's
 _CALLS = ModelCallRow.__table__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # as above
@@ -84,7 +83,7 @@ async def label_call(database: Database, call_id: str, *, correct: bool, by: str
         record_verdict(connection, call_id, correct=last_verdict(connection, call_id))
         return LabelResult(call_id=call_id, task=str(found["task"]), correct=correct)
 
-    return await Together(database).do(write, exclusive=True)
+    return await GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS).run(write, exclusive=True)
 
 
 async def import_labels(database: Database, path: Path, *, by: str) -> int:
@@ -107,7 +106,7 @@ async def import_labels(database: Database, path: Path, *, by: str) -> int:
                 record_verdict(connection, line.call_id, correct=last_verdict(connection, line.call_id))
         return len(lines)
 
-    return await Together(database).do(write, exclusive=True)
+    return await GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS).run(write, exclusive=True)
 
 
 async def labels_of(database: Database, task: str) -> list[Label]:

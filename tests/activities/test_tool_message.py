@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from perdure.activities.tool_message import append_tool_message
 from perdure.connectors.contracts import EffectCall, EffectResult, Receipt
-from perdure.connectors.wire import canonical, sha256
+from perdure.connectors.wire import canonical_json, sha256
 from perdure.errors import Erased
 from perdure.lineage import Lineage, StepRef
 from perdure.memory import customer
@@ -31,7 +31,7 @@ DESK = ConversationRef(name="desk")
 def effect(answer: JsonValue) -> tuple[EffectCall, EffectResult]:
     """An effect that was answered with ANSWER."""
     call = EffectCall(step=StepRef(lineage=RUN, name="pay"), action="till.pay", args={"amount": 5})
-    receipt = Receipt(key="pe-" + "0f" * 20, action="till.pay", response_digest=sha256(canonical(answer)))
+    receipt = Receipt(key="pe-" + "0f" * 20, action="till.pay", response_digest=sha256(canonical_json(answer)))
     return call, EffectResult(value=answer, receipt=receipt)
 
 

@@ -186,7 +186,7 @@ async def test_tool_that_has_changed_since_it_was_kept(connect: Connect, sqlite_
     with pytest.raises(ContractDrifted, match="send a copy to eve"):
         await ledger.perform(post)
     assert [] == _letters(book)
-    [checked] = await watch.drift.last()
+    [checked] = await watch.drift.last_checks()
     await watch.drift.accept("letters", by="mara", live=checked.live)
     anew = Watch.over(sqlite_database, {"letters": letters})
     await persist(lambda: Ledger(sqlite_database, {"letters": letters}, guard=anew.guard).perform(post))

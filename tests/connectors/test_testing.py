@@ -192,7 +192,7 @@ async def test_http_fault(shop: ShopProcess, proxy: HttpFaultProxy, fault: Fault
             seen = await client.post("/refunds", json={"order": "R-1001", "amount": 1, "currency": "EUR"})
         except httpx.HTTPError:
             seen = httpx.Response(0)
-        await proxy.faults.settled()
+        await proxy.faults.wait_until_settled()
         # Reading is not struck, and goes on over the same connection where there still is one.
         refunds = (await client.get("/refunds")).json()
 
@@ -255,7 +255,7 @@ async def test_tcp_fault(fault: Fault, answer: bytes, heard: list[bytes]) -> Non
             writer.write(b"ACT")
             said = await reader.read(100)
             writer.close()
-            await proxy.faults.settled()
+            await proxy.faults.wait_until_settled()
             await asyncio.gather(*filter(None, conversations))
 
     assert (b"well?", answer, heard) == (greeting, said, listened)

@@ -34,7 +34,7 @@ from perdure.connectors.reconciliation.contracts import (
     How,
     ReconcileCall,
     RepairCall,
-    SweepCall,
+    SettleOrphans,
 )
 from perdure.examples.returns_desk.desk import ReturnsTriage
 from perdure.governance.contracts import DECIDE, DecisionCall, Verdict
@@ -347,7 +347,7 @@ async def _compared(scene: Scene) -> Handle:
 
 
 async def _swept(scene: Scene) -> Handle:
-    handle = await scene.start("perdure.sweep", SweepCall(connector="inventory"))
+    handle = await scene.start("perdure.sweep", SettleOrphans(connector="inventory"))
     await handle.result()
     return handle
 

@@ -17,11 +17,10 @@ from perdure.routing import GenerateCall, OutputRef, load_routes
 from perdure.routing.calls import BudgetDenial, ModelCall, Settlement, find_accounts
 from perdure.routing.contracts import Usage
 from perdure.routing.load import Routes
-from perdure.routing.together import Together
-from perdure.storage import open_database
+from perdure.storage import AdvisoryLock, GroupCommit, open_database
 
 
-async def spend(together: Together, routes: Routes, chance: random.Random, run: str) -> list[tuple[str, str, str, int]]:
+async def spend(commits: GroupCommit, routes: Routes, chance: random.Random, run: str) -> list[tuple[str, str, str, int]]:
     """Make the calls of one RUN until a budget is used up."""
     spent: list[tuple[str, str, str, int]] = []
     tenant, agent = chance.choice(["acme", "umbrella"]), chance.choice(["desk", "clerk"])
@@ -43,7 +42,7 @@ async def spend(together: Together, routes: Routes, chance: random.Random, run: 
             reserved_nano_usd=most,
             accounts=find_accounts(routes, asked),
         )
-        denied = await together.do(call.begin, exclusive=True)
+        denied = await commits.run(call.begin, exclusive=True)
         if isinstance(denied, BudgetDenial):
             if denied.temporary:
                 continue
@@ -54,7 +53,7 @@ async def spend(together: Together, routes: Routes, chance: random.Random, run: 
         settled = (
             Settlement("ambiguous", error="time-out") if lost else Settlement("answered", usage=Usage(cost_nano_usd=cost))
         )
-        await together.do(partial(call.settle, settled=settled), exclusive=True)
+        await commits.run(partial(call.settle, settled=settled), exclusive=True)
         spent.append((tenant, agent, f"default/{run}/{run}", most if lost else cost))
     return spent
 
@@ -64,9 +63,9 @@ async def main(url: str, models: str, seed: str, runs: str) -> None:
     chance = random.Random(seed)
     routes = load_routes([Path(models)])
     async with open_database(url) as database:
-        together = Together(database)
+        commits = GroupCommit(database, lock=AdvisoryLock.MODEL_CALLS)
         spent = await asyncio.gather(
-            *(spend(together, routes, chance, f"run-{seed}-{number}") for number in range(int(runs)))
+            *(spend(commits, routes, chance, f"run-{seed}-{number}") for number in range(int(runs)))
         )
     print(json.dumps([each for of_run in spent for each in of_run]))  # noqa: T201
 

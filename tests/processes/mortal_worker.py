@@ -14,12 +14,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from processes import mortal_desk  # noqa: F401  imported before the forks, so that each of them does not have to
 
 from perdure import worker
-from perdure.connectors.commits import Change, Commits
-from perdure.storage import Database
+from perdure.storage import GroupCommit, _Work
 
 
 class Doom:
@@ -35,19 +33,16 @@ class Doom:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class MortalCommits(Commits):
+class MortalCommit(GroupCommit):
     """Commits one transition at a time, and may die of it."""
 
     doom: Doom
 
-    def __init__(self, database: Database, insert_event: sa.Insert) -> None:
-        super().__init__(database, insert_event)
-
-    async def _commit(self, batch: Sequence[Change]) -> None:
-        for change in batch:
+    async def _commit(self, batch: Sequence[_Work[object]]) -> None:
+        for work in batch:
             self.doom.seen += 1
             self.doom.strike("before")
-            await super()._commit([change])
+            await super()._commit([work])
             self.doom.strike("after")
 
 
@@ -62,8 +57,8 @@ def main() -> None:
 
             os.close(parent)
             threading.Thread(target=_end_with_parent, args=(tied,), daemon=True).start()
-            MortalCommits.doom = Doom(side, number)
-            journal.Commits = MortalCommits  # type: ignore[attr-defined]  # this process is forked for that
+            MortalCommit.doom = Doom(side, number)
+            journal.GroupCommit = MortalCommit  # type: ignore[attr-defined]  # this process is forked for that
             worker.main(["processes.mortal_desk"])
             os._exit(0)
         print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)  # noqa: T201

@@ -23,7 +23,7 @@ from perdure.connectors import (
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.payments import Pay, Refund, StripeConnector
 from perdure.connectors.reconciliation import Reconciler
-from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.reconciliation._compare import find_differences
 from perdure.connectors.reconciliation.contracts import ReconcileCall
 from perdure.connectors.testing import (
     Case,
@@ -253,7 +253,7 @@ async def test_reconciliation(connector: StripeConnector, stripe: Stripe, sqlite
     reconciler = Reconciler(sqlite_database, {"stripe": connector})
     listed = [each async for each in connector.listing(since, now() + timedelta(minutes=1))]
     effects = await ledger.list()
-    found = differences(connector.actions, effects, listed, since=since, until=now()).found
+    found = find_differences(connector.actions, effects, listed, since=since, until=now()).found
     report = await reconciler.reconcile(ReconcileCall(connector="stripe", since=since))
 
     ours = {each.remote_ref: (each.kind, each.action) for each in found if each.remote_ref in (by_hand, reserved, again)}

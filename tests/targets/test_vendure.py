@@ -23,7 +23,7 @@ from perdure.connectors import (
 )
 from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.reconciliation._compare import find_differences
 from perdure.connectors.testing import (
     Case,
     Fault,
@@ -31,7 +31,7 @@ from perdure.connectors.testing import (
     Matrix,
     check,
 )
-from perdure.connectors.testing.http_proxy import Asked
+from perdure.connectors.testing.http_proxy import ProxiedRequest
 from perdure.connectors.vendure import (
     AdjustStock,
     Cancel,
@@ -51,7 +51,7 @@ BRISK = Target(mechanism="natural-key", settle=timedelta(seconds=1.5), deadline=
 LOGIN = {"user": "superadmin", "password": "superadmin"}
 
 
-def mutates(asked: Asked) -> bool:
+def mutates(asked: ProxiedRequest) -> bool:
     """Say whether ASKED changes the shop: all of GraphQL is POST."""
     return b"mutation" in asked.body and b"login(" not in asked.body
 
@@ -285,7 +285,7 @@ async def test_listing(shop: Shop, connector: VendureConnector, ledger: Ledger) 
     since, until = effect.created_at - timedelta(seconds=2), datetime.now(UTC) + timedelta(days=1)
     listed = [each async for each in connector.listing(since, until) if each.facts["order"] == order]
 
-    result = differences(connector.actions, [effect], listed, since=since, until=until)
+    result = find_differences(connector.actions, [effect], listed, since=since, until=until)
 
     assert 3 == len(listed)
     assert ["duplicate", "unknown"] == sorted(finding.kind for finding in result.found)

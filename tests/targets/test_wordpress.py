@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from perdure.connectors import EffectCall, EffectResult, Target
 from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.reconciliation._compare import find_differences
 from perdure.connectors.testing import (
     Case,
     Fault,
@@ -85,7 +85,7 @@ async def test_lost_answer_of_a_change(site: Site, proxy: HttpFaultProxy, ledger
         proxy.faults.script(fault)
         change = _call(verb, post=post)
         done = await persist(lambda change=change: ledger.perform(change))  # type: ignore[misc]  # its default is bound
-        await proxy.faults.settled()
+        await proxy.faults.wait_until_settled()
         states.append((_value(done)["status"], site.one(post)["status"]))
 
     assert [("publish", "publish"), ("draft", "draft"), ("trash", "trash")] == states
@@ -99,7 +99,7 @@ async def test_lost_answer_of_a_restoration(site: Site, proxy: HttpFaultProxy, l
     proxy.faults.script(fault)
     restore = _call("restore", post=post, revision=earlier, newest=newest)
     restored = await persist(lambda: ledger.perform(restore))
-    await proxy.faults.settled()
+    await proxy.faults.wait_until_settled()
 
     assert "<p>one \\ 'two'</p>" == _value(restored)["content"]
     assert 3 == len(site.revisions(post))
@@ -183,7 +183,7 @@ async def test_listing(site: Site, sqlite_database: Database) -> None:
     listed = [each for each in new if each.key == effect.key or each.remote_ref == str(by_hand)]
     await connector.close()
 
-    result = differences(connector.actions, [effect], listed, since=since, until=until)
+    result = find_differences(connector.actions, [effect], listed, since=since, until=until)
 
     assert ["duplicate", "unknown"] == sorted(finding.kind for finding in result.found)
 

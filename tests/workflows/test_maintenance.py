@@ -41,16 +41,16 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import CheckContractCall, ContractState
 from perdure.connectors.events import Stream
-from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.ledger import Ledger, lease_duration
 from perdure.connectors.reconciliation import Findings
 from perdure.connectors.reconciliation.contracts import (
     Finding,
     ReconcileCall,
-    Reconciled,
+    ReconcileResult,
     RepairCall,
-    Repaired,
-    SweepCall,
-    Swept,
+    RepairResult,
+    SettledOrphans,
+    SettleOrphans,
     repair_id,
 )
 from perdure.errors import EffectUnknown, TargetUnavailable
@@ -89,16 +89,16 @@ def desk(governed: OpenWorker, shop: ShopProcess) -> OpenWorker:
     return open_desk
 
 
-async def reconciled(desk: Governed, connector: str) -> Reconciled:
+async def reconciled(desk: Governed, connector: str) -> ReconcileResult:
     """Compare everything there is, as a run."""
     handle = await desk.start("perdure.reconcile", everything(connector))
-    return Reconciled.model_validate(await handle.result())
+    return ReconcileResult.model_validate(await handle.result())
 
 
-async def swept(desk: Governed) -> Swept:
+async def swept(desk: Governed) -> SettledOrphans:
     """Find out what ended runs left open, as a run."""
-    handle = await desk.start("perdure.sweep", SweepCall())
-    return Swept.model_validate(await handle.result())
+    handle = await desk.start("perdure.sweep", SettleOrphans())
+    return SettledOrphans.model_validate(await handle.result())
 
 
 class ClosedBox(Box):
@@ -157,7 +157,7 @@ async def test_a_duplicate_is_found_repaired_and_gone(desk: OpenWorker, shop: Sh
         handle = await worker.start("perdure.repair", RepairCall(finding=finding.id, of="operations", by="ole"))
         request = await asked(handle)
         await decide(handle)
-        repaired = Repaired.model_validate(await handle.result())
+        repaired = RepairResult.model_validate(await handle.result())
         after = await reconciled(worker, "inventory")
 
         assert ({"missing": 0, "duplicate": 1, "changed": 0, "unknown": 0}, 1) == (before.counts, len(before.opened))
@@ -202,7 +202,7 @@ async def test_what_was_approved_must_still_be_so(governed: OpenWorker) -> None:
 
             await Ledger(database, {"bank": bank}).perform(call())
         kept, bank.paid = bank.paid, []
-        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
+        await asyncio.sleep((lease_duration(bank.target) + bank.target.settle).total_seconds())
         await reconciled(worker, "bank")
         [finding] = await found(worker)
         handle = await worker.start("perdure.repair", RepairCall(finding=finding.id))
@@ -227,7 +227,7 @@ async def test_a_parked_repair_is_woken(governed: OpenWorker, monkeypatch: pytes
 
             await Ledger(database, {"bank": bank}).perform(call())
         bank.paid.clear()
-        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
+        await asyncio.sleep((lease_duration(bank.target) + bank.target.settle).total_seconds())
         await reconciled(worker, "bank")
         [finding] = await found(worker)
         bank.sends = [EffectUnknown("gone")]
@@ -244,7 +244,7 @@ async def test_a_parked_repair_is_woken(governed: OpenWorker, monkeypatch: pytes
         resolved = await resolve_effect(Options(), verdict)
 
         assert handle.id in resolved.told
-        assert "repaired" == Repaired.model_validate(await handle.result()).state
+        assert "repaired" == RepairResult.model_validate(await handle.result()).state
         assert 1 == len(bank.paid)
 
 
@@ -257,7 +257,7 @@ async def test_accepting_needs_no_effect(desk: OpenWorker, shop: ShopProcess) ->
         handle = await worker.start("perdure.repair", RepairCall(finding=finding.id, how="accept"))
         await decide(handle)
 
-        assert "accepted" == Repaired.model_validate(await handle.result()).state
+        assert "accepted" == RepairResult.model_validate(await handle.result()).state
         assert 1 == len(await shop.refunds())
 
 
@@ -289,7 +289,7 @@ async def test_a_comparison_sweeps_first(governed: OpenWorker) -> None:
             bank.sends = [EffectUnknown("gone")]
             with pytest.raises(EffectUnknown):
                 await Ledger(database, {"bank": bank}).perform(call())
-        await asyncio.sleep((lease(bank.target) + bank.target.settle).total_seconds())
+        await asyncio.sleep((lease_duration(bank.target) + bank.target.settle).total_seconds())
 
         assert {"absent": 1} == (await reconciled(worker, "bank")).swept
 

@@ -92,7 +92,7 @@ async def test_a_compatible_release_stops_nothing(database: Database, payments: 
 
     await ledger.perform(refund("R-1002"))
 
-    [checked] = await watch.drift.last()
+    [checked] = await watch.drift.last_checks()
     assert ("compatible", ()) == (checked.verdict, checked.blocked)
     assert ["POST /refunds request /note: is new"] == [str(change) for change in checked.changes]
 
@@ -119,7 +119,7 @@ async def test_the_first_contract_is_taken_as_it_is(database: Database, bank: Li
     _, drift = guarded(database, bank)
 
     checked = await drift.check("bank")
-    relied = await drift.relied("bank")
+    relied = await drift.relied_contract("bank")
 
     assert checked is not None
     assert relied is not None
@@ -156,7 +156,7 @@ async def test_accepting(database: Database, bank: ListedBank) -> None:
     await drift.accept("bank", by="mara", live=checked.live)
 
     await ledger.perform(call())
-    relied = await drift.relied("bank")
+    relied = await drift.relied_contract("bank")
     assert relied is not None
     assert ("mara", checked.live) == (relied.accepted_by, relied.digest)
     assert 1 == len(bank.attempts)
@@ -246,8 +246,8 @@ async def test_many_at_once_share_a_look(database: Database, bank: ListedBank) -
     """Where each write has to be looked at, those that come while somebody asks share the next answer."""
     guard = Guard(Drift(database, {"bank": bank}), every=timedelta(hours=1), fresh=NEVER)
     pay = bank.actions["bank.pay"]
-    await guard.before(bank, pay)
-    await asyncio.gather(*(guard.before(bank, pay) for _ in range(40)))
+    await guard.admit(bank, pay)
+    await asyncio.gather(*(guard.admit(bank, pay) for _ in range(40)))
 
     assert 1 + 2 == bank.asked, "the first of them asks, and one for all that came meanwhile"
 

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from perdure.connectors.events import Stream, publisher
 from perdure.connectors.events.contracts import NewEvent
-from perdure.connectors.events.nats import CURSOR, read
+from perdure.connectors.events.nats import CURSOR, parse_message
 from perdure.errors import Unreachable
 from perdure.storage import Database
 
@@ -70,7 +70,7 @@ async def test_events_are_published_in_order(database: Database, nats_url: str) 
         assert ["perdure.events.inbound.paid"] * 2 + ["perdure.events.effect.in_flight"] == [
             each.subject for each in messages
         ]
-        assert list(await stream.events()) == [read(each.data) for each in messages]
+        assert list(await stream.events()) == [parse_message(each.data) for each in messages]
         assert ["a", "b", "c"] == [(each.headers or {})["Nats-Msg-Id"] for each in messages]
 
 
@@ -85,7 +85,7 @@ async def test_it_goes_on_where_it_was(database: Database, nats_url: str) -> Non
         assert 1 == await second.catch_up()
 
     async with received(nats_url) as messages:
-        assert ["a", "b"] == [read(each.data).id for each in messages]
+        assert ["a", "b"] == [parse_message(each.data).id for each in messages]
 
 
 async def test_a_publisher_that_died_before_it_wrote_down_how_far_it_was(database: Database, nats_url: str) -> None:
@@ -99,7 +99,7 @@ async def test_a_publisher_that_died_before_it_wrote_down_how_far_it_was(databas
         assert 1 == await next_one.catch_up()
 
     async with received(nats_url) as messages:
-        assert ["a", "b"] == [read(each.data).id for each in messages]
+        assert ["a", "b"] == [parse_message(each.data).id for each in messages]
 
 
 async def test_two_publishers_at_once(database: Database, nats_url: str) -> None:
@@ -111,7 +111,7 @@ async def test_two_publishers_at_once(database: Database, nats_url: str) -> None
 
     async with received(nats_url) as messages:
         assert 50 == len(messages)
-        assert {str(number) for number in range(50)} == {read(each.data).id for each in messages}
+        assert {str(number) for number in range(50)} == {parse_message(each.data).id for each in messages}
 
 
 async def test_following(database: Database, nats_url: str) -> None:
@@ -126,7 +126,7 @@ async def test_following(database: Database, nats_url: str) -> None:
         running.cancel()
     await client.close()
 
-    assert "a" == read(message.data).id
+    assert "a" == parse_message(message.data).id
     assert str((await stream.events())[0].cursor) == (message.headers or {})[CURSOR]
 
 

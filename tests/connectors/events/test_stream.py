@@ -106,10 +106,10 @@ async def test_a_reader_goes_on_where_it_was(database: Database) -> None:
     """A reader's cursor is kept, and never goes back."""
     stream = Stream(database)
 
-    assert 0 == await stream.cursor("mailer")
-    await stream.keep("mailer", 7)
-    await stream.keep("mailer", 3)
-    assert 7 == await stream.cursor("mailer")
+    assert 0 == await stream.read_cursor("mailer")
+    await stream.save_cursor("mailer", 7)
+    await stream.save_cursor("mailer", 3)
+    assert 7 == await stream.read_cursor("mailer")
 
 
 async def test_following(database: Database) -> None:

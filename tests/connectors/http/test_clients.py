@@ -9,7 +9,7 @@ from kits.connectors import Bank, Pay
 
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing.at_the_seam import Seam
-from perdure.connectors.testing.clients import Ledgered
+from perdure.connectors.testing.clients import LedgerClient
 from perdure.storage import Database, now
 
 
@@ -21,7 +21,7 @@ async def test_cancelled_before_anything_is_sent(sqlite_database: Database, bank
     held_up = Ledger(sqlite_database, {"bank": seam}, clock=lambda: now() - timedelta(hours=1) + next(minutes) * _MINUTE)
     workers = [(seam, held_up), (seam, Ledger(sqlite_database, {"bank": seam}))]
 
-    assert "done" == await Ledgered(workers, "bank.pay", Pay(amount=5)).act_after_cancel()
+    assert "done" == await LedgerClient(workers, "bank.pay", Pay(amount=5)).act_after_cancel()
     assert 1 == len(bank.paid)
 
 

@@ -44,10 +44,10 @@ from perdure.connectors import (
 )
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.ledger.states import ENDED, TRANSITIONS
+from perdure.connectors.ledger.states import FINAL_STATES, TRANSITIONS
 from perdure.connectors.ledger.tables import EffectEventRow
 from perdure.connectors.reconciliation import Sweeper
-from perdure.connectors.reconciliation.contracts import SweepCall
+from perdure.connectors.reconciliation.contracts import SettleOrphans
 from perdure.errors import (
     EffectError,
     EffectRejected,
@@ -201,7 +201,7 @@ class AnyCourse(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="perdure-course-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="perdure-execution-"))
         shutil.copy(self.template, self.folder / "perdure.db")
         self.hanging: list[asyncio.Task[object]] = []
         self.final: dict[str, EffectState] = {}
@@ -336,7 +336,7 @@ class AnyCourse(RuleBasedStateMachine):
         said = {"effect": effect.key, "verdict": verdict, "by": "mara", "comment": "I looked"} | more
         self._run(self.ledger.resolve(Resolution.model_validate(said)))
 
-    @precondition(lambda self: any(effect.state not in ENDED for effect in self.effects))
+    @precondition(lambda self: any(effect.state not in FINAL_STATES for effect in self.effects))
     @rule(alive=st.booleans())
     def sweep(self, alive: bool) -> None:
         """What nobody asks for any more is looked up."""
@@ -345,7 +345,7 @@ class AnyCourse(RuleBasedStateMachine):
         async def said(lineage: Lineage) -> bool:
             return alive
 
-        self._run(sweeper.sweep(SweepCall(), said))
+        self._run(sweeper.sweep(SettleOrphans(), said))
 
     # What holds at any time
 
@@ -436,7 +436,7 @@ class AnyCourse(RuleBasedStateMachine):
             for each in self.steps:
                 self._run(self.ledger.perform(each.call()))
             self.world.pass_time(timedelta(seconds=20))
-        for undo in [effect for effect in self._all() if effect.undo_of and effect.state not in ENDED]:
+        for undo in [effect for effect in self._all() if effect.undo_of and effect.state not in FINAL_STATES]:
             for _ in range(3):
                 self._run(self.ledger.undo(UndoCall(step=undo.step, effect=undo.undo_of or "", action="bank.pay")))
                 self.world.pass_time(timedelta(seconds=20))
@@ -445,7 +445,7 @@ class AnyCourse(RuleBasedStateMachine):
         for effect in self._all():
             # Nothing of what is proposed is at the target. It may stay so only if its run has come to want something else.
             unwanted = {"proposed"} if effect.args.get("amount", 5) != 5 else set()
-            assert effect.state in ENDED | unwanted, f"{effect.key} is still {effect.state}"
+            assert effect.state in FINAL_STATES | unwanted, f"{effect.key} is still {effect.state}"
 
 
 def _is_explained(effect: Effect, events: list[EffectEvent]) -> None:

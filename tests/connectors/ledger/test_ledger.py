@@ -15,7 +15,7 @@ from kits.connectors import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist,
 
 from perdure.connectors import CannotTell, EffectCall, Target
 from perdure.connectors.contracts import Mechanism
-from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.ledger import Ledger, lease_duration
 from perdure.connectors.ledger.states import STALL
 from perdure.errors import (
     EffectBusy,
@@ -79,7 +79,7 @@ async def test_second_attempt_waits_for_the_lease(ledger: Ledger, bank: Bank) ->
     await first
     assert 1 == len(bank.attempts)
     assert busy.value.retry_after is not None
-    assert timedelta() < busy.value.retry_after <= lease(QUICK)
+    assert timedelta() < busy.value.retry_after <= lease_duration(QUICK)
 
 
 async def test_many_at_once_send_once(any_ledger: Ledger, bank: Bank) -> None:
@@ -394,7 +394,7 @@ async def test_attempt_that_was_held_up_does_not_send(database: Database, bank: 
     """A process that stood still between claim and send does not send: by now another may have taken the effect over."""
     times = iter([now(), now() + STALL * 1.5])
     ledger = Ledger(database, {"bank": bank}, clock=lambda: next(times, now()))
-    with pytest.raises(TargetUnavailable, match="held up"):
+    with pytest.raises(TargetUnavailable, match="stood still"):
         await ledger.perform(call())
 
     assert [] == bank.attempts

@@ -10,9 +10,9 @@ from kits.connectors import persist
 from kits.effects import Till, bill, key_of, lost, said, undo
 
 from perdure.connectors import Action, EffectResult
-from perdure.connectors.ledger import Askers, Ledger
+from perdure.connectors.ledger import Dependents, Ledger
 from perdure.connectors.reconciliation import Sweeper
-from perdure.connectors.reconciliation.contracts import SweepCall
+from perdure.connectors.reconciliation.contracts import SettleOrphans
 from perdure.errors import (
     EffectBusy,
     EffectConflict,
@@ -43,13 +43,13 @@ async def test_a_second_run_gets_the_first_runs_receipt(ledger: Ledger, till: Ti
 
     assert first == second
     assert ["till.pay"] == till.done
-    assert ["w-2"] == [asker.workflow_id for asker in await ledger.askers(first.receipt.key)]
+    assert ["w-2"] == [asker.workflow_id for asker in await ledger.dependents(first.receipt.key)]
 
 
 async def test_what_a_run_was_about_to_undo(database: Database, ledger: Ledger, till: Till) -> None:
     """A run that ended when it had taken an effect back and not begun to undo it keeps nobody out for ever."""
     first = await ledger.perform(bill("w-1"))
-    await Askers(database, now).give_up(first.receipt.key)
+    await Dependents(database, now).give_up(first.receipt.key)
     with pytest.raises(EffectBusy):
         await ledger.perform(bill("w-2"))
     runs = {"w-1": True}
@@ -58,9 +58,9 @@ async def test_what_a_run_was_about_to_undo(database: Database, ledger: Ledger, 
         return runs.get(lineage.workflow_id, False)
 
     sweeper = Sweeper(database, {"till": till})
-    while_it_runs = await sweeper.sweep(SweepCall(), alive)
+    while_it_runs = await sweeper.sweep(SettleOrphans(), alive)
     runs["w-1"] = False
-    after, once_more = await sweeper.sweep(SweepCall(), alive), await sweeper.sweep(SweepCall(), alive)
+    after, once_more = await sweeper.sweep(SettleOrphans(), alive), await sweeper.sweep(SettleOrphans(), alive)
 
     assert ({}, {"stands": 1}, {}) == (while_it_runs.counts, after.counts, once_more.counts)
     assert first == await ledger.perform(bill("w-2"))
@@ -74,7 +74,7 @@ async def test_what_is_being_undone_does_not_stand(database: Database, ledger: L
     with pytest.raises(EffectError):
         await ledger.undo(undo(bill("w-1")))
 
-    assert not await Askers(database, now).stand(first.receipt.key)
+    assert not await Dependents(database, now).reinstate(first.receipt.key)
 
 
 async def test_other_lines_are_other_effects(ledger: Ledger, till: Till) -> None:

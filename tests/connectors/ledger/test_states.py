@@ -9,8 +9,8 @@ import pytest
 from kits.connectors import step
 
 from perdure.connectors import Effect, EffectState, Target
-from perdure.connectors.ledger import lease
-from perdure.connectors.ledger.states import ENDED, TRANSITIONS, next_move
+from perdure.connectors.ledger import lease_duration
+from perdure.connectors.ledger.states import FINAL_STATES, TRANSITIONS, next_move
 from perdure.storage import now
 
 NOW = now()
@@ -44,7 +44,7 @@ def test_every_state_has_its_transitions() -> None:
     assert set(get_args(EffectState)) == set(TRANSITIONS) - {None} == reached
 
 
-@pytest.mark.parametrize("state", sorted(ENDED))
+@pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_ended_effect_is_answered_from_the_ledger(state: EffectState) -> None:
     """What has ended is never sent or looked up again, whatever the target can do."""
     for target in (KEYED, LOOKED_UP, Target()):
@@ -85,4 +85,4 @@ def test_undo_never_sends_in_order_to_find_out() -> None:
 @pytest.mark.parametrize("target", [KEYED, LOOKED_UP, Target(), Target(deadline=SECOND, settle=timedelta(minutes=5))])
 def test_lease_is_longer_than_the_deadline(target: Target) -> None:
     """No attempt can still be waiting for its answer when its lease is over."""
-    assert lease(target) > target.deadline
+    assert lease_duration(target) > target.deadline

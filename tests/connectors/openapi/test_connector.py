@@ -308,7 +308,7 @@ async def test_a_change_since_the_document_was_kept(sqlite_database: Database, s
         await ledger.perform(call("stock.refund", order="R-1001", amount=5))
     await ledger.perform(call("stock.order", "look", order="R-1001"))
     await ledger.perform(call("stock.reserve", "reserve", order="R-1001"))
-    [checked] = await watch.drift.last()
+    [checked] = await watch.drift.last_checks()
     await stock.close()
 
     assert ("stock.refund",) == checked.blocked
@@ -368,7 +368,7 @@ async def test_breaking_changes(
     server.answers = [reply(200, _with(pointer, value))]
     watch = Watch.over(sqlite_database, {"shop": shop}, fresh=timedelta(0))
 
-    held_back = await watch.guard.before(shop, shop.actions["shop.refund"])
+    held_back = await watch.guard.admit(shop, shop.actions["shop.refund"])
     with pytest.raises(ContractDrifted, match=said):
         await held_back.execute(shop.actions["shop.refund"], shop.args("refund", order="R", amount=5), ATTEMPT)
     await shop.close()

@@ -13,7 +13,7 @@ from perdure.connectors import CannotTell
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.reconciliation import Sweeper
-from perdure.connectors.reconciliation.contracts import SweepCall, Swept
+from perdure.connectors.reconciliation.contracts import SettledOrphans, SettleOrphans
 from perdure.errors import EffectError, EffectUnknown, TargetUnavailable
 from perdure.lineage import Lineage
 from perdure.storage import Database, now
@@ -38,14 +38,14 @@ async def left_open(ledger: Ledger, bank: Bank, *, lands: bool, name: str = "pay
     return key_of(call(name=name))
 
 
-async def sweep(database: Database, bank: Bank | Till, *, alive: bool | None = False, **given: object) -> Swept:
+async def sweep(database: Database, bank: Bank | Till, *, alive: bool | None = False, **given: object) -> SettledOrphans:
     """Sweep a minute later, when everything has settled; every run is ALIVE or not."""
     sweeper = Sweeper(database, {bank.name: bank}, clock=lambda: now() + timedelta(minutes=1))
 
     async def said(lineage: Lineage) -> bool | None:
         return alive
 
-    return await sweeper.sweep(SweepCall.model_validate(given), said)
+    return await sweeper.sweep(SettleOrphans.model_validate(given), said)
 
 
 async def test_what_landed_is_found(database: Database, any_ledger: Ledger, bank: Bank) -> None:
@@ -132,7 +132,7 @@ async def test_what_another_run_asks_for_is_left_alone(database: Database) -> No
         return lineage.workflow_id == "w-2"
 
     sweeper = Sweeper(database, {"till": till}, clock=lambda: now() + timedelta(minutes=1))
-    assert {"alive": 1} == (await sweeper.sweep(SweepCall(), second_only)).counts
+    assert {"alive": 1} == (await sweeper.sweep(SettleOrphans(), second_only)).counts
     assert {"absent": 1} == (await sweep(database, till)).counts
     assert "proposed" == (await ledger.get(key_of_bill(bill("w-1")))).state
 

@@ -18,7 +18,7 @@ from perdure.connectors import (
     effect_key,
 )
 from perdure.connectors.events import Stream
-from perdure.connectors.ledger import Ledger, lease
+from perdure.connectors.ledger import Ledger, lease_duration
 from perdure.connectors.reconciliation import Reconciler, Repairs
 from perdure.connectors.reconciliation.contracts import (
     CloseCall,
@@ -69,8 +69,8 @@ def reserve(order: str, name: str = "") -> EffectCall:
 
 def settled(reconciler: Reconciler, connector: str) -> None:
     """Have RECONCILER compare at a time when nothing that was sent so far is too young for that."""
-    _, _, actions = reconciler._listable(connector)
-    later = max(lease(action.target) + action.target.settle for action in actions.values())
+    _, _, actions = reconciler._require_listable(connector)
+    later = max(lease_duration(action.target) + action.target.settle for action in actions.values())
     reconciler.clock = lambda: now() + later
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from perdure.connectors import Attempt, EffectCall, Target
 from perdure.connectors.drift import Drift
 from perdure.connectors.ledger import Ledger
-from perdure.connectors.reconciliation._compare import differences
+from perdure.connectors.reconciliation._compare import find_differences
 from perdure.connectors.sql import DDL, SqlAction, SqlConnector
 from perdure.connectors.testing import Case, TcpFaultProxy, check
 from perdure.errors import (
@@ -330,7 +330,7 @@ async def test_what_the_rows_say(shelf: Shelf, warehouse: SqlConnector, database
     listed = [each async for each in warehouse.listing(now() - timedelta(hours=1), now())]
     effects = await ledger.list()
     window = {"since": now() - timedelta(hours=1), "until": now() + timedelta(minutes=1)}
-    found = differences(warehouse.actions, effects, listed, **window)
+    found = find_differences(warehouse.actions, effects, listed, **window)
 
     assert {("changed", keys["edited"]), ("unknown", "pe-else")} == {(each.kind, each.remote_ref) for each in found.found}
     assert [keys["lost"]] == [effect.key for effect in found.unlisted], "which is then asked for by its key"
