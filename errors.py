@@ -3,6 +3,7 @@
     PerdureError
     ├── InvalidSettings         configuration is wrong: fix the file or variable it names
     ├── InvalidInput            a value does not fit its model
+    │   ├── Malformed           a text is not the JSON or YAML that it should be, or says what has two meanings
     │   └── PayloadTooLarge     a value is too large to be recorded
     ├── NotFound                no such run, approval, record, plan or file
     │   └── Erased              what a conversation said was erased; it can be begun anew, or the run can end
@@ -63,6 +64,33 @@ class InvalidSettings(PerdureError):
 
 class InvalidInput(PerdureError):
     """A value does not fit its model; the message names the field."""
+
+
+class Malformed(InvalidInput):
+    """A text is not JSON or YAML, or says something that its readers would not agree on.
+
+    LINE and COLUMN count from 1; they are 0 if no one place is to blame. PATH leads to the mapping that it stands in, and
+    INSIDE is what had been read of that. SYNTAX says that the text is not of its format at all.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        line: int = 0,
+        column: int = 0,
+        path: Sequence[str | int] = (),
+        inside: Mapping[str, object] | None = None,
+        syntax: bool = False,
+    ) -> None:
+        place = f"line {line}, column {column}"
+        super().__init__(problem if not line else f"{problem} at {place}" if syntax else f"{place}: {problem}")
+        self.problem = problem
+        self.line = line
+        self.column = column
+        self.path = tuple(path)
+        self.inside = inside or {}
+        self.syntax = syntax
 
 
 class PayloadTooLarge(InvalidInput):

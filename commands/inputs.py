@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perdure.errors import InvalidInput, NotFound, PlanError
+from perdure import documents
+from perdure.errors import InvalidInput, Malformed, PlanError
 
 if TYPE_CHECKING:
     from pydantic import JsonValue, ValidationError
@@ -23,18 +24,13 @@ def read_json(given: str | None) -> JsonValue:
         return None
     text, source = _text(given)
     try:
-        value: JsonValue = json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
+        return documents.read_json(text)
+    except Malformed as error:
+        said = f"{source} is not JSON: {error.message}" if error.syntax else f"{source}, {error.message}"
         hint = "" if text.strip() else " It is empty."
         raise InvalidInput(
-            f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.{hint}"
-            + (f"\n  {line[:120]}\n  {' ' * (min(error.colno, 121) - 1)}^" if line else "")
-            + "\nGive JSON in single quotes, @FILE, or - for stdin."
+            f"{said}.{hint}{_pointed_at(text, error)}\nGive JSON in single quotes, @FILE, or - for stdin."
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{source} is not JSON: {error}") from None
-    return value
 
 
 def is_plan(name: str) -> bool:
@@ -44,16 +40,18 @@ def is_plan(name: str) -> bool:
 
 def read_plan(path: Path) -> Plan:
     """Return the plan in the file PATH. Raises `PlanError` with a line for each thing that is wrong."""
-    import yaml
     from pydantic import ValidationError
 
     from perdure.workflows.plan_model import Plan
 
     text = _file(path, "plan")
+    written_as, read = ("JSON", documents.read_json) if path.suffix == ".json" else ("YAML", documents.read_yaml)
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path} is not YAML: {_yaml_problem(error)}") from None
+        data = read(text)
+    except Malformed as error:
+        if error.syntax:
+            raise PlanError(f"{path} is not {written_as}: {error.message}") from None
+        raise PlanError(f"{path}: {error.message}{_inside(error)}") from None
     if not isinstance(data, dict):
         raise PlanError(f"{path}: a plan is a mapping with `name` and `steps`; this file holds {_name_of(data)}")
     try:
@@ -62,9 +60,36 @@ def read_plan(path: Path) -> Plan:
         raise PlanError("\n".join(f"{path}: {line}" for line in _wrong(error, data))) from None
 
 
-def _wrong(error: ValidationError, data: dict[str, object]) -> list[str]:
+def _inside(error: Malformed) -> str:
+    """Return where a key stands twice: in which step, if one can tell, or under which other keys."""
+    match error.path:
+        case ():
+            return ""
+        case ("steps", int()) if isinstance(id := error.inside.get("id"), str):
+            return f" in step {id}"
+        case path:
+            return f" in {'.'.join(map(str, path))}"
+
+
+def _pointed_at(text: str, error: Malformed) -> str:
+    """Return the line that ERROR is about, with a mark under the place."""
+    lines = text.removeprefix("\ufeff").split("\n")
+    if not 0 < error.line <= len(lines) or not lines[error.line - 1].strip():
+        return ""
+    # The input may be one line of any length.
+    begin = max(0, error.column - 81)
+    shown = lines[error.line - 1][begin : begin + 120].rstrip().encode("utf-8", "replace").decode()
+    return f"\n  {shown}\n  {' ' * (error.column - 1 - begin)}^"
+
+
+def _wrong(error: ValidationError, data: Mapping[str, object]) -> list[str]:
     lines = []
-    for item in error.errors(include_url=False, include_input=False):
+    found = error.errors(include_url=False, include_input=False)
+    for item in found:
+        if item["type"] == "too_short" and any(
+            each["loc"][: len(item["loc"])] == item["loc"] for each in found if each != item
+        ):
+            continue  # those that are wrong were not counted
         place = _place(item["loc"], data)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -109,17 +134,7 @@ def _file(path: Path, what: str) -> str:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{what} {path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:
-        raise NotFound(f"{what} {path} cannot be read: {error.strerror}. Looked in {Path.cwd()}.") from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON value")
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{problem} at line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+        raise InvalidInput(f"{what} {path} cannot be read: {error.strerror}. Looked in {Path.cwd()}.") from None
 
 
 def _name_of(value: object) -> str:

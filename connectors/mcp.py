@@ -33,11 +33,13 @@ from perdure.connectors.contracts import (
 from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.json_models import JsonModel, build_model, find_misfit
 from perdure.connectors.schemas import from_mcp
+from perdure.documents import read_json
 from perdure.errors import (
     EffectError,
     EffectRejected,
     EffectUnknown,
     InvalidSettings,
+    Malformed,
     TargetUnavailable,
 )
 from perdure.lineage import Frozen, digest
@@ -80,6 +82,10 @@ class Tool(BaseModel):
     def digest(self) -> str:
         """The digest of all that an agent or the ledger goes by."""
         return digest(self.model_dump(mode="json"))
+
+
+class _Tools(BaseModel):
+    tools: tuple[Tool, ...]
 
 
 class ToolAnswer(Frozen):
@@ -331,8 +337,10 @@ async def look_up_tools(options: Mapping[str, str]) -> Sequence[Tool]:
 def read_tools(path: Path) -> Sequence[Tool]:
     """Return the tools that are kept in the file at PATH. Raises `InvalidSettings` if it is not such a file."""
     try:
-        return [Tool.model_validate(tool) for tool in json.loads(path.read_text())["tools"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _Tools.model_validate(read_json(path.read_text("utf-8"), foreign=True)).tools
+    except Malformed as error:
+        raise InvalidSettings(f"{path} does not have the tools of an MCP server: {error.message}") from None
+    except (OSError, ValueError) as error:
         raise InvalidSettings(f"{path} does not have the tools of an MCP server: {type(error).__name__}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, JsonValue
@@ -11,7 +10,8 @@ from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.http.action import HttpAction
 from perdure.connectors.http.listing import Item
 from perdure.connectors.schemas import Unreadable, from_openapi, from_samples
-from perdure.errors import EffectRejected
+from perdure.documents import read_foreign
+from perdure.errors import EffectRejected, Malformed
 
 _Action = HttpAction[BaseModel, BaseModel]
 
@@ -61,14 +61,9 @@ def _fields_read_by(action: _Action) -> set[str]:
 
 def _parse_document(content: bytes) -> Mapping[str, JsonValue]:
     try:
-        document: JsonValue = json.loads(content)
-    except ValueError:
-        import yaml
-
-        try:
-            document = yaml.safe_load(content)
-        except yaml.YAMLError:
-            document = None
+        document = read_foreign(content)
+    except Malformed as error:
+        raise Unreadable(f"the document {'is neither JSON nor YAML' if error.syntax else error.message}") from None
     if not isinstance(document, dict):
         raise Unreadable("the document is neither JSON nor YAML")
     return document

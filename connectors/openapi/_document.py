@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from pydantic import JsonValue
 
-from perdure.errors import InvalidSettings
-
-if TYPE_CHECKING:
-    import yaml
+from perdure.documents import read_foreign
+from perdure.errors import InvalidSettings, Malformed
 
 __all__ = ["MAX_BYTES", "Document", "Part", "is_address", "parse_document", "read_document"]
 
 MAX_BYTES: Final = 20 * 1024 * 1024
 """No document may be larger than this many bytes."""
-_MAX_PARTS: Final = 2_000_000
-_MAX_DEPTH: Final = 200
 _FETCH_TIMEOUT: Final = 20.0
 
 METHODS: Final = ("get", "put", "post", "delete", "patch", "options", "head", "trace")
@@ -208,14 +203,7 @@ def parse_document(content: bytes, source: str) -> Document:
     """Return the document that CONTENT is, JSON or YAML. Raises `InvalidSettings` naming SOURCE."""
     if len(content) > MAX_BYTES:
         raise InvalidSettings(f"{source} has more than {MAX_BYTES} bytes: no OpenAPI document is that large")
-    try:
-        try:
-            found: JsonValue = json.loads(content)
-        except ValueError:
-            found = _parse_yaml(content, source)
-            _check_size(found, source)
-    except RecursionError:
-        raise InvalidSettings(f"{source} is nested too deeply") from None
+    found = _parse(content, source)
     if not isinstance(found, dict):
         raise InvalidSettings(f"{source} is neither JSON nor YAML with an object at its top")
     if "swagger" in found:
@@ -262,48 +250,14 @@ def _redact_address(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else parts.path
 
 
-def _parse_yaml(content: bytes, source: str) -> JsonValue:
-    import yaml
-
+def _parse(content: bytes, source: str) -> JsonValue:
     try:
-        loaded: JsonValue = yaml.load(content, Loader=_yaml_loader())  # noqa: S506  a kind of SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark is not None else ""
-        raise InvalidSettings(f"{source} is neither JSON nor YAML: there is an error{line}") from None
-    return loaded
-
-
-def _yaml_loader() -> type[yaml.SafeLoader]:
-    """Return a loader of YAML 1.2's JSON schema: every name is text, `no` is a word, and a date is one as well."""
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the fast one, where it was built
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, JsonValue]:
-            self.flatten_mapping(node)
-            return {str(key.value): cast(JsonValue, self.construct_object(value, deep=deep)) for key, value in node.value}
-
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-    )
-    return cast("type[yaml.SafeLoader]", Loader)
-
-
-def _check_size(found: JsonValue, source: str) -> None:
-    # A few lines of YAML can stand for more than any memory holds, or for something without an end.
-    waiting = [(found, 0)]
-    parts = 0
-    while waiting:
-        value, depth = waiting.pop()
-        parts += 1
-        if depth > _MAX_DEPTH or parts > _MAX_PARTS:
-            raise InvalidSettings(f"{source} is too large once its aliases are expanded")
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        waiting += [(each, depth + 1) for each in inner]
+        return read_foreign(content)
+    except Malformed as error:
+        if error.syntax:
+            raise InvalidSettings(f"{source} is neither JSON nor YAML: {error.message}") from None
+        under = f" at {'/'.join(('#', *(_escape_pointer(str(each)) for each in error.path)))}" if error.path else ""
+        raise InvalidSettings(f"{source}, {error.message}{under}") from None
 
 
 def _escape_pointer(name: str) -> str:

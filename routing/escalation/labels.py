@@ -10,7 +10,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
-from perdure.errors import InvalidInput
+from perdure.documents import read_json
+from perdure.errors import InvalidInput, Malformed
 from perdure.lineage import Frozen
 from perdure.routing.canary import record_verdict
 from perdure.routing.contracts import JudgeCall, LabelResult, Tier
@@ -190,14 +191,17 @@ def _line_id(line: LabelLine) -> str:
 
 def _lines(path: Path) -> Iterable[tuple[int, LabelLine]]:
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for number, written in enumerate(text.splitlines(), start=1):
+    for number, written in enumerate(text.split("\n"), start=1):
         if not written.strip():
             continue
         try:
-            yield number, LabelLine.model_validate_json(written)
+            yield number, LabelLine.model_validate(read_json(written))
+        except Malformed as error:
+            what = "it is not JSON: " if error.syntax else ""
+            raise InvalidInput(f"{path}, line {number}: {what}{error.problem} in column {error.column}") from None
         except ValidationError as error:
             wrong = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, wrong["loc"]))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, ValidationError
 
-from perdure.errors import InvalidSettings
+from perdure.documents import read_json
+from perdure.errors import InvalidSettings, Malformed
 from perdure.lineage import Frozen
 
 
@@ -22,7 +23,7 @@ class Example(Frozen):
 def read_examples(path: Path) -> tuple[Example, ...]:
     """Return the examples of the JSONL file at PATH. Raises `InvalidSettings` naming the file and the line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"examples file {path} cannot be read: {_first_line(error)}") from None
     examples = []
@@ -30,7 +31,10 @@ def read_examples(path: Path) -> tuple[Example, ...]:
         if not line.strip():
             continue
         try:
-            examples.append(Example.model_validate_json(line))
+            examples.append(Example.model_validate(read_json(line)))
+        except Malformed as error:
+            what = "it is not JSON: " if error.syntax else ""
+            raise InvalidSettings(f"{path}, line {number}: {what}{error.problem} in column {error.column}.") from None
         except ValidationError as error:
             wrong = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, wrong["loc"]))

@@ -202,7 +202,10 @@ def test_retries_are_shown_while_they_happen(desk: Perdure) -> None:
         ("", "It is empty"),
         ("{'a': 1}", "line 1, column 2"),
         ("[1, NaN]", "NaN is not a JSON value"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": 1, "a": 2}', "line 1, column 10: `a` stands twice"),
+        ('{"note": "cut \\ud83d"}', "half a surrogate pair"),
+        ("[0.1000000000000000055]", "has more digits than a number keeps"),
     ],
 )
 def test_bad_json_is_told_with_its_place(perdure: Perdure, given: str, said: str) -> None:
@@ -217,7 +220,7 @@ def test_a_missing_input_file_is_told(perdure: Perdure) -> None:
     """`-i @FILE` with no such file names it."""
     ended = perdure("run", "Desk", "-i", "@nowhere.json")
 
-    assert Exit.ERROR == ended.code
+    assert Exit.USAGE == ended.code
     assert "nowhere.json cannot be read" in ended.err
 
 
@@ -235,6 +238,12 @@ def test_an_input_that_does_not_fit_the_plan_is_told_before_the_start(perdure: P
         ("steps: [", "is not YAML"),
         ("- 1", "this file holds a list"),
         ("", "this file holds nothing"),
+        ("name: x\nname: y\nsteps: []", "line 2, column 1: `name` stands twice (first in line 1)"),
+        (
+            "name: x\nsteps:\n- id: a\n  when: t\n  when: f",
+            "line 5, column 3: `when` stands twice (first in line 4) in step a",
+        ),
+        ("name: x\nsteps: [{id: a, act: n.w, with: {1: x}}]", "line 2, column 34: the key `1` is not a text"),
         ("name: x\nsteps: []", "steps: Tuple should have at least 1 item"),
         ("steps: [{id: a, act: null.write}]", "name: is missing; add it"),
         ("name: x\nsteps: [{id: a, act: null.write, wth: 1}]", "steps.0 (a).wth: there is no such field"),
@@ -259,7 +268,7 @@ def test_a_missing_plan_is_told(perdure: Perdure) -> None:
     """A plan file that is not there is named."""
     ended = perdure("run", "nowhere.yaml")
 
-    assert Exit.ERROR == ended.code
+    assert Exit.USAGE == ended.code
     assert "plan nowhere.yaml cannot be read" in ended.err
 
 

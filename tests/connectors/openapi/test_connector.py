@@ -489,14 +489,16 @@ def test_documents_that_are_not_understood(tmp_path: Path, pointer: str, value: 
         (
             "a: &a [x, x, x, x, x, x, x, x]\n"
             + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [" + ", ".join([f"*{chr(97 + n)}"] * 8) + "]\n" for n in range(12)),
-            "too large once its aliases are expanded",
+            "it stands for more than 2000000 values",
         ),
-        ("a: &a [*a]", "too large once its aliases are expanded"),
+        ("a: &a [*a]", "line 1, column 8: `\\*a` stands inside of what it stands for"),
+        ("openapi: 3.0.0\npaths: {/x: {get: {}, get: {}}}", "line 2, column 23: `get` stands twice .* at #/paths/~1x"),
+        ('{"openapi": "3.0.0",\n "info": {"a": 1, "a": 2}}', "line 2, column 19: `a` stands twice .* at #/info"),
         ("[" * 100_000, "nested too deeply|neither JSON nor YAML"),
     ],
 )
 def test_documents_that_are_none(tmp_path: Path, content: str, said: str) -> None:
-    """What is no document, too large, or without an end is refused and keeps nobody busy."""
+    """What is no document, too large, or without an end is refused (case 04) and keeps nobody busy."""
     path = tmp_path / "shop.yaml"
     path.write_text(content)
     with pytest.raises(InvalidSettings, match=said):

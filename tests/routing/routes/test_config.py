@@ -176,7 +176,9 @@ def test_wrong_file(write: Write, text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "Invalid JSON"),
+        ("{", "it is not JSON: "),
+        ('{"inputs": {"m": "a", "m": "b"}, "output": {"v": 1}}', "`m` stands twice"),
+        ('{"inputs": {"m": "a"}, "output": {"v": NaN}}', "NaN is not a JSON value"),
         ('{"inputs": {"m": "a"}}', "output: Field required"),
         ('{"inputs": {}, "output": {"v": 1}}', "inputs: "),
     ],
