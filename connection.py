@@ -21,7 +21,7 @@ from tenacity import (
 
 from perdure.errors import InvalidSettings, NotAllowed, Unreachable
 from perdure.plugin import PerdurePlugin
-from perdure.visibility import refused
+from perdure.visibility import describe_refusal
 
 
 async def connect(
@@ -35,7 +35,7 @@ async def connect(
 ) -> Client:
     """Return a governed client. ADDRESS and NAMESPACE go before the profile's; PATIENCE is how long to wait for the server.
 
-    Raises `Unreachable` if no server answers, `NotAllowed` if it does not let us in, `InvalidSettings` for a bad profile.
+    Raises `Unreachable` if no server answers, `NotAllowed` if it refuses access, `InvalidSettings` for a bad profile.
     """
     plugin = plugin or PerdurePlugin()
     try:
@@ -95,7 +95,7 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
     except RuntimeError as error:
         said = str(error)
         if "Unauthenticated" in said or "PermissionDenied" in said:
-            raise NotAllowed(f"Temporal at {target} does not let us in: check TEMPORAL_API_KEY or the TLS files") from None
+            raise NotAllowed(f"Temporal at {target} refuses access: check TEMPORAL_API_KEY or the TLS files") from None
         raise Unreachable(
             f"no Temporal server answers at {target}. Start one with `perdure dev`, or set TEMPORAL_ADDRESS."
         ) from None
@@ -106,7 +106,7 @@ async def _connect_once(config: ClientConnectConfig, plugin: PerdurePlugin, iden
     try:
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
     except RPCError as error:
-        raise refused(error, namespace) from None
+        raise describe_refusal(error, namespace) from None
     return client
 
 

@@ -24,7 +24,7 @@ from perdure.activities.boundary import Boundary
 from perdure.activities.conversation import ConversationActivities
 from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.memories import MemoryActivities
-from perdure.activities.queues import serving
+from perdure.activities.queues import serve_queues
 from perdure.activities.rooms import Rooms
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
@@ -103,7 +103,7 @@ class PerdurePlugin(SimplePlugin):
                 *BatchActivities(self.rooms).all(),
             ],
             workflows=[PlanWorkflow, *MAINTENANCE, *BATCHES],
-            workflow_runner=self._runner,
+            workflow_runner=self._sandbox_runner,
             workflow_failure_exception_types=[PerdureError],
         )
 
@@ -158,9 +158,9 @@ class PerdurePlugin(SimplePlugin):
 
     def _serving_queues(self, worker: Worker) -> AbstractAsyncContextManager[None]:
         ours = {connector.name for connector in self._connectors}
-        return serving(self.settings.connector_queues, ours, worker, self._effects)
+        return serve_queues(self.settings.connector_queues, ours, worker, self._effects)
 
-    def _runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
+    def _sandbox_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):
             return existing or SandboxedWorkflowRunner()
         restrictions = existing.restrictions.with_passthrough_modules(*PASSED_THROUGH, *self._pass_through)

@@ -64,13 +64,19 @@ def search_attribute_commands(names: list[str], namespace: str) -> str:
     )
 
 
-def refused(error: RPCError, namespace: str) -> PerdureError:
-    """Return what a refused call to NAMESPACE means for the caller."""
+def describe_refusal(error: RPCError, namespace: str) -> PerdureError:
+    """Return what a call to NAMESPACE that the server refused with ERROR means for the caller."""
     if error.status == RPCStatusCode.NOT_FOUND:
         return InvalidSettings(f"Temporal has no namespace {namespace!r}. Set TEMPORAL_NAMESPACE, or create it.")
     if error.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED):
-        return NotAllowed(f"Temporal does not let us into namespace {namespace!r}: {error.message}")
+        return NotAllowed(
+            f"Temporal refuses access to namespace {namespace!r}: {error.message}. Check TEMPORAL_API_KEY or the TLS files"
+        )
     return Unreachable(f"Temporal does not answer: {error.message}")
+
+
+refused = describe_refusal
+"""What 0.1.0 called it. Remove after 2027-06."""
 
 
 async def _search_attributes(client: Client) -> set[str] | None:
@@ -82,5 +88,5 @@ async def _search_attributes(client: Client) -> set[str] | None:
     except RPCError as error:
         if error.status == RPCStatusCode.UNIMPLEMENTED:
             return None
-        raise refused(error, client.namespace) from None
+        raise describe_refusal(error, client.namespace) from None
     return set(answer.custom_attributes)

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Served:
+class WorkerModules:
     """What a worker serves, found in the modules it was given."""
 
     workflows: list[type] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Served:
         return PerdurePlugin(settings, connectors=self.connectors, routes=self.routes)
 
 
-def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> Served:
+def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = True) -> WorkerModules:
     """Import the modules called NAMES and return what they define: workflows, activities, connectors, and ROUTES files.
 
     Connectors that the settings make from OpenAPI documents come along. Without CONFIGURE there are only those of the
@@ -58,15 +58,15 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
 
     Raises `InvalidSettings` if one cannot be imported or defines nothing to serve.
     """
-    served = Served()
+    served = WorkerModules()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in names:
-        _collect(_imported(name), name, served)
+        _collect(_import_module(name), name, served)
     if not configure:
         return served
-    served.connectors += _described(settings, served.connectors)
-    served.connectors = [_configured(each, settings.connector_options(each.name)) for each in served.connectors]
+    served.connectors += _openapi_connectors(settings, served.connectors)
+    served.connectors = [_configure(each, settings.connector_options(each.name)) for each in served.connectors]
     unused = settings.connectors.keys() - {connector.name for connector in served.connectors}
     if unused and names:
         log.warning("options for connectors that no module defines", connectors=sorted(unused))
@@ -83,7 +83,7 @@ async def run_worker(settings: Settings, modules: Sequence[str], *, stop: asynci
         worker = _worker(client, settings, served, executor)
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        settling = asyncio.create_task(settle(plugin), name="settle")
+        settling = asyncio.create_task(freeze_gc(plugin), name="settle")
         log.info(
             "worker starting",
             task_queue=settings.task_queue,
@@ -123,7 +123,7 @@ def main(modules: Sequence[str] | None = None) -> None:
     os._exit(code)
 
 
-async def settle(plugin: PerdurePlugin) -> None:
+async def freeze_gc(plugin: PerdurePlugin) -> None:
     """Take what is loaded for good out of the garbage collector's sight once everything is.
 
     These are half a million objects, most of them LiteLLM's. Each full collection looks through all of them while the
@@ -132,10 +132,10 @@ async def settle(plugin: PerdurePlugin) -> None:
     await plugin.rooms.warm.wait()
     gc.collect()
     gc.freeze()
-    log.debug("settled", objects=gc.get_freeze_count())
+    log.debug("garbage collector frozen", objects=gc.get_freeze_count())
 
 
-def _worker(client: Client, settings: Settings, served: Served, executor: ThreadPoolExecutor) -> Worker:
+def _worker(client: Client, settings: Settings, served: WorkerModules, executor: ThreadPoolExecutor) -> Worker:
     try:
         return Worker(
             client,
@@ -151,7 +151,7 @@ def _worker(client: Client, settings: Settings, served: Served, executor: Thread
         raise InvalidSettings(f"the worker cannot serve what it was given: {error}{reason and ': '}{reason}") from error
 
 
-def _imported(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -167,18 +167,18 @@ def _imported(name: str) -> ModuleType:
         raise InvalidSettings(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _collect(module: ModuleType, name: str, served: Served) -> None:
+def _collect(module: ModuleType, name: str, served: WorkerModules) -> None:
     before = len(served.workflows) + len(served.activities) + len(served.connectors)
     for value in vars(module).values():
         if isinstance(value, type) and _workflow_name(value) and not _workflow_name(value).startswith("perdure."):
-            _add(served.workflows, value)
+            _add_once(served.workflows, value)
         elif callable(value) and not isinstance(value, type) and hasattr(value, "__temporal_activity_definition"):
-            _add(served.activities, value)
+            _add_once(served.activities, value)
         elif not isinstance(value, type) and _is_connector(value):
-            _add(served.connectors, cast(Connector, value))
+            _add_once(served.connectors, cast(Connector, value))
     routes = getattr(module, "ROUTES", None)
     if isinstance(routes, Path):
-        _add(served.routes, routes)
+        _add_once(served.routes, routes)
     if before == len(served.workflows) + len(served.activities) + len(served.connectors):
         raise InvalidSettings(
             f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; "
@@ -186,7 +186,7 @@ def _collect(module: ModuleType, name: str, served: Served) -> None:
         )
 
 
-def _described(settings: Settings, defined: Sequence[Connector]) -> list[Connector]:
+def _openapi_connectors(settings: Settings, defined: Sequence[Connector]) -> list[Connector]:
     names = {connector.name for connector in defined}
     if both := sorted(names & settings.openapi.keys()):
         raise InvalidSettings(
@@ -199,13 +199,13 @@ def _described(settings: Settings, defined: Sequence[Connector]) -> list[Connect
     return [connector_from_settings(name, section) for name, section in settings.openapi.items()]
 
 
-def _configured(connector: Connector, options: Mapping[str, str]) -> Connector:
+def _configure(connector: Connector, options: Mapping[str, str]) -> Connector:
     # A connector that talks to nobody, such as one in the process, takes no options and has no `configured`.
     configured = getattr(connector, "configured", None)
     return cast(Connector, configured(options)) if configured is not None else connector
 
 
-def _add(found: list[T], value: T) -> None:
+def _add_once(found: list[T], value: T) -> None:
     if not any(each is value for each in found):
         found.append(value)
 

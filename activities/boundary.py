@@ -43,12 +43,12 @@ class _Boundary(ActivityInboundInterceptor):
                 return await super().execute_activity(input)
             except PerdureError as error:
                 log.warning("step failed", error=type(error).__name__, attempt=info.attempt, retryable=error.retryable)
-                raise as_failure(error) from None
+                raise to_failure(error) from None
             except ValidationError as error:
-                raise as_failure_of_input(error) from None
+                raise to_input_failure(error) from None
 
 
-def as_failure(error: PerdureError) -> ApplicationError:
+def to_failure(error: PerdureError) -> ApplicationError:
     """Return ERROR as what Temporal records: its class is the type, and a known delay is Temporal's retry delay."""
     # Which effect a person has to resolve: the run waits for that. Or which models were asked, at what price.
     details: list[object] = [error.effect] if isinstance(error, EffectError) and error.effect else []
@@ -63,7 +63,7 @@ def as_failure(error: PerdureError) -> ApplicationError:
     )
 
 
-def as_failure_of_input(error: ValidationError) -> ApplicationError:
+def to_input_failure(error: ValidationError) -> ApplicationError:
     """Return a validation error without the values it quotes, which may be secret."""
     where = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
     return ApplicationError(f"{error.title} does not fit: {where}", type="InvalidInput", non_retryable=True)

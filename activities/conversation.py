@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 from temporalio import activity
 
-from perdure.activities.running import running_step
+from perdure.activities.step_context import current_step
 from perdure.activities.steps import StepActivities
 from perdure.connectors.contracts import EffectCall
 from perdure.errors import InvalidInput, NotFound
@@ -24,13 +24,13 @@ from perdure.routing.contracts import GenerateCall, OutputRef
 from perdure.workflows.conversation_model import (
     ConverseCall,
     KeepCall,
-    Kept,
+    KeepResult,
     LookCall,
     SummariseCall,
-    Summarised,
+    SummariseResult,
     Turn,
     TurnRecord,
-    task_of,
+    task_name,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ConversationActivities:
         """Store what is new, pack the context, call one deployment once, store the answer."""
         from perdure.memory.conversations import Window
 
-        rooms, step = self._rooms.open, running_step(call)
+        rooms, step = self._rooms.open, current_step(call)
         window, ref = Window(), call.conversation or call.ref
         if ref is not None:
             ref = await rooms.messages.append(step.lineage, ref, call.new, of=call.of)
@@ -63,7 +63,7 @@ class ConversationActivities:
         context, packed, shown = await self._pack(window, call.records, call.tokens)
         asked = GenerateCall(
             step=step,
-            task=call.task or task_of(step.name),
+            task=call.task or task_name(step.name),
             inputs={**call.inputs, **context},
             output=OutputRef(name=call.output, json_schema=call.json_schema),
             tenant=call.tenant,
@@ -79,20 +79,20 @@ class ConversationActivities:
             ask_below=answer.ask_below,
             head=ref.head if ref and call.conversation else "",
             packed=packed,
-            full=call.summary in rooms.router.routes.tasks and _full(window, packed, call.tokens),
+            full=call.summary in rooms.router.routes.tasks and _nearly_full(window, packed, call.tokens),
             record=TurnRecord.from_record(answer.record),
         )
 
     @activity.defn(name="perdure.summarise")
-    async def summarise(self, call: SummariseCall) -> Summarised:
+    async def summarise(self, call: SummariseCall) -> SummariseResult:
         """Sum up all but the newest messages that fill a quarter of the context, together with the summary before."""
         from perdure.memory.conversations import Summary, summary_id
 
-        rooms, step, ref = self._rooms.open, running_step(call), call.conversation
+        rooms, step, ref = self._rooms.open, current_step(call), call.conversation
         window = await rooms.messages.window(ref, call.tokens, lineage=step.lineage)
-        older = _older(window, call.tokens)
+        older = _oldest_messages(window, call.tokens)
         if not older:
-            return Summarised(summary=ref.summary)
+            return SummariseResult(summary=ref.summary)
         last = older[-1]
         id = summary_id(last, ref.summary, call.task)
         found = await rooms.messages.summary(id)
@@ -106,12 +106,12 @@ class ConversationActivities:
             record = TurnRecord.from_record(answer.record).model_dump(mode="json")
             made = Summary(id, last.position, last.number, str(text), record)
             found = await rooms.messages.keep_summary(made, ref, lineage=step.lineage)
-        return Summarised(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
+        return SummariseResult(summary=id, messages=found.number, record=TurnRecord.model_validate(found.record))
 
     @activity.defn(name="perdure.look")
-    async def look(self, call: LookCall) -> Kept:
+    async def look(self, call: LookCall) -> KeepResult:
         """Read something and store it as the next message."""
-        rooms, step = self._rooms.open, running_step(call)
+        rooms, step = self._rooms.open, current_step(call)
         if not rooms.ledger.action(call.action).reads:
             raise InvalidInput(f"{call.action} does more than read: do it with act()")
         connector = call.action.partition(".")[0]
@@ -123,14 +123,14 @@ class ConversationActivities:
         done = await rooms.ledger.perform(EffectCall(step=step, action=call.action, args=call.args))
         said = NewMessage(role="tool", name=call.action, content=tool_exchange(call.args, done.value))
         ref = await rooms.messages.append(step.lineage, call.conversation, [*call.new, said], of=call.of)
-        return Kept(head=ref.head)
+        return KeepResult(head=ref.head)
 
     @activity.defn(name="perdure.keep")
-    async def keep(self, call: KeepCall) -> Kept:
+    async def keep(self, call: KeepCall) -> KeepResult:
         """Store what is new."""
-        lineage = running_step(call).lineage
+        lineage = current_step(call).lineage
         ref: ConversationRef = await self._rooms.open.messages.append(lineage, call.conversation, call.new, of=call.of)
-        return Kept(head=ref.head)
+        return KeepResult(head=ref.head)
 
     def all(self) -> list[Callable[..., object]]:
         """Return the activities to register with a worker."""
@@ -166,13 +166,13 @@ class ConversationActivities:
         return list(found.values()), list(dict.fromkeys(gone))
 
 
-def _full(window: Window, packed: PackReceipt, tokens: int) -> bool:
+def _nearly_full(window: Window, packed: PackReceipt, tokens: int) -> bool:
     """Say whether the messages come near to filling the context: then the oldest are to be summed up."""
     filled = sum(message.tokens for message in window.messages)
-    return bool(_older(window, tokens)) and (packed.left_out > 0 or filled > tokens * 3 // 4)
+    return bool(_oldest_messages(window, tokens)) and (packed.left_out > 0 or filled > tokens * 3 // 4)
 
 
-def _older(window: Window, tokens: int) -> tuple[Message, ...]:
+def _oldest_messages(window: Window, tokens: int) -> tuple[Message, ...]:
     """Return what a summary would stand for: all messages but the newest that have a quarter of TOKENS."""
     from perdure.memory.conversations import count_newest
 

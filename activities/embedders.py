@@ -17,7 +17,7 @@ MODELS = "models:"
 """What stands before the name of an [embeddings.NAME] of models.toml, where the settings name an embedder."""
 
 
-def embedders(database: Database, routes: Callable[[], Routes]) -> LoadEmbedder:
+def embedder_loader(database: Database, routes: Callable[[], Routes]) -> LoadEmbedder:
     """Return what finds the embedder that the settings call so; those of ROUTES record their calls in DATABASE."""
 
     async def load(name: str) -> Embedder:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
-from perdure.activities.alive import alive
+from perdure.activities.run_status import is_running
 from perdure.connectors.drift.contracts import CheckContractCall, ContractState
 from perdure.connectors.reconciliation.contracts import (
     FINDING_KINDS,
@@ -84,7 +84,7 @@ class MaintenanceActivities:
         return [self.reconcile, self.sweep, self.check_contract, self.propose_repair, self.close_finding]
 
     async def _sweep(self, call: SettleOrphans) -> SettledOrphans:
-        swept = await self._rooms.open.watch.sweeper.sweep(call, alive)
+        swept = await self._rooms.open.watch.sweeper.sweep(call, is_running)
         gauge = activity.metric_meter().create_gauge(
             "perdure_effects", "Effects that have not ended or wait for a person, by state"
         )

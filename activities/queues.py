@@ -13,7 +13,7 @@ from perdure.settings import ConnectorQueue
 
 
 @asynccontextmanager
-async def serving(
+async def serve_queues(
     queues: Mapping[str, ConnectorQueue],
     connectors: Collection[str],
     beside: Worker,

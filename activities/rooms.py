@@ -86,7 +86,7 @@ class Rooms:
         return rooms
 
     async def _open_in(self, stack: AsyncExitStack) -> OpenRooms:
-        from perdure.activities.embedders import embedders
+        from perdure.activities.embedders import embedder_loader
         from perdure.connectors.configured import ConfiguredConnector
         from perdure.connectors.ledger import Ledger
         from perdure.connectors.watch import Watch
@@ -112,7 +112,7 @@ class Rooms:
         embedder = await MiniLm.load()
         # Tasks were learned by this one, so it stays theirs when memory has another.
         shared = embedder if settings.embedder == MINILM else None
-        load = embedders(database, lambda: routes)
+        load = embedder_loader(database, lambda: routes)
         memory = await stack.enter_async_context(open_memory(settings, database, embedder=shared, load=load))
         router = Router(database, routes, embedder, cache=settings.home / "examples")
         stack.push_async_callback(router.close)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.activities import metering
-from perdure.activities.running import running_step
+from perdure.activities.step_context import current_step
 from perdure.connectors.contracts import (
     EffectResult,
     SettleResult,
@@ -54,7 +54,7 @@ class StepActivities:
     @activity.defn(name="perdure.generate")
     async def generate(self, call: AnswerCall) -> Generation | Answer:
         """Call one deployment once."""
-        generation = await self.answer(call.to_generate_call(running_step(call)))
+        generation = await self.answer(call.to_generate_call(current_step(call)))
         return generation if call.step else Answer.from_generation(generation)
 
     async def answer(self, call: GenerateCall) -> Generation:
@@ -95,7 +95,7 @@ class StepActivities:
     @activity.defn(name="perdure.act")
     async def act(self, call: ActCall) -> EffectResult | ActResult:
         """Perform an action through the ledger. In a conversation its answer is stored and not returned."""
-        step = running_step(call)
+        step = current_step(call)
         effect, ref = call.to_effect_call(step), call.ref
         if ref is None:
             done = await self._rooms.open.ledger.perform(effect)

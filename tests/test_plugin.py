@@ -13,7 +13,7 @@ from temporalio.worker import Worker
 from perdure.errors import InvalidSettings
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
-from perdure.worker import settle
+from perdure.worker import freeze_gc
 
 
 async def test_a_worker_that_cannot_open_its_rooms_says_so(temporal_address: str, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_worker_keeps_what_is_loaded_from_the_garbage_collector(temporal_a
     client = await Client.connect(temporal_address, plugins=[plugin])
     try:
         async with Worker(client, task_queue="settles"):
-            await settle(plugin)
+            await freeze_gc(plugin)
             assert gc.get_freeze_count() > len(gc.get_objects())
     finally:
         gc.unfreeze()

@@ -12,7 +12,7 @@ from perdure.governance.contracts import ApprovalRequest, Decision
 from perdure.memory.contracts import RecallReceipt, RememberResult
 from perdure.routing.contracts import ModelRecord
 from perdure.timetravel.contracts import Step, StepKind
-from perdure.workflows.conversation_model import TurnRecord, named_by, task_of
+from perdure.workflows.conversation_model import TurnRecord, base_name, task_name
 from perdure.workflows.effect_model import ActResult
 
 M = TypeVar("M", bound=BaseModel)
@@ -85,7 +85,7 @@ def decode_result(step: Step) -> StepResult:
             record = result.get("record")
             turn = _parse_as(TurnRecord, record)
             return StepResult(
-                model=turn.to_record(str(_as_dict(step.inputs).get("task") or task_of(step.name)), result.get("value"))
+                model=turn.to_record(str(_as_dict(step.inputs).get("task") or task_name(step.name)), result.get("value"))
                 if turn
                 else _parse_as(ModelRecord, record),
                 confidence=float(confidence) if isinstance(confidence, int | float) else None,
@@ -97,7 +97,7 @@ def decode_result(step: Step) -> StepResult:
         case "act":
             short = _parse_as(ActResult, step.result)
             return StepResult(
-                receipt=short.receipt(str(_as_dict(step.inputs).get("action") or named_by(step.name))) if short else None
+                receipt=short.receipt(str(_as_dict(step.inputs).get("action") or base_name(step.name))) if short else None
             )
         case "undo":
             return StepResult(receipt=_parse_as(Receipt, result.get("receipt")), outcome=str(result.get("outcome", "")))

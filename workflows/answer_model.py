@@ -12,10 +12,10 @@ from perdure.routing.contracts import (
     ModelRecord,
     OutputRef,
 )
-from perdure.workflows.conversation_model import ForRun, TurnRecord, task_of
+from perdure.workflows.conversation_model import RunCall, TurnRecord, task_name
 
 
-class AnswerCall(ForRun):
+class AnswerCall(RunCall):
     """The argument of the activity `perdure.generate`: a `GenerateCall` without what the activity finds out by itself."""
 
     step: StepRef | None = None
@@ -33,7 +33,7 @@ class AnswerCall(ForRun):
         output = self.output
         return GenerateCall(
             step=self.step or running,
-            task=self.task or task_of(running.name),
+            task=self.task or task_name(running.name),
             inputs=self.inputs,
             output=OutputRef(name=output, json_schema=self.json_schema) if isinstance(output, str) else output,
             tenant=self.tenant,

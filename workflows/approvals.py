@@ -32,7 +32,7 @@ from perdure.governance.contracts import (
 from perdure.lineage import StepRef
 from perdure.workflows import attributes
 from perdure.workflows.call import EFFECT_RETRIES, Value, as_json, execute
-from perdure.workflows.labels import Answered, label_answer
+from perdure.workflows.labels import ModelAnswer, label_answer
 from perdure.workflows.run import OpenApproval, Run, current_run
 
 
@@ -43,7 +43,7 @@ async def approval(
     within: timedelta = timedelta(days=2),
     about: Value = None,
     risk: Literal["low", "medium", "high"] = "medium",
-    judges: Answered | None = None,
+    judges: ModelAnswer | None = None,
     name: str | None = None,
 ) -> Decision:
     """Ask OF the QUESTION and wait for a decision, at most WITHIN; return it if it approves.
@@ -82,11 +82,11 @@ async def approval(
         raise
     await _close(run, step, waiting, ended)
     if judges is not None:
-        await _judged(judges, waiting.decision)
-    return _granted(waiting)
+        await _label_judged_answer(judges, waiting.decision)
+    return _approval_or_error(waiting)
 
 
-def install(run: Run) -> None:
+def install_handlers(run: Run) -> None:
     """Give the run the update, the signal and the query that reviewers use. Called before the run starts."""
 
     def validate(call: DecisionCall) -> None:
@@ -96,9 +96,9 @@ def install(run: Run) -> None:
 
     async def decide(call: DecisionCall) -> Decision:
         """Decide an open approval: approve, reject or request changes."""
-        await _written(run, call)
+        await _wait_until_recorded(run, call)
         validate(call)
-        return _take(run, call, "update")
+        return _accept(run, call, "update")
 
     async def decide_by_signal(*given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
@@ -108,14 +108,14 @@ def install(run: Run) -> None:
             call = DecisionCall.model_validate(given[0] if len(given) == 1 else None)
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-            _ignored(run, wrong)
+            _note_ignored(run, wrong)
             return
-        await _written(run, call)
+        await _wait_until_recorded(run, call)
         refusal = _refusal(run, call)
         if refusal is None:
-            _take(run, call, "signal")
+            _accept(run, call, "signal")
         else:
-            _ignored(run, refusal)
+            _note_ignored(run, refusal)
 
     def approvals() -> list[ApprovalRequest]:
         """List the open approvals of this run."""
@@ -156,8 +156,8 @@ def _request(
 
 def _refusal(run: Run, call: DecisionCall) -> str | None:
     """Return why CALL does not count, or None if it does."""
-    decided = run.decided.get(call.approval)
-    if decided is not None and not _same(decided, call):
+    decided = run.decisions.get(call.approval)
+    if decided is not None and not _repeats(decided, call):
         return f"approval {call.approval!r} was already decided: {decided.verdict} by {decided.by}"
     if decided is not None:
         return None
@@ -174,30 +174,30 @@ def _refusal(run: Run, call: DecisionCall) -> str | None:
     return None
 
 
-async def _written(run: Run, call: DecisionCall) -> None:
+async def _wait_until_recorded(run: Run, call: DecisionCall) -> None:
     """Wait until the request that CALL is about is written down, if it is open."""
     waiting = run.approvals.get(call.approval)
     if waiting is not None and waiting.accept_unverified is None:
         await workflow.wait_condition(lambda: waiting.accept_unverified is not None)
 
 
-def _ignored(run: Run, why: str) -> None:
-    workflow.logger.warning("decision by signal did not count: %s", why)
+def _note_ignored(run: Run, why: str) -> None:
+    workflow.logger.warning("decision by signal ignored: %s", why)
     for waiting in run.approvals.values():
         waiting.ignored.append(why)
     run.show()
 
 
-def _take(run: Run, call: DecisionCall, via: Via) -> Decision:
-    decided = run.decided.get(call.approval)
+def _accept(run: Run, call: DecisionCall, via: Via) -> Decision:
+    decided = run.decisions.get(call.approval)
     if decided is not None:
         return decided
     decision = Decision(**call.model_dump(), via=via, decided_at=workflow.now())
-    run.approvals[call.approval].decision = run.decided[call.approval] = decision
+    run.approvals[call.approval].decision = run.decisions[call.approval] = decision
     return decision
 
 
-def _same(decided: Decision, call: DecisionCall) -> bool:
+def _repeats(decided: Decision, call: DecisionCall) -> bool:
     return (decided.digest, decided.verdict, decided.by) == (call.digest, call.verdict, call.by)
 
 
@@ -219,7 +219,7 @@ async def _close(run: Run, step: StepRef, waiting: OpenApproval, ended: Literal[
     )
 
 
-async def _judged(answer: Answered, decision: Decision | None) -> None:
+async def _label_judged_answer(answer: ModelAnswer, decision: Decision | None) -> None:
     # Whoever wants changes may want them of the rest; and what a person has answered is no model's.
     if decision is None or decision.verdict == "request changes" or not answer.record.prompt_digest:
         return
@@ -227,10 +227,12 @@ async def _judged(answer: Answered, decision: Decision | None) -> None:
         await label_answer(answer, correct=decision.verdict == "approve", by=decision.by, source="approval")
     except InvalidInput as error:
         # What was decided holds, whether it can be learned from or not.
-        workflow.logger.warning("a decision is no label: %s", error.message, extra={"prompt": answer.record.prompt_digest})
+        workflow.logger.warning(
+            "the decision cannot be recorded as a label: %s", error.message, extra={"prompt": answer.record.prompt_digest}
+        )
 
 
-def _granted(waiting: OpenApproval) -> Decision:
+def _approval_or_error(waiting: OpenApproval) -> Decision:
     request, decision = waiting.request, waiting.decision
     if decision is None:
         raise ApprovalExpired(f"nobody of {request.of} decided {request.question!r} before {request.deadline.isoformat()}")

@@ -46,7 +46,7 @@ _SUBMIT_RETRIES = RetryPolicy(
 )
 
 
-async def batched(call: GenerateCall, *, summary: str) -> Generation | None:
+async def ask_in_batch(call: GenerateCall, *, summary: str) -> Generation | None:
     """Put CALL into a batch and return its answer. None: there is no batch for it, or it brought no answer in time."""
     run = current_run()
     enqueued = await execute(
@@ -62,18 +62,18 @@ async def batched(call: GenerateCall, *, summary: str) -> Generation | None:
         return None
     try:
         await workflow.wait_condition(
-            lambda: call.step.name in run.batched,
+            lambda: call.step.name in run.batch_answers,
             timeout=enqueued.within,
             timeout_summary=f"{call.step.name} waits for its batch until then",
         )
     except TimeoutError:
         return None
-    answer = run.batched.pop(call.step.name)
+    answer = run.batch_answers.pop(call.step.name)
     run.spend(answer.cost_nano_usd)
     return answer.generation
 
 
-def install(run: Run) -> None:
+def install_handlers(run: Run) -> None:
     """Give the run the signal that brings answers of batches."""
 
     def answered(given: JsonValue) -> None:
@@ -81,10 +81,10 @@ def install(run: Run) -> None:
         try:
             answer = BatchAnswer.model_validate(given)
         except ValidationError:
-            workflow.logger.warning("a signal %s does not fit", ANSWER)
+            workflow.logger.warning("a signal %s that is no answer of a batch is ignored", ANSWER)
             return
         if answer.first_execution_run_id == run.lineage.first_execution_run_id:
-            run.batched[answer.step] = answer
+            run.batch_answers[answer.step] = answer
 
     workflow.set_signal_handler(ANSWER, answered)
 
@@ -111,16 +111,16 @@ class BatchCollector:
                 if not self._calls:
                     return
             since = since or workflow.now()
-            if not self._full(state) and await self._more(state, since):
-                self._go_on(state, number, since)
-            count = self._fitting(state)
+            if not self._batch_is_full(state) and await self._wait_for_more(state, since):
+                self._continue_as_new(state, number, since)
+            count = self._batch_size(state)
             calls, self._calls, self._sizes = self._calls[:count], self._calls[count:], self._sizes[count:]
             number += 1
             await self._send(state, calls)
             since = None
             # What waits then goes along, so it must not be more than a batch.
-            if (number - state.number >= _BATCHES_A_RUN or _suggested()) and not self._full(state):
-                self._go_on(state, number, None)
+            if (number - state.number >= _BATCHES_A_RUN or _history_is_long()) and not self._batch_is_full(state):
+                self._continue_as_new(state, number, None)
 
     @workflow.signal(name=ADD)
     def add(self, call: GenerateCall) -> None:
@@ -132,27 +132,27 @@ class BatchCollector:
             self._calls.append(call)
             self._sizes.append(_size(call))
 
-    def _full(self, state: CollectorState) -> bool:
+    def _batch_is_full(self, state: CollectorState) -> bool:
         return len(self._calls) >= state.size or sum(self._sizes) >= _BYTES
 
-    def _fitting(self, state: CollectorState) -> int:
+    def _batch_size(self, state: CollectorState) -> int:
         """Return how many of the calls make a batch."""
         together = accumulate(self._sizes[: state.size])
         return max(sum(each <= _BYTES for each in together), 1)
 
-    async def _more(self, state: CollectorState, since: datetime) -> bool:
+    async def _wait_for_more(self, state: CollectorState, since: datetime) -> bool:
         """Wait until there are enough calls, or the first has waited for long enough. True: the history is too long."""
         try:
             await workflow.wait_condition(
-                lambda: self._full(state) or _suggested(),
+                lambda: self._batch_is_full(state) or _history_is_long(),
                 timeout=max(since + state.wait - workflow.now(), timedelta()),
                 timeout_summary="wait for more calls",
             )
         except TimeoutError:
             return False
-        return not self._full(state)
+        return not self._batch_is_full(state)
 
-    def _go_on(self, state: CollectorState, number: int, since: datetime | None) -> NoReturn:
+    def _continue_as_new(self, state: CollectorState, number: int, since: datetime | None) -> NoReturn:
         seen = tuple(self._seen)[-max(2 * state.size, 1000) :]
         on = {"calls": tuple(self._calls), "number": number, "seen": seen, "since": since}
         workflow.continue_as_new(state.model_copy(update=on))
@@ -233,7 +233,7 @@ def _size(call: GenerateCall) -> int:
     return len(call.model_dump_json())
 
 
-def _suggested() -> bool:
+def _history_is_long() -> bool:
     return workflow.info().is_continue_as_new_suggested()
 
 

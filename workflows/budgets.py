@@ -30,7 +30,7 @@ WITHIN = timedelta(days=2)
 _RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
 
 
-class _Short(Frozen):
+class _SpentBudget(Frozen):
     """What the failure says of the budget."""
 
     budget: str
@@ -43,24 +43,24 @@ class _Short(Frozen):
     raise_nano_usd: int
 
 
-async def paid(ask: Callable[[], Awaitable[R]]) -> R:
+async def ask_within_budget(ask: Callable[[], Awaitable[R]]) -> R:
     """Return what ASK brings; if a budget denies it, ask again once a person has raised that. Book what failed as well."""
     while True:
         try:
             return await ask()
         except BudgetSpent as error:
             current_run().spend(error.spent_nano_usd)
-            if not await raised(error):
+            if not await raise_budget(error):
                 raise
         except ModelError as error:
             current_run().spend(error.spent_nano_usd)
             raise
 
 
-async def raised(error: BudgetSpent) -> bool:
+async def raise_budget(error: BudgetSpent) -> bool:
     """Have a person raise the budget that ERROR is about. Returns False if nobody may be asked, or does not want to."""
     try:
-        short = _Short.model_validate(error.facts.get("budget"))
+        short = _SpentBudget.model_validate(error.facts.get("budget"))
     except ValidationError:
         return False
     if not short.ask:

@@ -59,7 +59,7 @@ async def execute(
         )
     except ActivityError as error:
         raise_translated(error)
-    current_run().did(one_line(summary))
+    current_run().note_done(one_line(summary))
     return done
 
 

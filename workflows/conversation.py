@@ -26,7 +26,7 @@ from perdure.memory.conversations.contracts import (
     root_of,
 )
 from perdure.routing.contracts import Generation, OutputRef
-from perdure.workflows.budgets import paid
+from perdure.workflows.budgets import ask_within_budget
 from perdure.workflows.call import (
     LOOKUP_RETRIES,
     MODEL_RETRIES,
@@ -41,13 +41,13 @@ from perdure.workflows.conversation_model import (
     ConversationPosition,
     ConverseCall,
     KeepCall,
-    Kept,
+    KeepResult,
     LookCall,
     SummariseCall,
-    Summarised,
+    SummariseResult,
     Turn,
     position_in,
-    task_of,
+    task_name,
 )
 from perdure.workflows.effects import EffectRequest, perform_effect
 from perdure.workflows.run import OpenConversation, Run, current_run
@@ -70,7 +70,7 @@ class Context:
 
     def __post_init__(self) -> None:
         if self.tokens < 64:
-            raise InvalidInput(f"a context of {self.tokens} tokens holds nothing; give it 64 or more")
+            raise InvalidInput(f"a context of {self.tokens} tokens is too small; give it 64 or more")
 
 
 class Conversation:
@@ -145,7 +145,7 @@ class Conversation:
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:
-            place = self._place()
+            place = self._position()
             call = LookCall(
                 **run.call_context(recorded=False),
                 conversation=self.ref,
@@ -155,10 +155,10 @@ class Conversation:
                 args=args.model_dump(mode="json"),
             )
             try:
-                kept: Kept = await workflow.execute_local_activity(
+                kept: KeepResult = await workflow.execute_local_activity(
                     "perdure.look",
                     call,
-                    result_type=Kept,
+                    result_type=KeepResult,
                     activity_id=step.name,
                     summary=said,
                     start_to_close_timeout=action.target.deadline + timedelta(seconds=30),
@@ -166,8 +166,8 @@ class Conversation:
                 )
             except ActivityError as error:
                 raise_translated(error)
-            self._stored(kept.head, place)
-        run.did(said)
+            self._mark_stored(kept.head, place)
+        run.note_done(said)
 
     async def act(
         self,
@@ -187,20 +187,20 @@ class Conversation:
         `tool`. Turns wait until it is done. One that fails says nothing: tell the model by `tool`, if it should know.
         """
         async with self._open.turn:
-            ref, place = self.ref, self._place()
+            ref, place = self.ref, self._position()
             request = EffectRequest.of(action, args, item=item, name=name, summary=summary, must=must, position=place)
             result = await perform_effect(request, parked_within=parked_within, settle=settle)
             receipt = result.receipt(action.name)
             head = result.head or answer_id(
                 _head_after(ref, place["new"]), action.name, args.model_dump(mode="json"), receipt.response_digest
             )
-            self._stored(head, place)
+            self._mark_stored(head, place)
         return receipt
 
     async def keep(self, *, name: str | None = None) -> None:
         """Store what is new now, instead of with the next turn; nothing to store is no step."""
         async with self._open.turn:
-            place = self._place()
+            place = self._position()
             if not place["new"]:
                 return
             run = current_run()
@@ -209,26 +209,26 @@ class Conversation:
             kept = await execute(
                 "perdure.keep",
                 call,
-                Kept,
+                KeepResult,
                 id=step.name,
                 summary=f"Store {len(call.new)} messages of {self.name}",
                 timeout=timedelta(seconds=60),
                 retries=LOOKUP_RETRIES,
             )
-            self._stored(kept.head, place)
+            self._mark_stored(kept.head, place)
 
     def _say(self, role: Role, content: Value, name: str) -> None:
         self._open.new.append(NewMessage(role=role, content=as_json(content), name=name))
 
-    def _stored(self, head: str, said: ConversationPosition) -> None:
+    def _mark_stored(self, head: str, said: ConversationPosition) -> None:
         # Not all of `new`: more may have been said meanwhile, by a signal's handler.
         del self._open.new[: len(said["new"])]
         if self._open.ref.begun == said["begun"]:  # else it was begun anew meanwhile
             self._open.ref = self._open.ref.model_copy(update={"head": head})
             self._open.of |= dict.fromkeys(said["of"], True)
 
-    def _place(self) -> ConversationPosition:
-        return position_in(self._open.ref, tuple(self._open.new), self._open.unsaid)
+    def _position(self) -> ConversationPosition:
+        return position_in(self._open.ref, tuple(self._open.new), self._open.unstored_scopes)
 
 
 def _head_after(ref: ConversationRef, said: Sequence[NewMessage]) -> str:
@@ -258,10 +258,10 @@ async def converse(
         if talk.full:
             await _summarise(run, talk, context, tenant, agent)
         ref = talk.ref
-        place = conversation._place() if conversation else position_in(None)  # noqa: SLF001  same module
+        place = conversation._position() if conversation else position_in(None)  # noqa: SLF001  same module
         call = ConverseCall(
             **run.call_context(),
-            task="" if task_of(name) == task else task,
+            task="" if task_name(name) == task else task,
             output=output.name,
             json_schema=output.json_schema,
             inputs={key: as_json(value) for key, value in inputs.items()},
@@ -279,10 +279,10 @@ async def converse(
                 "perdure.converse", call, Turn, id=step.name, summary=summary, timeout=timeout, retries=MODEL_RETRIES
             )
 
-        turn = await paid(ask)
+        turn = await ask_within_budget(ask)
         if conversation is not None:
             said = [*place["new"], NewMessage(role="assistant", content=turn.value)]
-            conversation._stored(turn.head or _head_after(ref, said), place)  # noqa: SLF001  same module
+            conversation._mark_stored(turn.head or _head_after(ref, said), place)  # noqa: SLF001  same module
         talk.full, talk.packed = turn.full, turn.packed
     record = turn.record.to_record(task, turn.value)
     run.spend(record.usage.cost_nano_usd)
@@ -305,7 +305,7 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
         summed = await execute(
             "perdure.summarise",
             call,
-            Summarised,
+            SummariseResult,
             id=step.name,
             summary=f"Sum up the beginning of {talk.ref.name}",
             timeout=timedelta(minutes=5),
@@ -316,7 +316,9 @@ async def _summarise(run: Run, talk: OpenConversation, context: Context, tenant:
             raise
         if isinstance(error, ModelError):
             run.spend(error.spent_nano_usd)
-        workflow.logger.warning("conversation not summed up", extra={"conversation": talk.ref.name, "why": str(error)})
+        workflow.logger.warning(
+            "conversation could not be summarised", extra={"conversation": talk.ref.name, "why": str(error)}
+        )
         return
     talk.ref = talk.ref.model_copy(update={"summary": summed.summary})
     if summed.record is not None:

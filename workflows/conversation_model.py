@@ -41,7 +41,7 @@ class ConversationPosition(TypedDict):
     of: tuple[Scope, ...]
 
 
-class ForRun(CompactModel):
+class RunCall(CompactModel):
     """What an activity cannot find out about its step by itself: the rest is not recorded again with every call."""
 
     first_run: str = ""
@@ -51,7 +51,7 @@ class ForRun(CompactModel):
     """Said once a run, for whoever reads the history, which does not say it otherwise."""
 
 
-class Says(ForRun):
+class StoringCall(RunCall):
     """What every step says that stores something."""
 
     new: tuple[NewMessage, ...] = ()
@@ -59,7 +59,7 @@ class Says(ForRun):
     """Whose conversation it is, as far as no step has said so yet."""
 
 
-class InConversation(Says):
+class ConversationCall(StoringCall):
     """Where a call goes on in a conversation, in as few bytes as will do."""
 
     talk: str = ""
@@ -79,7 +79,7 @@ class InConversation(Says):
         return ConversationRef(name=self.talk or _MAIN, head=self.after, summary=self.summed, begun=self.begun)
 
 
-class ConverseCall(InConversation):
+class ConverseCall(ConversationCall):
     """The argument of the activity `perdure.converse`."""
 
     task: str = ""
@@ -132,7 +132,7 @@ class TurnRecord(CompactModel):
             deployment=record.deployment,
             model=record.model,
             used=(usage.prompt_tokens, usage.completion_tokens, usage.cost_nano_usd),
-            prompt=shortened(record.prompt_digest.removeprefix(DIGEST)),
+            prompt=to_base64(record.prompt_digest.removeprefix(DIGEST)),
             ms=record.milliseconds,
             attempt=record.attempt,
             provider_calls=record.provider_calls,
@@ -160,7 +160,7 @@ class TurnRecord(CompactModel):
             attempt=self.attempt,
             provider_calls=self.provider_calls,
             repaired=self.repaired,
-            prompt_digest=DIGEST + at_length(self.prompt) if self.prompt else "",
+            prompt_digest=DIGEST + to_hex(self.prompt) if self.prompt else "",
             answer_digest=digest(value),
             milliseconds=self.ms,
             repairs=self.repairs,
@@ -189,7 +189,7 @@ class Turn(CompactModel):
     record: TurnRecord
 
 
-class KeepCall(Says):
+class KeepCall(StoringCall):
     """The argument of the activity `perdure.keep`: store what is new."""
 
     conversation: ConversationRef
@@ -202,13 +202,13 @@ class LookCall(KeepCall):
     args: dict[str, JsonValue]
 
 
-class Kept(CompactModel):
+class KeepResult(CompactModel):
     """The result of the activities `perdure.keep` and `perdure.look`: the conversation as it stands."""
 
     head: str
 
 
-class SummariseCall(ForRun):
+class SummariseCall(RunCall):
     """The argument of the activity `perdure.summarise`."""
 
     conversation: ConversationRef
@@ -218,7 +218,7 @@ class SummariseCall(ForRun):
     agent: str = ""
 
 
-class Summarised(CompactModel):
+class SummariseResult(CompactModel):
     """The result of the activity `perdure.summarise`. No record: there was nothing to sum up."""
 
     summary: str
@@ -243,21 +243,21 @@ def position_in(
     }
 
 
-def named_by(step: str) -> str:
+def base_name(step: str) -> str:
     """Return what the step called STEP was called at first: the second of a name is `NAME#2`."""
     return step.partition("#")[0]
 
 
-def task_of(step: str) -> str:
+def task_name(step: str) -> str:
     """Return the task that the step called STEP is for, if it is called as such steps are by themselves."""
-    return named_by(step).removeprefix("generate:")
+    return base_name(step).removeprefix("generate:")
 
 
-def shortened(digits: str) -> str:
+def to_base64(digits: str) -> str:
     """Return what stands in the hex DIGITS in base64: a third shorter."""
     return base64.b64encode(bytes.fromhex(digits)).rstrip(b"=").decode()
 
 
-def at_length(text: str) -> str:
+def to_hex(text: str) -> str:
     """Return the hex digits of what `shortened` gave."""
     return base64.b64decode(text + "==").hex()

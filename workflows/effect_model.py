@@ -17,17 +17,17 @@ from perdure.lineage import StepRef
 from perdure.memory.contracts import CompactModel
 from perdure.workflows.conversation_model import (
     DIGEST,
-    InConversation,
-    at_length,
-    named_by,
-    shortened,
+    ConversationCall,
+    base_name,
+    to_base64,
+    to_hex,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = "pe-"
 
 
-class ActCall(InConversation):
+class ActCall(ConversationCall):
     """The argument of the activity `perdure.act`. In a conversation, the answer becomes its next message."""
 
     step: StepRef | None = None
@@ -44,7 +44,7 @@ class ActCall(InConversation):
         """Return the call as the ledger takes it, for the step that is RUNNING."""
         return EffectCall(
             step=self.step or running,
-            action=self.action or named_by(running.name),
+            action=self.action or base_name(running.name),
             args=self.args,
             item=self.item,
             generation=self.generation,
@@ -71,9 +71,9 @@ class ShortReceipt(CompactModel):
         """Return RECEIPT in short."""
         at = receipt.confirmed_at
         return cls(
-            key=shortened(receipt.key.removeprefix(_KEY)),
+            key=to_base64(receipt.key.removeprefix(_KEY)),
             ref=receipt.remote_ref,
-            digest=shortened(receipt.response_digest.removeprefix(DIGEST)),
+            digest=to_base64(receipt.response_digest.removeprefix(DIGEST)),
             at=None if at is None else (at - _EPOCH) // timedelta(microseconds=1),
             by=receipt.confirmed_by,
             sent=receipt.sent,
@@ -82,10 +82,10 @@ class ShortReceipt(CompactModel):
     def receipt(self, action: str) -> Receipt:
         """Return the receipt of ACTION at length."""
         return Receipt(
-            key=_KEY + at_length(self.key) if self.key else "",
+            key=_KEY + to_hex(self.key) if self.key else "",
             action=action,
             remote_ref=self.ref,
-            response_digest=DIGEST + at_length(self.digest) if self.digest else "",
+            response_digest=DIGEST + to_hex(self.digest) if self.digest else "",
             confirmed_at=None if self.at is None else _EPOCH + timedelta(microseconds=self.at),
             confirmed_by=self.by,
             sent=self.sent,

@@ -24,7 +24,7 @@ from perdure.errors import InvalidInput, PerdureError
 from perdure.lineage import StepRef
 from perdure.workflows.call import EFFECT_RETRIES, execute
 from perdure.workflows.cancellation import wait_until_done
-from perdure.workflows.conversation_model import ConversationPosition, named_by, position_in
+from perdure.workflows.conversation_model import ConversationPosition, base_name, position_in
 from perdure.workflows.effect_model import ActCall, ActResult
 from perdure.workflows.parked import wait_until_resolved
 from perdure.workflows.run import current_run, upsert
@@ -110,7 +110,7 @@ def act_call(
     return ActCall(
         **current_run().call_context(),
         **(position or position_in(None)),
-        action="" if action == named_by(step.name) else action,
+        action="" if action == base_name(step.name) else action,
         args=dict(args),
         item=item,
         must=must,
@@ -170,7 +170,7 @@ async def _attempt(request: EffectRequest) -> ActResult:
 
 async def _settle(request: EffectRequest) -> None:
     """Find out what became of what was REQUESTED, which the run does not ask for any more."""
-    step = current_run().named(f"settle:{request.step.name}")
+    step = current_run().step_named(f"settle:{request.step.name}")
     try:
         await execute(
             "perdure.settle",
@@ -183,4 +183,6 @@ async def _settle(request: EffectRequest) -> None:
         )
     except (ActivityError, PerdureError) as problem:
         # The run ends as cancelled all the same. The ledger has the effect as it stands.
-        workflow.logger.warning("nobody found out about a cancelled step: %s", problem, extra={"step": request.step.name})
+        workflow.logger.warning(
+            "the outcome of a cancelled step could not be looked up: %s", problem, extra={"step": request.step.name}
+        )

@@ -16,12 +16,12 @@ from perdure.routing.contracts import (
     OutputRef,
 )
 from perdure.workflows.answer_model import Answer, AnswerCall
-from perdure.workflows.answering import answered
-from perdure.workflows.batches import batched
-from perdure.workflows.budgets import paid
+from perdure.workflows.batches import ask_in_batch
+from perdure.workflows.budgets import ask_within_budget
 from perdure.workflows.call import MODEL_RETRIES, Value, as_json, execute
 from perdure.workflows.conversation import Context, Conversation, converse
-from perdure.workflows.conversation_model import task_of
+from perdure.workflows.conversation_model import task_name
+from perdure.workflows.human_answers import ask_person
 from perdure.workflows.run import current_run
 
 T = TypeVar("T", bound=BaseModel)
@@ -72,7 +72,7 @@ async def generate(
     except InvalidAnswer as error:
         if not or_ask:
             raise
-        return await answered(task, output, of=or_ask, inputs=inputs or {}, error=error, conversation=conversation)
+        return await ask_person(task, output, of=or_ask, inputs=inputs or {}, error=error, conversation=conversation)
     value = output.model_validate(generation.value)
     return Generated[T](
         value=value, confidence=generation.confidence, ask_below=generation.ask_below, record=generation.record
@@ -118,7 +118,7 @@ async def generate_json(
         step = run.step(name)
         call = AnswerCall(
             **run.call_context(),
-            task="" if task == task_of(step.name) else task,
+            task="" if task == task_name(step.name) else task,
             inputs=values,
             output=output.name,
             json_schema=output.json_schema,
@@ -133,9 +133,9 @@ async def generate_json(
     generation = None
     if lane == "batch":
         call = GenerateCall(step=run.step(name), task=task, inputs=values, output=output, tenant=tenant, agent=agent)
-        generation = await batched(call, summary=summary)
+        generation = await ask_in_batch(call, summary=summary)
     if generation is None:
-        generation = await paid(ask)
+        generation = await ask_within_budget(ask)
     run.spend(generation.record.usage.cost_nano_usd)
     return generation
 

@@ -26,7 +26,7 @@ from perdure.workflows import (
     batches,
     parked,
 )
-from perdure.workflows.run import Carried, current_run
+from perdure.workflows.run import Continuation, current_run
 
 CARRIED = "perdure-carried"
 """The header in which a run hands its step counts to its continuation."""
@@ -47,42 +47,42 @@ class _Inbound(WorkflowInboundInterceptor):
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> object:
         run = current_run()
         if CARRIED in input.headers:
-            run.take_over(Carried.model_validate_json(input.headers[CARRIED].data))
-        approvals.install(run)
-        parked.install(run)
-        batches.install(run)
+            run.take_over(Continuation.model_validate_json(input.headers[CARRIED].data))
+        approvals.install_handlers(run)
+        parked.install_handlers(run)
+        batches.install_handlers(run)
         if workflow.info().typed_search_attributes.get(attributes.STATE) is None:
             # Started by another client than ours, e.g. the temporal CLI.
             workflow.upsert_search_attributes(
                 [attributes.STATE.value_set("running"), attributes.PLAN.value_set(run.plan or run.workflow_type)]
             )
         try:
-            _check_count(input)
+            _check_argument_count(input)
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
             raise
         except (Exception, asyncio.CancelledError) as error:
             # Whatever else is raised means that this worker lets go of the run, which goes on elsewhere.
-            self._settle(_ended(error))
+            self._record_state(_final_state(error))
             if isinstance(error, ValidationError):
                 # What does not fit never will, and a failed task is tried for ever. No values: they may be secret.
-                raise InvalidInput(_misfits(error)) from None
+                raise InvalidInput(_describe_misfit(error)) from None
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
-        self._settle("completed")
+        self._record_state("completed")
         return result
 
-    def _settle(self, state: str) -> None:
+    def _record_state(self, state: str) -> None:
         workflow.upsert_search_attributes([attributes.STATE.value_set(state), *current_run().cost_update()])
 
 
-def _ended(error: BaseException) -> str:
+def _final_state(error: BaseException) -> str:
     if isinstance(error, PartiallyCompensated):
         return "partially_compensated"
     return "cancelled" if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error) else "failed"
 
 
-def _check_count(input: ExecuteWorkflowInput) -> None:
+def _check_argument_count(input: ExecuteWorkflowInput) -> None:
     """Raise `InvalidInput` if the run was started with more or fewer inputs than it takes, which would retry for ever."""
     signature = inspect.signature(input.run_fn)
     try:
@@ -94,7 +94,7 @@ def _check_count(input: ExecuteWorkflowInput) -> None:
         ) from None
 
 
-def _misfits(error: ValidationError) -> str:
+def _describe_misfit(error: ValidationError) -> str:
     wrong = error.errors(include_input=False)
     said = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}" for each in wrong)
     return f"{error.title} does not fit: {said}"
@@ -102,6 +102,6 @@ def _misfits(error: ValidationError) -> str:
 
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
-        carried = current_run().carried().model_dump_json(exclude_unset=True).encode()
+        carried = current_run().continuation().model_dump_json(exclude_unset=True).encode()
         input.headers = {**input.headers, CARRIED: Payload(metadata={"encoding": b"json/plain"}, data=carried)}
         super().continue_as_new(input)

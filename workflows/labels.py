@@ -11,7 +11,7 @@ from perdure.workflows.call import EFFECT_RETRIES, execute
 from perdure.workflows.run import current_run
 
 
-class Answered(Protocol):
+class ModelAnswer(Protocol):
     """What `generate` returns."""
 
     @property
@@ -21,7 +21,7 @@ class Answered(Protocol):
 
 
 async def label_answer(
-    answer: Answered,
+    answer: ModelAnswer,
     *,
     correct: bool,
     by: str = "",
@@ -35,7 +35,9 @@ async def label_answer(
     """
     record = answer.record
     if not record.prompt_digest:
-        raise InvalidInput(f"the answer to {record.task!r} came from a {record.deployment}: there is no model to judge")
+        raise InvalidInput(
+            f"the answer to {record.task!r} came from a {record.deployment}: a label is for the answer of a model"
+        )
     step = current_run().step(name or f"judge {record.task}")
     told = f"The answer to {record.task} was {'right' if correct else 'wrong'}{f', says {by}' if by else ''}"
     return await execute(

@@ -121,7 +121,9 @@ class Repair:
         if proposal.call is not None:
             # The approval may have taken days: what was missing may have come, and what was too much may be gone.
             if (await self._propose(call)).digest != proposal.digest:
-                raise InvalidInput(f"finding {proposal.finding} is not what was approved any more; start the repair again")
+                raise InvalidInput(
+                    f"finding {proposal.finding} has changed since the repair was approved; start the repair again"
+                )
             effect = await self._perform(proposal, proposal.call)
         return await execute(
             "perdure.close_finding",

@@ -94,7 +94,7 @@ async def recall(
         )
     except ActivityError as error:
         raise_translated(error)
-    run.did(f"{one_line(summary)}: {len(found.hits)} found")
+    run.note_done(f"{one_line(summary)}: {len(found.hits)} found")
     return found
 
 
@@ -139,7 +139,7 @@ async def remember(
         retention=retention,
         origin=_stamp(origin, made_by),
     )
-    return await _execute(
+    return await _execute_step(
         "perdure.remember", call, RememberResult, step.name, summary or f"Remember something of {_scope_name(scope)}"
     )
 
@@ -151,7 +151,7 @@ async def get_memory(
     step = current_run().step(name or "get memory")
     call = GetCall(step=step, scope=scope, memory_id=memory_id, as_of=as_of)
     summary = summary or f"Read a memory of {_scope_name(scope)}"
-    return (await _execute("perdure.get_memory", call, GetResult, step.name, summary)).record
+    return (await _execute_step("perdure.get_memory", call, GetResult, step.name, summary)).record
 
 
 async def list_memories(
@@ -181,7 +181,7 @@ async def list_memories(
         after=after,
     )
     summary = summary or f"List memories of {_scope_name(scope)}"
-    return await _execute("perdure.list_memories", call, RecordPage, step.name, summary)
+    return await _execute_step("perdure.list_memories", call, RecordPage, step.name, summary)
 
 
 async def memory_history(
@@ -191,7 +191,7 @@ async def memory_history(
     step = current_run().step(name or "memory history")
     call = HistoryCall(step=step, scope=scope, memory_id=memory_id)
     summary = summary or f"Read the history of a memory of {_scope_name(scope)}"
-    return (await _execute("perdure.memory_history", call, History, step.name, summary)).records
+    return (await _execute_step("perdure.memory_history", call, History, step.name, summary)).records
 
 
 async def update_memory(
@@ -223,7 +223,7 @@ async def update_memory(
         origin=_stamp(origin),
     )
     summary = summary or f"Update a memory of {_scope_name(scope)}"
-    return await _execute("perdure.update_memory", call, RememberResult, step.name, summary)
+    return await _execute_step("perdure.update_memory", call, RememberResult, step.name, summary)
 
 
 async def forget(
@@ -255,7 +255,7 @@ async def forget(
         by=step.workflow_type,
     )
     summary = summary or f"Forget ({how}) something of {_scope_name(scope)}"
-    return await _execute("perdure.forget", call, ForgetResult, step.name, summary, timeout=timedelta(minutes=10))
+    return await _execute_step("perdure.forget", call, ForgetResult, step.name, summary, timeout=timedelta(minutes=10))
 
 
 async def feedback(
@@ -278,7 +278,7 @@ async def feedback(
             call = FeedbackCall(
                 step=step, scope=recalled.receipt.scope, version_ids=tuple(ids), cited=was_cited, useful=useful
             )
-            done = await _execute(
+            done = await _execute_step(
                 "perdure.feedback", call, ChangeCount, step.name, summary or "Say what memories were good for"
             )
             count += done.count
@@ -292,7 +292,7 @@ async def pin(
     step = current_run().step(name or "pin")
     call = PinCall(step=step, scope=scope, memory_id=memory_id, pinned=pinned)
     summary = summary or f"{'Pin' if pinned else 'Unpin'} a memory of {_scope_name(scope)}"
-    return await _execute("perdure.pin", call, ChangeCount, step.name, summary)
+    return await _execute_step("perdure.pin", call, ChangeCount, step.name, summary)
 
 
 async def consolidate(
@@ -322,7 +322,7 @@ async def consolidate(
         origin=_stamp(origin),
     )
     summary = summary or f"Make one memory of {len(records)} of {_scope_name(scope)}"
-    return await _execute("perdure.consolidate", call, RememberResult, step.name, summary)
+    return await _execute_step("perdure.consolidate", call, RememberResult, step.name, summary)
 
 
 def _stamp(origin: Origin | None, made_by: ModelRecord | None = None) -> Origin:
@@ -333,7 +333,7 @@ def _stamp(origin: Origin | None, made_by: ModelRecord | None = None) -> Origin:
     return (origin or Origin()).model_copy(update=known)
 
 
-async def _execute(
+async def _execute_step(
     activity: str, call: BaseModel, result: type[R], id: str, summary: str, *, timeout: timedelta = timedelta(seconds=60)
 ) -> R:
     return await execute(activity, call, result, id=id, summary=summary, timeout=timeout, retries=LOOKUP_RETRIES)

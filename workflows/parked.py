@@ -32,7 +32,7 @@ async def wait_until_resolved(
     run = current_run()
     last_look = False
     while True:
-        told = _last(run)
+        told = _last_signal(run)
         try:
             return await attempt()
         except (EffectParked, EffectConflict) as parked:
@@ -45,19 +45,19 @@ async def wait_until_resolved(
             )
             waits()
             # When nobody has said anything in time, the ledger is asked once more: a signal can get lost, a row cannot.
-            last_look = not await _resolved(run, waiting, told)
+            last_look = not await _wait_for_signal(run, waiting, told)
 
 
-def install(run: Run) -> None:
+def install_handlers(run: Run) -> None:
     """Give the run the signal that an effect was resolved, and the query for what is parked."""
 
     def resolved(given: JsonValue) -> None:
         """Ask the ledger again about an effect that a person has resolved: its key, or {"key": KEY}."""
         key = given.get("key") if isinstance(given, dict) else given
         if isinstance(key, str):
-            run.heard[key] = _last(run) + 1
+            run.resolution_signals[key] = _last_signal(run) + 1
         else:
-            workflow.logger.warning("a signal %s names no effect", RESOLVED)
+            workflow.logger.warning("a signal %s without the key of an effect is ignored", RESOLVED)
 
     def parked() -> list[ParkedEffect]:
         """List the effects that this run waits for a person to resolve."""
@@ -67,26 +67,26 @@ def install(run: Run) -> None:
     workflow.set_query_handler(PARKED, parked)
 
 
-def show(run: Run) -> None:
+def show_state(run: Run) -> None:
     """Tell the list and the run's page what is waited for."""
     run.show()
     workflow.upsert_search_attributes([attributes.STATE.value_set(run.state)])
 
 
-def _last(run: Run) -> int:
-    return max(run.heard.values(), default=0)
+def _last_signal(run: Run) -> int:
+    return max(run.resolution_signals.values(), default=0)
 
 
-async def _resolved(run: Run, waiting: ParkedEffect, told: int) -> bool:
+async def _wait_for_signal(run: Run, waiting: ParkedEffect, told: int) -> bool:
     """Wait until the run is told, after TOLD, that what it is WAITING for is resolved. Returns False if time is up."""
 
     def resolved() -> bool:
-        return run.heard.get(waiting.key, 0) > told
+        return run.resolution_signals.get(waiting.key, 0) > told
 
     if resolved():
         return True
     run.parked.append(waiting)
-    show(run)
+    show_state(run)
     try:
         await workflow.wait_condition(
             resolved, timeout=waiting.until - waiting.since, timeout_summary=f"{waiting.step} is parked until then"
@@ -95,5 +95,5 @@ async def _resolved(run: Run, waiting: ParkedEffect, told: int) -> bool:
         return False
     finally:
         run.parked.remove(waiting)
-        show(run)
+        show_state(run)
     return True

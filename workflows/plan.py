@@ -23,13 +23,13 @@ from perdure.lineage import Frozen
 from perdure.memory.contracts import Recall, Scope
 from perdure.routing.contracts import OutputRef
 from perdure.workflows import attributes
-from perdure.workflows.answering import answered_json
 from perdure.workflows.approvals import approval
 from perdure.workflows.call import raise_translated
 from perdure.workflows.cancellation import wait_until_done
 from perdure.workflows.conversation import Context, Conversation
 from perdure.workflows.effects import EffectRequest, act_call, perform_effect
 from perdure.workflows.generation import generate_json
+from perdure.workflows.human_answers import ask_person_json
 from perdure.workflows.memory import recall, remember
 from perdure.workflows.plan_model import (
     ActStep,
@@ -202,7 +202,7 @@ class _Interpreter:
             who = self._text(step.or_ask, step)
             if not who or not isinstance(step.output, dict):
                 raise
-            generation = await answered_json(
+            generation = await ask_person_json(
                 step.generate, step.output, of=who, inputs=inputs, error=error, conversation=conversation
             )
         return {

@@ -33,7 +33,7 @@ _RISKS = ("low", "medium", "high")
 _SHOWN = 30
 
 
-class CarriedConversation(CompactModel):
+class ContinuedConversation(CompactModel):
     """How a conversation goes on in the continuation of its run: two digests, and what was not stored yet."""
 
     ref: ConversationRef
@@ -50,13 +50,13 @@ class CallContext(TypedDict):
     namespace: str
 
 
-class Carried(Frozen):
+class Continuation(Frozen):
     """What a run hands to its continuation in a header, so that step names stay unique in the lineage."""
 
     counts: dict[str, int] = {}
     spent_nano_usd: int = 0
     plan: str = ""
-    conversations: tuple[CarriedConversation, ...] = ()
+    conversations: tuple[ContinuedConversation, ...] = ()
 
 
 @dataclass
@@ -75,7 +75,7 @@ class OpenConversation:
     """Its steps take turns, for each goes on from what the one before said."""
 
     @property
-    def unsaid(self) -> tuple[Scope, ...]:
+    def unstored_scopes(self) -> tuple[Scope, ...]:
         """Whose it is, as far as no step has stored that yet."""
         return tuple(scope for scope, stored in self.of.items() if not stored)
 
@@ -104,12 +104,12 @@ class Run:
     risk: str = ""
     plan: str = ""
     approvals: dict[str, OpenApproval] = field(default_factory=dict)
-    decided: dict[str, Decision] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
     parked: list[ParkedEffect] = field(default_factory=list)
     """What it waits for a person to resolve."""
-    heard: dict[str, int] = field(default_factory=dict)
+    resolution_signals: dict[str, int] = field(default_factory=dict)
     """When it was last told that an effect was resolved, by key, in the order of the signals."""
-    batched: dict[str, BatchAnswer] = field(default_factory=dict)
+    batch_answers: dict[str, BatchAnswer] = field(default_factory=dict)
     """What batches have brought for its steps."""
     unwinding: int = 0
     """How many sagas are just taking back what they did."""
@@ -124,14 +124,14 @@ class Run:
             raise InvalidInput(f"step name {wanted!r}: give it a name without '#', which tells repeated steps apart")
         name = self.next_name(wanted)
         self.counts[wanted] = self.counts.get(wanted, 0) + 1
-        return self.named(name)
+        return self.step_named(name)
 
     def next_name(self, wanted: str) -> str:
         """Return the name that the next step called WANTED will have."""
         count = self.counts.get(wanted, 0) + 1
         return wanted if count == 1 else f"{wanted}#{count}"
 
-    def named(self, name: str) -> StepRef:
+    def step_named(self, name: str) -> StepRef:
         """Return the reference of the step that has exactly this NAME."""
         return StepRef(lineage=self.lineage, name=name, run_id=self.run_id, workflow_type=self.plan or self.workflow_type)
 
@@ -155,7 +155,7 @@ class Run:
         """Add to what the run's model calls cost."""
         self.spent_nano_usd += nano_usd
 
-    def did(self, what: str) -> None:
+    def note_done(self, what: str) -> None:
         """Note that WHAT was done, and show it on the run's page in the Web UI."""
         self.trail.append(what)
         self.show()
@@ -181,17 +181,17 @@ class Run:
         """Return the update of the cost attribute, if anything was spent on models."""
         return [COST.value_set(self.spent_nano_usd / 1e9)] if self.spent_nano_usd else []
 
-    def carried(self) -> Carried:
+    def continuation(self) -> Continuation:
         """Return what the continuation has to know."""
         talks = tuple(
-            CarriedConversation(ref=each.ref, new=tuple(each.new), full=each.full, of=each.unsaid)
+            ContinuedConversation(ref=each.ref, new=tuple(each.new), full=each.full, of=each.unstored_scopes)
             for each in self.conversations.values()
         )
-        carried = Carried(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
+        carried = Continuation(counts=self.counts, spent_nano_usd=self.spent_nano_usd, plan=self.plan)
         # Only if there are any: a worker of before there were conversations refuses the field.
         return carried.model_copy(update={"conversations": talks}) if talks else carried
 
-    def take_over(self, carried: Carried) -> None:
+    def take_over(self, carried: Continuation) -> None:
         """Go on from what the run before this one CARRIED over."""
         self.counts, self.spent_nano_usd, self.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
         for each in carried.conversations:

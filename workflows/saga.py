@@ -41,7 +41,7 @@ Out = TypeVar("Out", bound=BaseModel)
 
 
 @dataclass
-class Registered:
+class SagaEffect:
     """An effect of a saga, from before it is attempted."""
 
     key: str
@@ -50,12 +50,12 @@ class Registered:
     kind: Reversibility | None
     undoable: bool
     approved: bool = False
-    became: Literal["attempted", "done", "refused"] = "attempted"
-    stands: str | None = None
+    outcome: Literal["attempted", "done", "refused"] = "attempted"
+    why_it_stands: str | None = None
     """Why it stands after the unwinding, if it does; empty where that is how it should be."""
 
     @property
-    def turns(self) -> bool:
+    def point_of_no_return(self) -> bool:
         """Whether there is no way back once it has happened."""
         return not self.undoable and not self.approved
 
@@ -65,9 +65,9 @@ class Registered:
         try:
             yield
         except EffectRejected:
-            self.became = "refused"
+            self.outcome = "refused"
             raise
-        self.became = "done"
+        self.outcome = "done"
 
 
 class Saga:
@@ -90,7 +90,7 @@ class Saga:
     ) -> None:
         self._undo = undo
         self._parked_within = parked_within
-        self._registered: list[Registered] = []
+        self._registered: list[SagaEffect] = []
 
     async def __aenter__(self) -> Saga:
         return self
@@ -110,7 +110,7 @@ class Saga:
     @property
     def forward(self) -> bool:
         """Whether the point of no return is behind it."""
-        return any(each.turns and each.became == "done" for each in self._registered)
+        return any(each.point_of_no_return and each.outcome == "done" for each in self._registered)
 
     async def act(
         self,
@@ -138,7 +138,7 @@ class Saga:
             item=item,
             kind=action.reversibility,
             undoable=undoable,
-            approved=_approved(action.name, approved),
+            approved=_is_approved(action.name, approved),
         )
         within, forward = self._parked_within, self.forward
         with effect.attempt():
@@ -155,14 +155,14 @@ class Saga:
         kind: Reversibility | None = None,
         undoable: bool = True,
         approved: bool = False,
-    ) -> Registered:
+    ) -> SagaEffect:
         """Say that STEP is about to attempt ACTION, which is of KIND and declares an undo if it is UNDOABLE."""
-        effect = Registered(effect_key(current_run().named(step), item=item), action, step, kind, undoable, approved)
+        effect = SagaEffect(effect_key(current_run().step_named(step), item=item), action, step, kind, undoable, approved)
         self._registered.append(effect)
         return effect
 
     def _check_order(self, action: str, kind: Reversibility, *, undoable: bool) -> None:
-        turn = next((each for each in self._registered if each.turns and each.became != "refused"), None)
+        turn = next((each for each in self._registered if each.point_of_no_return and each.outcome != "refused"), None)
         if turn is None or (not undoable and kind != "pivot"):
             return
         raise InvalidInput(
@@ -174,33 +174,33 @@ class Saga:
         run = current_run()
         run.unwinding += 1
         try:
-            await (self._all_at_once() if self._undo == "parallel" else self._in_reverse())
+            await (self._undo_in_parallel() if self._undo == "parallel" else self._undo_in_reverse())
         finally:
             run.unwinding -= 1
-        standing = [each for each in self._registered if each.stands is not None]
-        stands = [f"{each.step}: {each.stands}" if each.stands else each.step for each in standing]
+        standing = [each for each in self._registered if each.why_it_stands is not None]
+        stands = [f"{each.step}: {each.why_it_stands}" if each.why_it_stands else each.step for each in standing]
         # What stands because there is no way back from it is as it should be: the saga had come that far.
-        if any(each.stands for each in standing):
+        if any(each.why_it_stands for each in standing):
             raise PartiallyCompensated(
                 f"{type(error).__name__}: {error}. Of what was done, this stands: {'; '.join(stands)}. "
                 f"`perdure effects list --state all --run {run.lineage.workflow_id}` shows it."
             ) from error
         if stands:
-            workflow.logger.warning("past the point of no return, this stands: %s", "; ".join(stands))
+            workflow.logger.warning("past the point of no return, these effects are not undone: %s", "; ".join(stands))
 
-    async def _in_reverse(self) -> None:
+    async def _undo_in_reverse(self) -> None:
         undoing: list[asyncio.Task[None]] = []
         turned = False
         for effect in reversed(self._registered):
-            if turned and effect.became == "done":
-                effect.stands = ""
+            if turned and effect.outcome == "done":
+                effect.why_it_stands = ""
                 continue
-            undoing.append(await self._begin_to_take_back(effect))
-            turned = turned or (effect.stands is not None and (effect.turns or effect.kind is None))
+            undoing.append(await self._start_undo(effect))
+            turned = turned or (effect.why_it_stands is not None and (effect.point_of_no_return or effect.kind is None))
         for undo in undoing:
             await undo
 
-    async def _begin_to_take_back(self, effect: Registered) -> asyncio.Task[None]:
+    async def _start_undo(self, effect: SagaEffect) -> asyncio.Task[None]:
         """Return the task that undoes EFFECT, once it has ended or waits for a person.
 
         Others are kept waiting only by what may turn out to be the point of no return.
@@ -211,27 +211,27 @@ class Saga:
             nonlocal parked
             parked = True
 
-        undo = asyncio.create_task(self._take_back(effect, waits=waits))
-        await workflow.wait_condition(lambda: undo.done() or (parked and not effect.turns))
+        undo = asyncio.create_task(self._undo_effect(effect, waits=waits))
+        await workflow.wait_condition(lambda: undo.done() or (parked and not effect.point_of_no_return))
         return undo
 
-    async def _all_at_once(self) -> None:
+    async def _undo_in_parallel(self) -> None:
         # What stands before the point of no return is left alone, so that has to be known first.
         rest = list(self._registered)
-        for turn in [each for each in reversed(self._registered) if each.turns]:
-            await self._take_back(turn)
+        for turn in [each for each in reversed(self._registered) if each.point_of_no_return]:
+            await self._undo_effect(turn)
             rest.remove(turn)
-            if turn.stands is not None:
+            if turn.why_it_stands is not None:
                 before = self._registered[: self._registered.index(turn)]
-                for each in [each for each in before if each.became == "done"]:
-                    each.stands = ""
+                for each in [each for each in before if each.outcome == "done"]:
+                    each.why_it_stands = ""
                     rest.remove(each)
                 break
-        for undo in [asyncio.create_task(self._take_back(each)) for each in reversed(rest)]:
+        for undo in [asyncio.create_task(self._undo_effect(each)) for each in reversed(rest)]:
             await undo
 
-    async def _take_back(self, effect: Registered, *, waits: Callable[[], None] = lambda: None) -> None:
-        step = current_run().named(f"undo:{effect.step}")
+    async def _undo_effect(self, effect: SagaEffect, *, waits: Callable[[], None] = lambda: None) -> None:
+        step = current_run().step_named(f"undo:{effect.step}")
         workflow.logger.info("undoing", extra={"step": effect.step, "action": effect.action})
         try:
             undone = await wait_until_resolved(
@@ -250,15 +250,15 @@ class Saga:
                 waits=waits,
             )
         except (ActivityError, PerdureError) as problem:
-            effect.stands = str(problem)
+            effect.why_it_stands = str(problem)
             return
         if undone.outcome == "stands":
-            effect.stands = ""
+            effect.why_it_stands = ""
 
 
-def _approved(action: str, decision: Decision | None) -> bool:
+def _is_approved(action: str, decision: Decision | None) -> bool:
     if decision is None:
         return False
-    if decision.verdict != "approve" or current_run().decided.get(decision.approval) != decision:
+    if decision.verdict != "approve" or current_run().decisions.get(decision.approval) != decision:
         raise InvalidInput(f"{action} was not approved by {decision.by}: pass what approval() returned in this run")
     return True

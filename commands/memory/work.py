@@ -312,7 +312,7 @@ async def _open_recall(options: Options) -> AsyncIterator[Memory]:
 
 async def _open_index(stack: AsyncExitStack, settings: Settings) -> Memory | None:
     """Open the index for as long as STACK lasts; None if another process has it, or if it is not here."""
-    from perdure.activities.embedders import embedders
+    from perdure.activities.embedders import embedder_loader
     from perdure.memory.opening import open_memory
     from perdure.storage import open_database
 
@@ -320,7 +320,7 @@ async def _open_index(stack: AsyncExitStack, settings: Settings) -> Memory | Non
         return None
     database = await stack.enter_async_context(open_database(settings.database))
     try:
-        load = embedders(database, lambda: _routes(settings))
+        load = embedder_loader(database, lambda: _routes(settings))
         return await stack.enter_async_context(open_memory(settings, database, load=load))
     except IndexOwned:
         return None

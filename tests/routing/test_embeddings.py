@@ -14,7 +14,7 @@ from kits.routing import KEY, rows
 from kits.tiny_gguf import write_gguf
 from stand_ins.provider import Answers, Fails, Sends, Stub
 
-from perdure.activities.embedders import embedders
+from perdure.activities.embedders import embedder_loader
 from perdure.errors import (
     BudgetSpent,
     InvalidSettings,
@@ -209,7 +209,7 @@ async def test_memory_recalls_by_it(embedding: Embedding, stub: Stub, sqlite_dat
     """By the name in the settings memory has it for its embedder: it embeds what is remembered and finds it again."""
     stub.will(GOOD)
     embedding()
-    load = embedders(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))
+    load = embedder_loader(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))
     settings = Settings(home=tmp_path, embedder="models:memory")
 
     async with open_memory(settings, sqlite_database, load=load) as memory:
@@ -225,7 +225,7 @@ async def test_memory_waits_for_it(embedding: Embedding, stub: Stub, sqlite_data
     """While the provider fails memory is unreachable for a while, as it is without its index, and not broken."""
     stub.will(Fails(503, headers={"retry-after": "7"}))
     embedding()
-    embedder = await embedders(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))("models:memory")
+    embedder = await embedder_loader(sqlite_database, lambda: load_routes([tmp_path / "models.toml"]))("models:memory")
 
     with pytest.raises(Unreachable, match="answered 503") as caught:
         await embedder.embed(["a lamp"])

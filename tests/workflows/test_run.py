@@ -5,8 +5,8 @@ from __future__ import annotations
 from perdure.lineage import Lineage
 from perdure.memory.conversations.contracts import ConversationRef, NewMessage
 from perdure.workflows.run import (
-    Carried,
-    CarriedConversation,
+    Continuation,
+    ContinuedConversation,
     OpenConversation,
     Run,
 )
@@ -22,7 +22,9 @@ def test_what_a_signal_said_first_comes_after_what_was_carried_over() -> None:
     ref = ConversationRef(name="desk", head="h", summary="s")
 
     run.take_over(
-        Carried(conversations=(CarriedConversation(ref=ref, new=(NewMessage(role="user", content="before"),), full=True),))
+        Continuation(
+            conversations=(ContinuedConversation(ref=ref, new=(NewMessage(role="user", content="before"),), full=True),)
+        )
     )
 
     assert early is run.conversations["desk"]
@@ -34,4 +36,4 @@ def test_a_run_without_conversations_carries_what_it_always_did() -> None:
     """What a worker of an older version would have to read has no new field."""
     run = Run(lineage=LINEAGE, run_id="first", workflow_type="Chats", counts={"a": 1})
 
-    assert {"counts": {"a": 1}, "spent_nano_usd": 0, "plan": ""} == run.carried().model_dump(exclude_unset=True)
+    assert {"counts": {"a": 1}, "spent_nano_usd": 0, "plan": ""} == run.continuation().model_dump(exclude_unset=True)

@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from perdure.lineage import Lineage
 
 
-async def alive(lineage: Lineage) -> bool | None:
+async def is_running(lineage: Lineage) -> bool | None:
     """Say whether a run of LINEAGE is running, None if Temporal has no such namespace. Call it from an activity.
 
     Without the first run's id any run with its workflow id will do.

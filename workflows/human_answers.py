@@ -30,7 +30,7 @@ WITHIN = timedelta(days=2)
 """How long that person has."""
 
 
-async def answered(
+async def ask_person(
     task: str,
     output: type[T],
     *,
@@ -58,7 +58,7 @@ async def answered(
     return Generated[T](value=value, record=record)
 
 
-async def answered_json(
+async def ask_person_json(
     task: str,
     schema: dict[str, JsonValue],
     *,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from temporalio import activity
 
 from perdure.lineage import Lineage, StepRef
-from perdure.workflows.conversation_model import ForRun
+from perdure.workflows.conversation_model import RunCall
 
 
-def running_step(call: ForRun) -> StepRef:
+def current_step(call: RunCall) -> StepRef:
     """Return the step that runs with CALL."""
     info = activity.info()
     run = info.workflow_run_id or ""
