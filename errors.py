@@ -2,6 +2,7 @@
 
     PerdureError
     ├── InvalidSettings         configuration is wrong: fix the file or variable it names
+    │   └── WrongSetting        a setting has a wrong name or value, which is found out before anything is done
     ├── InvalidInput            a value does not fit its model
     │   ├── Malformed           a text is not the JSON or YAML that it should be, or says what has two meanings
     │   └── PayloadTooLarge     a value is too large to be recorded
@@ -60,6 +61,10 @@ class PerdureError(Exception):
 
 class InvalidSettings(PerdureError):
     """Configuration is wrong; the message names the file or variable to change."""
+
+
+class WrongSetting(InvalidSettings):
+    """A setting has a wrong name or value; nothing was done yet."""
 
 
 class InvalidInput(PerdureError):

@@ -5,11 +5,14 @@ The connection to Temporal is not here: `temporalio.envconfig` reads TEMPORAL_* 
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic_settings import (
@@ -19,13 +22,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from perdure.errors import InvalidSettings
+from perdure.errors import WrongSetting
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 KiB = 1024
 MiB = 1024 * KiB
 
 
-_OF_THE_QUEUE = frozenset({"queue", "per_second"})
+_QUEUE_OPTIONS = frozenset({"queue", "per_second"})
+_PREFIX = "PERDURE_"
+# Read where they are needed, and by docker-compose.temporal.yml, whose .env a shell may have loaded.
+_NO_SETTINGS = frozenset({"CONFIG", "DEBUG", "IMAGE", "DB_PASSWORD"})
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,15 @@ class Settings(BaseSettings):
     patience: timedelta = timedelta(seconds=20)
     """How long a starting worker waits for a Temporal server that does not answer yet."""
 
+    @field_validator("home")
+    @classmethod
+    def _can_be_a_folder(cls, home: Path) -> Path:
+        # Else it is found out at the first write, as whatever the operating system calls that.
+        first = next((each for each in (home, *home.absolute().parents) if each.exists()), None)
+        if first is not None and not first.is_dir():
+            raise ValueError(f"{first} is a file, so no folder can be there; name another folder")
+        return home
+
     @field_validator("drain", "patience", mode="before")
     @classmethod
     def _seconds(cls, value: object) -> object:
@@ -145,14 +163,14 @@ class Settings(BaseSettings):
 
     def connector_options(self, connector: str) -> dict[str, str]:
         """Return what CONNECTOR itself is given."""
-        return {name: value for name, value in self.connectors.get(connector, {}).items() if name not in _OF_THE_QUEUE}
+        return {name: value for name, value in self.connectors.get(connector, {}).items() if name not in _QUEUE_OPTIONS}
 
     @property
     def connector_queues(self) -> dict[str, ConnectorQueue]:
         """The queues of those connectors that have one."""
         queues: dict[str, ConnectorQueue] = {}
         for name, options in self.connectors.items():
-            if _OF_THE_QUEUE & options.keys():
+            if _QUEUE_OPTIONS & options.keys():
                 queue = options.get("queue", "own")
                 per_second = options.get("per_second")
                 queues[name] = ConnectorQueue(
@@ -181,21 +199,64 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources; `.env` files are left out on purpose, so that nothing stray is picked up."""
-        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("PERDURE_CONFIG", "perdure.toml")))
+        toml = TomlConfigSettingsSource(settings_cls, _file())
         return init_settings, env_settings, toml
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Return the settings in force. Raises `InvalidSettings` naming each wrong field and where it is set."""
+    """Return the settings in force. Raises `WrongSetting` naming each wrong field and where it is set."""
+    if "PERDURE_CONFIG" in os.environ and not _file().exists():
+        raise WrongSetting(f"PERDURE_CONFIG names {_file()}, which is not there; looked in {Path.cwd()}")
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
     except ValidationError as error:
-        wrong = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors())
-        raise InvalidSettings(f"settings are not valid: {wrong}") from None
+        wrong = "; ".join(f"{_place(item['loc'])}: {_reason(item)}" for item in error.errors())
+        raise WrongSetting(f"settings are not valid: {wrong}") from None
     except ValueError as error:  # tomllib's, and a JSON value in a variable that does not parse
-        raise InvalidSettings(f"settings cannot be read: {error}") from None
+        raise WrongSetting(f"settings cannot be read: {error}") from None
+    _refuse_unknown_variables(settings)
+    return settings
 
 
 def _place(location: tuple[int | str, ...]) -> str:
     name = ".".join(map(str, location))
     return f"{name!r} in perdure.toml or PERDURE_{'__'.join(map(str, location)).upper()}"
+
+
+def _reason(wrong: ErrorDetails) -> str:
+    if wrong["type"] == "extra_forbidden":
+        return f"there is no such setting{_similar(str(wrong['loc'][0]), Settings.model_fields)}"
+    return wrong["msg"].removeprefix("Value error, ")
+
+
+def _refuse_unknown_variables(settings: Settings) -> None:
+    """Raise `WrongSetting` for a PERDURE_* variable that is no setting, which pydantic-settings would pass over."""
+    known = {name.upper() for name in Settings.model_fields}
+    named = {
+        name
+        for name in (each.upper().removeprefix(_PREFIX) for each in os.environ if each.upper().startswith(_PREFIX))
+        if name.partition("__")[0] not in known | _NO_SETTINGS
+    }
+    if named:
+        named -= _secrets(settings)
+    if named:
+        wrong = "; ".join(f"{_PREFIX}{name}{_similar(name, known, _PREFIX)}" for name in sorted(named))
+        raise WrongSetting(f"no setting is called {wrong}. docs/operations.md lists them")
+
+
+def _similar(name: str, known: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def _secrets(settings: Settings) -> set[str]:
+    """Return the variables that the configuration reads by `env:NAME`, where a secret may have any name."""
+    found: set[str] = set()
+    for path in (_file(), settings.models or Path("models.toml")):
+        if path.is_file():
+            found |= set(re.findall(r"env:PERDURE_(\w+)", path.read_text("utf-8", errors="replace")))
+    return found
+
+
+def _file() -> Path:
+    return Path(os.environ.get("PERDURE_CONFIG", "perdure.toml"))

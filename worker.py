@@ -61,7 +61,7 @@ def load_modules(names: Sequence[str], settings: Settings, *, configure: bool = 
     served = WorkerModules()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    for name in names:
+    for name in dict.fromkeys(names):  # the command line may name one that perdure.toml names as well
         _collect(_import_module(name), name, served)
     if not configure:
         return served
@@ -168,7 +168,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _collect(module: ModuleType, name: str, served: WorkerModules) -> None:
-    before = len(served.workflows) + len(served.activities) + len(served.connectors)
+    defines = False
     for value in vars(module).values():
         if isinstance(value, type) and _workflow_name(value) and not _workflow_name(value).startswith("perdure."):
             _add_once(served.workflows, value)
@@ -176,10 +176,14 @@ def _collect(module: ModuleType, name: str, served: WorkerModules) -> None:
             _add_once(served.activities, value)
         elif not isinstance(value, type) and _is_connector(value):
             _add_once(served.connectors, cast(Connector, value))
+        else:
+            continue
+        # Also what another module has brought already, such as a connector that a workflow's module imports.
+        defines = True
     routes = getattr(module, "ROUTES", None)
     if isinstance(routes, Path):
         _add_once(served.routes, routes)
-    if before == len(served.workflows) + len(served.activities) + len(served.connectors):
+    if not defines:
         raise InvalidSettings(
             f"module {name!r} defines no @workflow.defn class, no @activity.defn function and no connector; "
             "name the module that does"

@@ -15,6 +15,7 @@ from perdure.errors import (
     PlanError,
     Rejected,
     Unreachable,
+    WrongSetting,
 )
 
 
@@ -24,7 +25,7 @@ class Exit(IntEnum):
     OK = 0
     ERROR = 1
     USAGE = 2
-    """What was typed is wrong: an option, JSON, a plan, an input that does not fit."""
+    """What was typed or set is wrong: an option, JSON, a plan, an input that does not fit, a setting."""
     UNREACHABLE = 3
     NOT_ALLOWED = 4
     RUN_FAILED = 5
@@ -63,7 +64,7 @@ def _code(error: PerdureError) -> Exit:
             return Exit.UNREACHABLE
         case NotAllowed():
             return Exit.NOT_ALLOWED
-        case InvalidInput() | PlanError():
+        case InvalidInput() | PlanError() | WrongSetting():
             return Exit.USAGE
         case Rejected() | ChangesRequested():
             return Exit.REJECTED

@@ -22,7 +22,7 @@ configuration. `NO_COLOR` is honoured.
 |---|---|
 | 0 | ok |
 | 1 | error |
-| 2 | what was typed is wrong: an option, JSON, a plan, an input that does not fit |
+| 2 | what was typed or set is wrong: an option, JSON, a plan, an input that does not fit, a setting |
 | 3 | Temporal, a worker or the database does not answer |
 | 4 | not allowed |
 | 5 | the run failed, was cancelled or terminated |

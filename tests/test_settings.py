@@ -115,3 +115,55 @@ def test_a_duration_may_be_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PERDURE_DRAIN", "20")
 
     assert timedelta(seconds=20) == load_settings().drain
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("PERDURE_TASKQUEUE", "PERDURE_TASKQUEUE (did you mean PERDURE_TASK_QUEUE?)"),
+        ("PERDURE_FOO", "no setting is called PERDURE_FOO."),
+        ("perdure_foo", "no setting is called PERDURE_FOO."),
+        ("PERDURE_CONECTORS__SHOP__URL", "PERDURE_CONECTORS__SHOP__URL"),
+    ],
+)
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, said: str) -> None:
+    """A PERDURE_* variable that is no setting ends the process, as an unknown name in perdure.toml does (case 80)."""
+    monkeypatch.setenv(variable, "1")
+
+    with pytest.raises(InvalidSettings, match=re.escape(said)):
+        load_settings()
+
+
+def test_an_unknown_name_in_the_file_is_told_with_what_is_like_it() -> None:
+    """A mistyped name is told with the one that was meant, in words and not in pydantic's (case 80: odd texts)."""
+    Path("perdure.toml").write_text('task_que = "x"\n')
+
+    with pytest.raises(InvalidSettings, match=r"there is no such setting \(did you mean task_queue\?\)"):
+        load_settings()
+
+
+def test_a_secret_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that the configuration reads by `env:` is no setting, whatever it is called."""
+    Path("perdure.toml").write_text('[connectors.shop]\ntoken = "env:PERDURE_SHOP_TOKEN"\n')
+    Path("models.toml").write_text('[deployments.big]\napi_key = "env:PERDURE_MODEL_KEY"\n')
+    monkeypatch.setenv("PERDURE_SHOP_TOKEN", "s3cr3t")
+    monkeypatch.setenv("PERDURE_MODEL_KEY", "s3cr3t")
+
+    assert "env:PERDURE_SHOP_TOKEN" == load_settings().connectors["shop"]["token"]
+
+
+def test_a_missing_file_that_was_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PERDURE_CONFIG names a file that is there, or nothing starts (case 80: PERDURE_CONFIG=missing.toml)."""
+    monkeypatch.setenv("PERDURE_CONFIG", "missing.toml")
+
+    with pytest.raises(InvalidSettings, match=r"PERDURE_CONFIG names missing\.toml, which is not there"):
+        load_settings()
+
+
+def test_a_home_under_a_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home that cannot be a folder is told as one message, before anything is written (case 80: PERDURE_HOME)."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "file" / "home"))
+
+    with pytest.raises(InvalidSettings, match="is a file, so no folder can be there"):
+        load_settings()

@@ -30,9 +30,18 @@ def dev(
         ),
     ] = None,
     *,
-    port: Annotated[int, typer.Option(help="The Temporal server's port; 0 takes a free one.", metavar="PORT")] = 7233,
+    port: Annotated[
+        int, typer.Option(help="The Temporal server's port; 0 takes a free one.", metavar="PORT", min=0, max=65535)
+    ] = 7233,
     ui_port: Annotated[
-        int, typer.Option(help="The Web UI's port; 0 takes PORT + 1000, or a free one.", metavar="PORT", show_default=False)
+        int,
+        typer.Option(
+            help="The Web UI's port; 0 takes PORT + 1000, or a free one.",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            show_default=False,
+        ),
     ] = 0,
     headless: Annotated[bool, typer.Option("--headless", help="Leave the Temporal Web UI out.")] = False,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Start the server only.")] = False,

@@ -59,11 +59,14 @@ def run(
         str | None,
         typer.Option(
             "--id",
-            help="The run's workflow id; one that is in use is refused. Default: a new one.",
+            help="The run's workflow id. Each is used once, also after its run has ended. Default: a new one.",
             metavar="ID",
             show_default=False,
         ),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Start it although a run with this --id has ended: it is all done again.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return at once.")] = False,
     wait: Annotated[
         float | None,
@@ -88,7 +91,9 @@ def run(
     """
     from perdure.commands.runs.work import Start, start_and_watch
 
-    start = Start.read(workflow, given, workflow_id=workflow_id, task_queue=task_queue, detach=detach, wait=wait)
+    start = Start.read(
+        workflow, given, workflow_id=workflow_id, again=again, task_queue=task_queue, detach=detach, wait=wait
+    )
     run_with_session(lambda session: start_and_watch(session, options, start), options)
 
 

@@ -98,7 +98,7 @@ def _read(path: Path) -> WorkflowHistory:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"history file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise InvalidInput(f"history file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         history = WorkflowHistory.from_json(path.stem, text)
     except (ParseError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -46,6 +46,7 @@ class Start:
     has_input: bool
     input: JsonValue
     workflow_id: str
+    again: bool
     task_queue: str | None
     detach: bool
     wait: float | None
@@ -57,11 +58,14 @@ class Start:
         given: str | None,
         *,
         workflow_id: str | None,
+        again: bool,
         task_queue: str | None,
         detach: bool,
         wait: float | None,
     ) -> Start:
         """Return what was asked for, read and checked as far as that goes without a server."""
+        if again and workflow_id is None:
+            raise InvalidInput("--again goes with --id: without it each run has an id of its own")
         plan = read_plan(Path(workflow)) if is_plan(workflow) else None
         value = read_json(given)
         if plan is not None:
@@ -74,6 +78,7 @@ class Start:
             has_input=given is not None,
             input=value,
             workflow_id=workflow_id or f"{plan.name if plan else workflow}-{uuid4().hex[:8]}",
+            again=again,
             task_queue=task_queue,
             detach=detach,
             wait=wait,
@@ -104,7 +109,7 @@ async def start_and_watch(session: Session, options: Options, start: Start) -> N
 
 
 async def _start(session: Session, start: Start) -> WorkflowHandle[object, object]:
-    from temporalio.common import SearchAttributePair, TypedSearchAttributes
+    from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from perdure.workflows import PlanRun, attributes
@@ -119,15 +124,29 @@ async def _start(session: Session, start: Start) -> WorkflowHandle[object, objec
             args=arguments,
             id=start.workflow_id,
             task_queue=start.task_queue or session.settings.task_queue,
+            # What a run has done is not done twice because a script, or a person, starts it a second time.
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE
+            if start.again
+            else WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=attached,
             static_summary=_summary(start),
             static_details=_details(start),
         )
     except WorkflowAlreadyStartedError:
-        raise InvalidInput(
-            f"a run with the id {start.workflow_id!r} goes on already: `perdure show {start.workflow_id}`. "
-            "Give another --id."
-        ) from None
+        raise await _used_already(session, start.workflow_id) from None
+
+
+async def _used_already(session: Session, workflow_id: str) -> InvalidInput:
+    _, description = await session.find_run(workflow_id)
+    state = description.status.name.lower().replace("_", " ") if description.status else "closed"
+    if state == "running":
+        return InvalidInput(
+            f"a run with the id {workflow_id!r} is running: `perdure show {workflow_id}`. Give another --id."
+        )
+    return InvalidInput(
+        f"a run with the id {workflow_id!r} was started before and is {state}: `perdure show {workflow_id}`. An id is used "
+        "once. Give another --id, or --again to do it all once more."
+    )
 
 
 async def _detached(session: Session, options: Options, start: Start, workflow_id: str, run_id: str) -> None:

@@ -70,6 +70,8 @@ print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
         (["list", "--address", "nonsense"], Exit.UNREACHABLE),
         (["list", "--namespace", "nope"], Exit.ERROR),
         (["list", "--profile", "nope"], Exit.ERROR),
+        (["dev", "--port", "99999"], Exit.USAGE),
+        (["dev", "--ui-port", "-1"], Exit.USAGE),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
@@ -80,6 +82,20 @@ def test_exit_codes_and_no_traceback(perdure: Perdure, arguments: list[str], cod
     assert code == ended.code
     assert "Traceback" not in ended.out + ended.err
     assert code == Exit.OK or ended.err.strip() or ended.out.strip()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PERDURE_TASKQUEUE", "x"), ("PERDURE_CONFIG", "missing.toml"), ("PERDURE_HOME", __file__ + "/x")],
+)
+def test_a_wrong_setting_ends_with_2(perdure: Perdure, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """A wrong setting is one message and exit code 2, as what is typed wrong is (case 80: PERDURE_* and PERDURE_HOME)."""
+    monkeypatch.setenv(variable, value)
+
+    ended = perdure("list")
+
+    assert (Exit.USAGE, 1) == (ended.code, len(ended.err.splitlines()))
+    assert variable in ended.err
 
 
 def test_no_permission_ends_with_4(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:

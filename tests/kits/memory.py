@@ -62,7 +62,7 @@ class Other(Letters):
 
 
 class Gated(Other):
-    """The same, which stops at its 65th text until the file is there that PERDURE_TEST_GATE names.
+    """The same, which stops at its 65th text until the file is there that TEST_GATE names.
 
     Beside that file it writes down how many texts it embeds, and that it waits.
     """
@@ -72,7 +72,7 @@ class Gated(Other):
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Return a direction for each of TEXTS."""
         self.embedded += len(texts)
-        gate = Path(os.environ["PERDURE_TEST_GATE"])
+        gate = Path(os.environ["TEST_GATE"])
         while self.embedded > 64 and not gate.exists():  # noqa: ASYNC240  # it is done at once
             gate.with_suffix(".waits").touch()
             await asyncio.sleep(0.02)  # another process makes it

@@ -57,7 +57,7 @@ async def test_changed_setting_leaves_no_gap(
 ) -> None:
     """A start with another embedder in the settings recalls at once, with the one before, until the new one has it all."""
     gate, ask = tmp_path / "gate", to_recall("?", limit=100)
-    monkeypatch.setenv("PERDURE_TEST_GATE", str(gate))
+    monkeypatch.setenv("TEST_GATE", str(gate))
     async with _settings(kind, tmp_path) as settings:
         async with open_memory(_with(settings, OLD), sqlite_database) as memory:
             for number in range(70):

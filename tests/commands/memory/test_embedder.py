@@ -26,7 +26,7 @@ RECORDS = 70
 def _worker(address: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     given = environment(address, home) | {
         "PERDURE_EMBEDDER": "kits.memory:Gated",
-        "PERDURE_TEST_GATE": str(home / "gate.open"),
+        "TEST_GATE": str(home / "gate.open"),
         "PERDURE_TASK_QUEUE": "embedder",
     }
     with (home / "worker.log").open("ab") as log:

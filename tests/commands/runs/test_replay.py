@@ -75,7 +75,7 @@ def test_code_that_is_not_given_is_told(perdure: Perdure) -> None:
         ("{}", Exit.USAGE, "is not a history"),
         ('{"events": []}', Exit.USAGE, "is not a history"),
         (json.dumps({"events": [{"eventId": "1", "eventType": "TimerFired"}]}), Exit.USAGE, "is not a history"),
-        (None, Exit.ERROR, "cannot be read"),
+        (None, Exit.USAGE, "cannot be read"),
     ],
 )
 def test_what_is_not_a_history_is_told(perdure: Perdure, tmp_path: Path, text: str | None, code: Exit, said: str) -> None:

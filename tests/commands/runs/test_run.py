@@ -142,6 +142,31 @@ def test_an_id_in_use_is_refused(desk: Perdure) -> None:
     assert "Give another --id" in ended.err
 
 
+def test_an_id_is_used_once(desk: Perdure) -> None:
+    """A second run under the id of one that has completed is refused, with how it stands (case 80: run --id twice)."""
+    desk("run", "Knocks", "-i", "1", "--id", "used-once")
+
+    ended = desk("run", "Knocks", "-i", "1", "--id", "used-once")
+
+    assert Exit.USAGE == ended.code
+    assert "was started before and is completed: `perdure show used-once`" in ended.err
+    assert 1 == len(desk("list", "--query", 'WorkflowId="used-once"', "-o", "json").rows)
+
+
+def test_an_id_is_used_again_when_told(desk: Perdure) -> None:
+    """`--again` starts another run under an id whose run has ended (case 80: run --id twice)."""
+    desk("run", "Knocks", "-i", "1", "--id", "used-again")
+
+    ended = desk("run", "Knocks", "-i", "1", "--id", "used-again", "--again")
+
+    assert Exit.OK == ended.code, ended.err
+
+
+def test_again_needs_an_id(perdure: Perdure) -> None:
+    """`--again` without an id is a mistake: there is nothing that was before."""
+    assert Exit.USAGE == perdure("run", "Knocks", "--again").code
+
+
 def test_an_unknown_workflow_is_told_and_leaves_nothing_behind(desk: Perdure) -> None:
     """A mistyped name ends with the names there are, and no run stays in the list."""
     ended = desk("run", "Dsk", "-i", "1", "--id", "mistyped")
@@ -217,7 +242,7 @@ def test_bad_json_is_told_with_its_place(perdure: Perdure, given: str, said: str
 
 
 def test_a_missing_input_file_is_told(perdure: Perdure) -> None:
-    """`-i @FILE` with no such file names it."""
+    """`-i @FILE` with no such file names it and ends with 2 (case 80: exit codes)."""
     ended = perdure("run", "Desk", "-i", "@nowhere.json")
 
     assert Exit.USAGE == ended.code
@@ -265,7 +290,7 @@ def test_a_bad_plan_is_told_with_its_place(perdure: Perdure, tmp_path: Path, tex
 
 
 def test_a_missing_plan_is_told(perdure: Perdure) -> None:
-    """A plan file that is not there is named."""
+    """A plan file that is not there is named, with exit code 2 (case 80: exit codes)."""
     ended = perdure("run", "nowhere.yaml")
 
     assert Exit.USAGE == ended.code

@@ -101,7 +101,7 @@ def test_an_unknown_run_is_told(perdure: Perdure) -> None:
 def test_an_earlier_run_of_an_id_can_be_shown(desk: Perdure) -> None:
     """WORKFLOW_ID/RUN_ID names one run among several of the same workflow id."""
     first = desk("run", "Knocks", "-i", "1", "--id", "again", "-o", "json").json["run_id"]
-    desk("run", "Knocks", "-i", "1", "--id", "again")
+    desk("run", "Knocks", "-i", "1", "--id", "again", "--again")
 
     said = desk("show", f"again/{first}", "-o", "json").json
 
