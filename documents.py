@@ -126,11 +126,11 @@ def _at(text: str, position: int) -> _Place:
 
 def _refuse_second(key: str, seen: Mapping[str, _Place], place: _Place, path: _Path, inside: Mapping[str, object]) -> None:
     if key in seen:
-        problem = f"`{_shortened(key)}` stands twice"
+        problem = f"`{_shorten(key)}` stands twice"
         raise Malformed(f"{problem} (first in line {seen[key].line})", path=path, inside=inside, **place._asdict())
 
 
-def _shortened(written: str) -> str:
+def _shorten(written: str) -> str:
     return written if len(written) <= 40 else f"{written[:37]}..."
 
 
@@ -141,10 +141,10 @@ def _loss(written: str) -> str:
     """Return what is wrong with the decimal that is WRITTEN as a float, if anything is."""
     value = float(written)
     if not isfinite(value):
-        return f"{_shortened(written)} is larger than a number can be"
+        return f"{_shorten(written)} is larger than a number can be"
     # The shortest text that stands for the float says what its readers take it for.
     if Decimal(repr(value)) != Decimal(written):
-        return f"{_shortened(written)} has more digits than a number keeps, it would be {value!r}: put it in quotes"
+        return f"{_shorten(written)} has more digits than a number keeps, it would be {value!r}: put it in quotes"
     return ""
 
 
@@ -210,12 +210,12 @@ def _walk(tokens: Iterator[tuple[str, _Place]], path: _Path) -> bool:
         for quoted, where in tokens:
             if quoted == "}":
                 break
-            key = _unquoted(quoted, where)
+            key = _unquote(quoted, where)
             _refuse_second(key, seen, where, path, {})
             seen[key] = where
             _walk(tokens, (*path, key))
     elif lexeme[0] == '"':
-        _unquoted(lexeme, place)
+        _unquote(lexeme, place)
     elif lexeme in ("NaN", "Infinity", "-Infinity"):
         raise Malformed(f"{lexeme} is not a JSON value", **place._asdict())
     elif lexeme[0] in "-0123456789" and not lexeme.removeprefix("-").isdigit() and (wrong := _loss(lexeme)):
@@ -223,7 +223,7 @@ def _walk(tokens: Iterator[tuple[str, _Place]], path: _Path) -> bool:
     return True
 
 
-def _unquoted(token: str, place: _Place) -> str:
+def _unquote(token: str, place: _Place) -> str:
     text = cast(str, json.loads(token))
     if any("\ud800" <= each <= "\udfff" for each in text):
         raise Malformed("half a surrogate pair stands for no character", **place._asdict())
@@ -279,7 +279,7 @@ class _Yaml:
         if len(path) > _DEEPEST_FOREIGN:
             raise self._wrong("it is nested too deeply", event)
         if isinstance(event, yaml.AliasEvent):
-            return self._named(event)
+            return self._name_of(event)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.anchor:
             self._open.add(event.anchor)
@@ -304,7 +304,7 @@ class _Yaml:
             found.append(self._value(event, (*path, len(found))))
         return found
 
-    def _named(self, event: yaml.AliasEvent) -> JsonValue:
+    def _name_of(self, event: yaml.AliasEvent) -> JsonValue:
         if event.anchor in self._open:
             raise self._wrong(f"`*{event.anchor}` stands inside of what it stands for", event)
         if event.anchor not in self._anchors:
@@ -319,7 +319,7 @@ class _Yaml:
         seen: dict[str, _Place] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             if _merges(event):
-                merged = {**self._merged(event, path), **merged}
+                merged = {**self._merge(event, path), **merged}
                 continue
             key, place = self._key(event, path), _place(event)
             _refuse_second(key, seen, place, path, found)
@@ -339,7 +339,7 @@ class _Yaml:
             raise self._wrong(f"the key {written}is not a text: put it in quotes", event)
         return key
 
-    def _merged(self, event: yaml.Event, path: _Path) -> dict[str, JsonValue]:
+    def _merge(self, event: yaml.Event, path: _Path) -> dict[str, JsonValue]:
         if not self._foreign:
             raise self._wrong("`<<` merges in YAML 1.1 only: write the fields out, or quote it if it is a key", event)
         value = self._value(next(self._events), path)
@@ -357,14 +357,14 @@ class _Yaml:
         plain = event.implicit[0] and not tag
         if not plain and tag in ("", "!", f"{_TAG}str"):
             return event.value
-        value = self._resolved(event)
+        value = self._resolve(event)
         if tag and type(value) is not _KINDS[tag.removeprefix(_TAG)]:
             if tag == f"{_TAG}float" and type(value) is int:
                 return float(value)
-            raise self._wrong(f"`{_shortened(event.value)}` is not what its tag {tag.replace(_TAG, '!!')} says", event)
+            raise self._wrong(f"`{_shorten(event.value)}` is not what its tag {tag.replace(_TAG, '!!')} says", event)
         return value
 
-    def _resolved(self, event: yaml.ScalarEvent) -> JsonValue:
+    def _resolve(self, event: yaml.ScalarEvent) -> JsonValue:
         """Return what a plain scalar is in the core schema."""
         text = event.value
         if text in _WORDS:

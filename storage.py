@@ -209,12 +209,14 @@ class Database:
             connection = await self._engine.connect()
         except (OSError, exc.DBAPIError) as error:
             raise Unreachable(
-                f"database {shown(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
+                f"database {without_password(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
                 "Check PERDURE_DATABASE_URL and that the server runs."
             ) from error
         except Exception as error:
             if type(error).__module__.startswith("asyncpg"):
-                raise Unreachable(f"database {shown(self.url)} refused the connection: {_first_line(error)}") from error
+                raise Unreachable(
+                    f"database {without_password(self.url)} refused the connection: {_first_line(error)}"
+                ) from error
             raise
         try:
             yield connection
@@ -307,7 +309,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """Return URL without its password."""
     return sa.make_url(url).render_as_string(hide_password=True)
 
@@ -398,12 +400,12 @@ def _scrub_sqlite(path: Path, traces: Sequence[bytes] | None) -> bool:
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     try:
         connection.execute("PRAGMA secure_delete=ON")
-        if not _checkpointed(connection):
+        if not _checkpoint(connection):
             return False
         # Pages that were split may hold copies of cells that moved; only a file that is written anew does not.
         if traces is None or _holds(path, traces):
             connection.execute("VACUUM")
-            return _checkpointed(connection)
+            return _checkpoint(connection)
     except sqlite3.OperationalError:  # another process holds a lock for longer than the time-out
         return False
     finally:
@@ -411,7 +413,7 @@ def _scrub_sqlite(path: Path, traces: Sequence[bytes] | None) -> bool:
     return True
 
 
-def _checkpointed(connection: sqlite3.Connection) -> bool:
+def _checkpoint(connection: sqlite3.Connection) -> bool:
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 

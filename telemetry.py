@@ -121,7 +121,7 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
     A last line of defence. Secrets should not come this far.
     """
-    return {key: REDACTED if _secret(key) and value else _redacted(value) for key, value in event.items()}
+    return {key: REDACTED if _secret(key) and value else _redact(value) for key, value in event.items()}
 
 
 # Logs
@@ -191,15 +191,15 @@ def _secret(key: object) -> bool:
     return isinstance(key, str) and _SECRET_KEY.search(key) is not None
 
 
-def _redacted(value: object, depth: int = 0) -> object:
+def _redact(value: object, depth: int = 0) -> object:
     if isinstance(value, str):
         return _SECRET_TEXT.sub(REDACTED, value)
     if depth >= _DEEPEST:
         return value
     if isinstance(value, Mapping):
-        return {key: REDACTED if _secret(key) and inner else _redacted(inner, depth + 1) for key, inner in value.items()}
+        return {key: REDACTED if _secret(key) and inner else _redact(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_redacted(inner, depth + 1) for inner in value]
+        return [_redact(inner, depth + 1) for inner in value]
     return value
 
 

@@ -153,7 +153,7 @@ async def _pollers(session: Session) -> Check:
 
 
 async def _database(settings: Settings, *, migrate: bool) -> Check:
-    from perdure.storage import HEAD, Database, shown
+    from perdure.storage import HEAD, Database, without_password
 
     database = Database(settings.database)
     try:
@@ -164,7 +164,7 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
         return Check(name="database", state="fail", said=error.message)
     finally:
         await database.close()
-    said = f"{shown(settings.database)}, schema {revision or 'empty'}"
+    said = f"{without_password(settings.database)}, schema {revision or 'empty'}"
     if revision != HEAD:
         newer = f"this perdure knows {HEAD}"
         todo = "perdure doctor --migrate; a worker does it too when it starts"

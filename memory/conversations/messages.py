@@ -32,7 +32,7 @@ from perdure.memory.conversations.contracts import (
 )
 from perdure.memory.conversations.tables import MessageRow, SummaryRow
 from perdure.memory.records import lock, record_run_scopes
-from perdure.storage import Database, now, shown
+from perdure.storage import Database, now, without_password
 
 PAGE = 32
 
@@ -275,14 +275,14 @@ class Messages:
     def _require_intact(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
         if not _is_intact(row):
             raise NotFound(
-                f"message {row.position} of {_describe(ref)} was changed in {shown(self._database.url)}: it does "
+                f"message {row.position} of {_describe(ref)} was changed in {without_password(self._database.url)}: it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
 
     def _not_found(self, ref: ConversationRef, id: str, what: str = "message") -> NotFound:
         return NotFound(
-            f"{what} {id} of {_describe(ref)} is not in {shown(self._database.url)}. It was erased, or the run "
+            f"{what} {id} of {_describe(ref)} is not in {without_password(self._database.url)}. It was erased, or the run "
             "was recorded with another database: set PERDURE_DATABASE_URL to that one, or start a new conversation."
         )
 
