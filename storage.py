@@ -314,6 +314,10 @@ def without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
+shown = without_password
+"""Its name in 0.1.0. Remove after 2027-06."""
+
+
 _migrating: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
