@@ -209,7 +209,8 @@ class Database:
             connection = await self._engine.connect()
         except (OSError, exc.DBAPIError) as error:
             raise Unreachable(
-                f"database {without_password(self.url)} cannot be opened: {error.__class__.__name__}: {_first_line(error)}. "
+                f"database {without_password(self.url)} cannot be opened: "
+                f"{error.__class__.__name__}: {_first_line(error)}. "
                 "Check PERDURE_DATABASE_URL and that the server runs."
             ) from error
         except Exception as error:

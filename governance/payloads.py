@@ -92,7 +92,8 @@ class PayloadStore(StorageDriver):
         missing = [address for address in wanted if address not in found]
         if missing:
             raise NotFound(
-                f"payload {missing[0]} is not in {without_password(database.url)}. The history was recorded with another database: "
+                f"payload {missing[0]} is not in {without_password(database.url)}. "
+                f"The history was recorded with another database: "
                 "set PERDURE_DATABASE_URL to that one."
             )
         return [_verify_payload(address, found[address]) for address in wanted]

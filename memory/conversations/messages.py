@@ -275,7 +275,8 @@ class Messages:
     def _require_intact(self, row: MessageRow, ref: ConversationRef) -> MessageRow:
         if not _is_intact(row):
             raise NotFound(
-                f"message {row.position} of {_describe(ref)} was changed in {without_password(self._database.url)}: it does "
+                f"message {row.position} of {_describe(ref)} was changed in {without_password(self._database.url)}: "
+                f"it does "
                 "not fit its digest any more. Restore the database, or start a new conversation."
             )
         return row
