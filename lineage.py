@@ -1,8 +1,10 @@
-"""Which run and which step is this, in a way that survives retry, reset and continue-as-new."""
+"""Which run and which step is this, in a way that survives the retry of a step, reset and continue-as-new."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -23,9 +25,51 @@ class Lineage(Frozen):
     namespace: str
     workflow_id: str
     first_execution_run_id: str
+    """The run that began it. A retry of the whole workflow and each run by cron begin one of their own, though Temporal
+    calls the first run of all of them their first execution."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.workflow_id}/{self.first_execution_run_id}"
+
+
+class Continues(Frozen):
+    """What a run says in a header to its continuation: that it goes on with the lineage that begins with the run FIRST."""
+
+    first: str
+    after: str
+    """The run that said so. Temporal hands the header on to a retry of the run and to its successor by cron as well, and
+    those come after another run."""
+
+
+class RunStart(NamedTuple):
+    """What Temporal says of how a run began: the same after a reset, which copies the event."""
+
+    first_run: str
+    """The first of its chain of continuations, retries and runs by cron."""
+    run: str
+    """The run that began so; after a reset it goes on under another id."""
+    after: str
+    """The run before it in the chain; empty if it is the first."""
+    attempt: int
+    cron: bool
+
+
+def first_run_of_lineage(
+    start: RunStart, said: Continues | None, *, carried: bool, by_chain_before: Callable[[], bool]
+) -> str:
+    """Return the id of the run with which the lineage of a run begins that started as START.
+
+    Only a continue-as-new goes on with what the run before it did, and SAID is that it is one. A retry of the whole
+    workflow or the next run by cron does everything anew. Workers of 0.1 CARRIED things over without saying so.
+    BY_CHAIN_BEFORE tells whether the run began when all of a chain counted as one lineage.
+    """
+    if not start.after:
+        return start.first_run
+    if said is not None and said.after == start.after:
+        return said.first
+    if carried and start.attempt == 1 and not start.cron:
+        return start.first_run
+    return start.first_run if by_chain_before() else start.run
 
 
 class StepRef(Frozen):

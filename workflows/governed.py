@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import is_cancelled_exception
 from temporalio.worker import (
     ContinueAsNewInput,
@@ -26,10 +25,7 @@ from perdure.workflows import (
     batches,
     parked,
 )
-from perdure.workflows.run import Continuation, current_run
-
-CARRIED = "perdure-carried"
-"""The header in which a run hands its step counts to its continuation."""
+from perdure.workflows.run import CARRIED, Continuation, current_run
 
 
 class GovernedRuns(Interceptor):
@@ -102,6 +98,6 @@ def _describe_misfit(error: ValidationError) -> str:
 
 class _Outbound(WorkflowOutboundInterceptor):
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
-        carried = current_run().continuation().model_dump_json(exclude_unset=True).encode()
-        input.headers = {**input.headers, CARRIED: Payload(metadata={"encoding": b"json/plain"}, data=carried)}
+        may_be_retried = bool(input.retry_policy or workflow.info().retry_policy)
+        input.headers = {**input.headers, **current_run().headers(may_be_retried=may_be_retried)}
         super().continue_as_new(input)

@@ -9,6 +9,7 @@ from typing import TypedDict
 from weakref import WeakKeyDictionary
 
 from temporalio import workflow
+from temporalio.api.common.v1 import Payload
 from temporalio.common import SearchAttributeUpdate
 
 from perdure.connectors.ledger.contracts import ParkedEffect
@@ -19,7 +20,7 @@ from perdure.governance.contracts import (
     Decision,
     DecisionCall,
 )
-from perdure.lineage import Frozen, Lineage, StepRef
+from perdure.lineage import Continues, Frozen, Lineage, RunStart, StepRef, first_run_of_lineage
 from perdure.memory.contracts import CompactModel, Scope
 from perdure.memory.conversations.contracts import (
     ConversationRef,
@@ -28,6 +29,15 @@ from perdure.memory.conversations.contracts import (
 )
 from perdure.routing.contracts import BatchAnswer
 from perdure.workflows.attributes import COST, RISK
+
+CARRIED = "perdure-carried"
+"""The header in which a run hands its step counts to its continuation."""
+
+CONTINUES = "perdure-continues"
+"""The header in which a run that may be retried or be followed by another says that what comes is its continuation."""
+
+OWN_LINEAGE = "perdure.lineage"
+"""The patch since which each retry of a workflow and each run by cron has a lineage of its own."""
 
 _RISKS = ("low", "medium", "high")
 _SHOWN = 30
@@ -99,6 +109,8 @@ class Run:
     lineage: Lineage
     run_id: str
     workflow_type: str
+    continues: bool = True
+    """Whether what came before it in its chain, if anything, belongs to its lineage."""
     counts: dict[str, int] = field(default_factory=dict)
     spent_nano_usd: int = 0
     risk: str = ""
@@ -181,6 +193,15 @@ class Run:
         """Return the update of the cost attribute, if anything was spent on models."""
         return [COST.value_set(self.spent_nano_usd / 1e9)] if self.spent_nano_usd else []
 
+    def headers(self, *, may_be_retried: bool) -> dict[str, Payload]:
+        """Return what the continuation is told in headers. Where it MAY_BE_RETRIED as a whole, a retry gets them too."""
+        told = {CARRIED: self.continuation().model_dump_json(exclude_unset=True)}
+        info = workflow.info()
+        first = self.lineage.first_execution_run_id
+        if may_be_retried or info.cron_schedule or first != info.first_execution_run_id:
+            told[CONTINUES] = Continues(first=first, after=self.run_id).model_dump_json()
+        return {name: Payload(metadata={"encoding": b"json/plain"}, data=text.encode()) for name, text in told.items()}
+
     def continuation(self) -> Continuation:
         """Return what the continuation has to know."""
         talks = tuple(
@@ -192,8 +213,10 @@ class Run:
         return carried.model_copy(update={"conversations": talks}) if talks else carried
 
     def take_over(self, carried: Continuation) -> None:
-        """Go on from what the run before this one CARRIED over."""
-        self.counts, self.spent_nano_usd, self.plan = dict(carried.counts), carried.spent_nano_usd, carried.plan
+        """Go on from what a run CARRIED over: the one before this, or the one before that which this does anew."""
+        self.plan = carried.plan
+        if self.continues:
+            self.counts, self.spent_nano_usd = dict(carried.counts), carried.spent_nano_usd
         for each in carried.conversations:
             talk = self.conversations.setdefault(each.ref.name, OpenConversation(each.ref))
             talk.ref, talk.full = each.ref, each.full
@@ -208,10 +231,23 @@ def current_run() -> Run:
     run = _runs.get(loop)
     if run is None:
         info = workflow.info()
-        lineage = Lineage(
-            namespace=info.namespace, workflow_id=info.workflow_id, first_execution_run_id=info.first_execution_run_id
+        start = RunStart(
+            first_run=info.first_execution_run_id,
+            run=info.original_execution_run_id,
+            after=info.continued_run_id or "",
+            attempt=info.attempt,
+            cron=bool(info.cron_schedule),
         )
-        run = _runs[loop] = Run(lineage=lineage, run_id=info.run_id, workflow_type=info.workflow_type)
+        first = first_run_of_lineage(
+            start,
+            Continues.model_validate_json(info.headers[CONTINUES].data) if CONTINUES in info.headers else None,
+            carried=CARRIED in info.headers,
+            # Histories before this hold no such marker. Remove the question after 2027-06.
+            by_chain_before=lambda: not workflow.patched(OWN_LINEAGE),
+        )
+        lineage = Lineage(namespace=info.namespace, workflow_id=info.workflow_id, first_execution_run_id=first)
+        continues = not start.after or first != start.run
+        run = _runs[loop] = Run(lineage, info.run_id, info.workflow_type, continues=continues)
     return run
 
 

@@ -16,12 +16,14 @@ from typing import Any
 
 from kits import toy_workflows as toys
 from kits.box_workflows import Packing, Packs, Puts
+from kits.chain_workflows import WritesOnce
 from kits.reserving_workflows import ReservesPlainly
 from kits.returns import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
 from kits.workflows import parked
 from stand_ins.box import Box
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
+from temporalio.common import RetryPolicy
 
 import perdure
 from perdure.commands.dev.server import DevServer
@@ -58,6 +60,7 @@ TOYS = [
     ReservesPlainly,
     toys.Unwinds,
     toys.WritesTwice,
+    WritesOnce,
     Packs,
     Puts,
 ]
@@ -224,6 +227,16 @@ async def _act_cancelled(scene: Scene) -> Handle:
     await handle.cancel()
     await _failure(handle)
     return handle
+
+
+async def _retried(scene: Scene) -> Handle:
+    """Return the second run of a workflow that is retried as a whole."""
+    queue, quickly = scene.desk.settings.task_queue, RetryPolicy(initial_interval=timedelta(milliseconds=10))
+    handle = await scene.desk.client.start_workflow(
+        WritesOnce.run, 1, id=f"toy-{uuid.uuid4()}", task_queue=queue, retry_policy=quickly
+    )
+    await handle.result()
+    return scene.desk.client.get_workflow_handle(handle.id)
 
 
 async def _continued(scene: Scene) -> Handle:
@@ -432,6 +445,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "act-cancelled": _act_cancelled,
     "continued": _continued,
     "continuation": _continuation,
+    "retried": _retried,
     "acts-and-tells": _acts_and_tells,
     "converses": _converses,
     "converses-on": _converses_on,
