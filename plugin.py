@@ -28,6 +28,7 @@ from perdure.activities.queues import serve_queues
 from perdure.activities.rooms import Rooms
 from perdure.errors import PerdureError
 from perdure.governance.payloads import LazyDatabase, data_converter
+from perdure.sandbox import CompilingSandbox
 from perdure.settings import Settings, load_settings
 from perdure.visibility import ensure_search_attributes
 from perdure.workflows import PlanWorkflow, attributes
@@ -162,9 +163,9 @@ class PerdurePlugin(SimplePlugin):
 
     def _sandbox_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):
-            return existing or SandboxedWorkflowRunner()
+            return existing or CompilingSandbox()
         restrictions = existing.restrictions.with_passthrough_modules(*PASSED_THROUGH, *self._pass_through)
-        return replace(existing, restrictions=restrictions)
+        return replace(CompilingSandbox.of(existing), restrictions=restrictions)
 
 
 class StartInterceptor(temporalio.client.Interceptor):
