@@ -11,19 +11,17 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
-from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.contextvars import merge_contextvars
 from structlog.stdlib import ProcessorFormatter
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
     from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
 
-    from perdure.lineage import StepRef
     from perdure.settings import Settings
 
 REDACTED = "[redacted]"
@@ -99,13 +97,6 @@ def adopt(*names: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-
-
-def working_on(step: StepRef, **facts: str | int) -> AbstractContextManager[None]:
-    """Put the workflow id, run id and name of STEP, and FACTS, on every line that is logged inside the `with` block."""
-    lineage = step.lineage
-    run_id = step.run_id or lineage.first_execution_run_id
-    return bound_contextvars(workflow_id=lineage.workflow_id, run_id=run_id, step=step.name, **facts)
 
 
 def shutdown() -> None:

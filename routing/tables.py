@@ -25,7 +25,7 @@ _KEPT = sa.text("answer IS NOT NULL")
 
 
 class ModelCallRow(SQLModel, table=True):
-    """One call to a provider. Written before it as `sent`; one that nobody settles becomes ambiguous: see unsettled.py."""
+    """One call to a provider. Written before it as `sent`; one that nobody settles becomes ambiguous: see calls.py."""
 
     __tablename__ = "model_call"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
     __table_args__ = (
@@ -104,7 +104,7 @@ class ModelCallRow(SQLModel, table=True):
     held_in: str = _text()
     """The budgets that hold money back for it, as JSON: name, subject and since of each."""
     answer: str | None = Field(default=None, sa_type=sa.Text)
-    """What it has brought, as JSON, for an hour and for a later attempt of its step only: see repeats.py."""
+    """What it has brought, as JSON, for an hour and for a later attempt of its step only: see recovery.py."""
     confidence: float | None = None
     """How sure the model said it was, 0 to 1."""
     prompt_bytes: int = _number()

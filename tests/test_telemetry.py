@@ -136,15 +136,15 @@ def test_adopt(log: Log) -> None:
 
 
 def test_ids_on_every_line(log: Log) -> None:
-    """Inside `working_on`, every line has the workflow id, the run id and the step; outside, none has."""
-    with telemetry.working_on(STEP, attempt=2):
+    """What is bound around an activity is on every line inside, also of libraries; outside, none has it."""
+    bound = {"workflow_id": "return-7", "run_id": "r-1", "step": "triage", "attempt": 2}
+    with structlog.contextvars.bound_contextvars(**bound):
         structlog.get_logger().info("ours")
         logging.getLogger("library").info("theirs")
     structlog.get_logger().info("after")
 
     ids = [{key: line.get(key) for key in ("workflow_id", "run_id", "step", "attempt")} for line in log.lines]
-    inside = {"workflow_id": "return-7", "run_id": "r-1", "step": "triage", "attempt": 2}
-    assert [inside, inside, dict.fromkeys(inside)] == ids
+    assert [bound, bound, dict.fromkeys(bound)] == ids
 
 
 async def test_activity_logger(log: Log) -> None:

@@ -17,8 +17,8 @@ from perdure.errors import (
     NoRoute,
     PerdureError,
 )
-from perdure.lineage import StepRef, digest
-from perdure.routing.attempts import Choice, Exchange
+from perdure.lineage import StepRef
+from perdure.routing.attempts import ModelAttempt, digest_of
 from perdure.routing.batches._batch_api import BatchApi
 from perdure.routing.calls import (
     ModelCall,
@@ -37,9 +37,8 @@ from perdure.routing.contracts import (
     GenerateCall,
     PollResult,
     SubmitResult,
-    Usage,
 )
-from perdure.routing.prompts import Messages, resolve_output, size_in_bytes
+from perdure.routing.prompts import resolve_output
 from perdure.routing.providers import ProviderFailed, Reply, output_arguments
 from perdure.routing.router import Router
 from perdure.routing.routes import Deployment
@@ -50,9 +49,7 @@ from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 class _BatchedCall:
     """One call of a batch, ready to be asked or read."""
 
-    exchange: Exchange
-    messages: Messages
-    record: ModelCall
+    attempt: ModelAttempt
     full: Deployment
     """The deployment at the price of a call by itself."""
 
@@ -62,10 +59,10 @@ class _BatchedCall:
         deployment = self.full
         body: dict[str, object] = {
             "model": deployment.model.partition("/")[2],
-            "messages": self.messages,
-            "temperature": self.exchange.task.temperature,
+            "messages": self.attempt.messages,
+            "temperature": self.attempt.question.task.temperature,
             "max_tokens": deployment.max_tokens,
-            **output_arguments(deployment, self.exchange.form),
+            **output_arguments(deployment, self.attempt.question.form),
         }
         return cast(dict[str, JsonValue], body)
 
@@ -83,7 +80,7 @@ class Batches:
 
         Raises what `Router.generate` would raise of the call itself: it must not take a batch along.
         """
-        self._router.question(call, resolve_output(call.output))
+        self._router.prepare(call, resolve_output(call.output))
         task = self._router.routes.task(call.task)
         serving = self._router.routes.deployments_for(task)
         return next((one for one in serving if one.batch_price is not None and not one.local), None)
@@ -118,7 +115,7 @@ class Batches:
             if known is not None:
                 return SubmitResult(at_provider=known, adopted=True)
             return SubmitResult(
-                at_provider=await api.submit(batch.batch, {item.record.call_id: item.body for item in sent})
+                at_provider=await api.submit(batch.batch, {item.attempt.record.call_id: item.body for item in sent})
             )
         except ProviderFailed as error:
             raise _as_error(batch, error) from None
@@ -157,7 +154,7 @@ class Batches:
         for call, item in zip(batch.calls, items, strict=True):
             if not isinstance(item, _BatchedCall):
                 answers.append(_unanswered(call, item))
-            elif (reply := replies.get(item.record.call_id)) is None:
+            elif (reply := replies.get(item.attempt.record.call_id)) is None:
                 lost: Outcome = "unavailable" if seen else "ambiguous"
                 await self._settle(item, Settlement(lost, error=f"batch {status}, without an answer"))
                 answers.append(_unanswered(call, f"batch {batch.batch} ({status}) has no answer to it"))
@@ -167,61 +164,57 @@ class Batches:
 
     async def _answer(self, item: _BatchedCall, batch: BatchCall, reply: Reply) -> BatchAnswer:
         """Return what REPLY means for the run of ITEM, and book it."""
-        settled, answer = item.exchange.read(reply, item.messages)
+        attempt = item.attempt
+        settled, answer = attempt.read(reply)
         await self._settle(item, _with_savings(item, settled))
         if answer is None or settled.outcome != "answered":
             why = f"the answer of batch {batch.batch} does not count: {settled.error}"
-            return _unanswered(item.exchange.call, why, cost=settled.usage.cost_nano_usd)
-        generation = item.exchange.ended(item.record, settled, answer, reply)
+            return _unanswered(attempt.question.call, why, cost=settled.usage.cost_nano_usd)
+        generation = attempt.generation(settled, answer, reply)
         record = generation.record.model_copy(update={"batch": batch.batch, "saved_nano_usd": _savings(item, settled)})
-        return _answer_to(item.exchange.call).model_copy(
-            update={"generation": generation.model_copy(update={"record": record})}
-        )
+        generation = generation.model_copy(update={"record": record})
+        return _answer_to(attempt.question.call).model_copy(update={"generation": generation})
 
     async def _item(self, call: GenerateCall, batch: BatchCall, at: datetime) -> _BatchedCall | str:
         """Return what CALL of BATCH asks, at the prices AT that time, or why it cannot be asked: its task may be gone."""
         try:
-            asked = self._router.question(call, resolve_output(call.output))
+            question = self._router.prepare(call, resolve_output(call.output))
         except PerdureError as error:
             return error.message
         full = self._deployment(batch).with_prices_at(at)
-        choice = Choice(full.with_batch_prices(), "", "", 0)
-        length = size_in_bytes(asked.messages)
-        learned = await self._router.learned(call)
-        exchange = Exchange(
-            call, asked.task, asked.form, asked.ladder, choice, 1, (), Usage(), prompt_bytes=length, learned=learned
-        )
-        most = exchange.most_cost(asked.messages)
+        deployment = full.with_batch_prices()
+        escalation = await self._router.load_escalation(call)
+        most = question.most_cost(deployment, question.messages)
         record = ModelCall(
             call,
-            choice.deployment,
+            deployment,
             1,
-            prompt_digest=digest([[each["role"], each["content"]] for each in asked.messages]),
+            prompt_digest=digest_of(question.messages),
             lane="batch",
-            prompt_version=asked.task.prompt_version,
-            prompt_bytes=length,
-            escalation=learned.version,
+            prompt_version=question.task.prompt_version,
+            prompt_bytes=question.size,
+            escalation=escalation.version,
             reserved_nano_usd=most,
             accounts=find_accounts(self._router.routes, call) if most else (),
             within=full.batch_within,
             # The same in every attempt and process, so that a call is booked once.
             call_id=_call_id(call.step, batch.batch),
         )
-        return _BatchedCall(exchange, asked.messages, record, full)
+        return _BatchedCall(ModelAttempt(question, record, question.messages, escalation=escalation), full)
 
     async def _reserve(self, item: _BatchedCall) -> bool:
         """Book that ITEM goes out and return whether it does: a budget may deny it."""
 
         def reserve(connection: sa.Connection) -> bool:
-            found = load_state(connection, item.record.call_id)
+            found = load_state(connection, item.attempt.record.call_id)
             if found is not None:
                 return found[0] == "sent"
-            return item.record.begin(connection) is None
+            return item.attempt.record.begin(connection) is None
 
         return await self._commits.run(reserve, exclusive=True)
 
     async def _settle(self, item: _BatchedCall, settled: Settlement) -> None:
-        call_id = item.record.call_id
+        call_id = item.attempt.record.call_id
         await self._commits.run(lambda connection: settle_late(connection, call_id, settled), exclusive=True)
 
     def _deployment(self, batch: BatchCall) -> Deployment:

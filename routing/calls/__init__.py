@@ -28,15 +28,17 @@ if TYPE_CHECKING:
     from perdure.routing.calls.calls import (
         ModelCall,
         Outcome,
+        PastAttempts,
         Settlement,
         calls_before,
         give_up,
-        load_earlier_attempts,
+        load_past_attempts,
         load_sent_times,
         load_state,
         overdue_calls,
         settle_late,
     )
+    from perdure.routing.calls.recovery import recover, sweep
     from perdure.routing.calls.spans import end_span, start_span
     from perdure.routing.calls.spending import (
         BudgetState,
@@ -58,15 +60,17 @@ else:
             "calls": [
                 "ModelCall",
                 "Outcome",
+                "PastAttempts",
                 "Settlement",
                 "calls_before",
                 "give_up",
-                "load_earlier_attempts",
+                "load_past_attempts",
                 "load_sent_times",
                 "load_state",
                 "overdue_calls",
                 "settle_late",
             ],
+            "recovery": ["recover", "sweep"],
             "spans": ["end_span", "start_span"],
             "spending": [
                 "BudgetState",
@@ -92,6 +96,7 @@ __all__ = [
     "InFlight",
     "ModelCall",
     "Outcome",
+    "PastAttempts",
     "Quality",
     "Settlement",
     "SingleFlight",
@@ -103,14 +108,16 @@ __all__ = [
     "find_accounts",
     "find_budget",
     "give_up",
-    "load_earlier_attempts",
+    "load_past_attempts",
     "load_sent_times",
     "load_state",
     "overdue_calls",
     "qualities",
     "raise_budget",
     "raise_by_hand",
+    "recover",
     "settle_late",
     "start_span",
+    "sweep",
     "total_spending",
 ]

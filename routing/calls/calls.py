@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 
 import sqlalchemy as sa
-from sqlmodel import col
 
 from perdure.lineage import StepRef
 from perdure.routing.calls.budgets import (
@@ -86,11 +85,11 @@ class ModelCall:
     """What the budgets have to have left besides."""
     accounts: tuple[BudgetAccount, ...] = ()
     """The budgets that it draws on."""
-    question: CacheEntry | None = None
-    """What it asks, if the answer is to be kept."""
+    cache_entry: CacheEntry | None = None
+    """Where its answer is kept, if it is to be."""
     within: timedelta = timedelta(hours=1)
     """How long it may take."""
-    part: CanaryAssignment | None = None
+    assignment: CanaryAssignment | None = None
     """The part that it has in a canary, if there is one."""
     rolled_back: str = ""
     """Why the canary is rolled back by how it ended; empty: it is not."""
@@ -106,23 +105,28 @@ class ModelCall:
     @property
     def arm(self) -> str:
         """The arm of its run, where there is a canary."""
-        return self.part.arm if self.part is not None else ""
+        return self.assignment.arm if self.assignment is not None else ""
+
+    @property
+    def tries_canary(self) -> bool:
+        """Whether it asks what a canary tries."""
+        return self.assignment is not None and self.assignment.tries_canary
 
     @property
     def canary(self) -> str:
         """That canary, as NAME@VERSION."""
-        return self.part.canary.id if self.part is not None else ""
+        return self.assignment.canary.id if self.assignment is not None else ""
 
     def begin(self, connection: sa.Connection) -> BudgetDenial | CachedAnswer | InFlight | CanaryStateChanged | None:
         """Write that the call goes out now, and hold back what it may cost, unless there is something against it.
 
-        Returns what: the kept answer, somebody who is asking the same, a budget that is too empty, or a canary that stands
-        otherwise than the call takes it to.
+        Returns what: the kept answer, somebody who is asking the same, a budget that is too empty, or that the
+        canary's state changed.
         """
-        moved = self.part.check_state(connection) if self.part is not None else None
-        if moved is not None:
-            return moved
-        found = self.question.look_up(connection) if self.question is not None else None
+        changed = self.assignment.check_state(connection) if self.assignment is not None else None
+        if changed is not None:
+            return changed
+        found = self.cache_entry.look_up(connection) if self.cache_entry is not None else None
         if isinstance(found, InFlight):
             return found
         if found is not None:
@@ -132,8 +136,8 @@ class ModelCall:
         if denial is not None:
             self.write_uncalled(connection, Settlement("denied", error=f"budget {denial.account.budget.name}"))
             return denial
-        if self.question is not None:
-            self.question.claim(connection)
+        if self.cache_entry is not None:
+            self.cache_entry.claim(connection)
         self._held_in = dump_accounts(self.accounts)
         sent_at = now()
         row = {"sent_at": sent_at, "due_at": sent_at + self.within + GRACE, "held_in": self._held_in}
@@ -156,13 +160,13 @@ class ModelCall:
             settle(connection, self._held_in, self.reserved_nano_usd, _amount_spent(settled, self.reserved_nano_usd))
         else:
             first = settle_late(connection, self.call_id, settled, milliseconds=self.milliseconds)
-        if first and self.part is not None:
+        if first and self.assignment is not None:
             took, cost = self.milliseconds, settled.usage.cost_nano_usd
-            self.rolled_back = self.part.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
-        if self.question is not None and kept is not None:
-            self.question.store(connection, kept)
-        elif self.question is not None:
-            self.question.release(connection)
+            self.rolled_back = self.assignment.settle(connection, settled.outcome, milliseconds=took, nano_usd=cost)
+        if self.cache_entry is not None and kept is not None:
+            self.cache_entry.store(connection, kept)
+        elif self.cache_entry is not None:
+            self.cache_entry.release(connection)
 
     def _reserve(self, connection: sa.Connection) -> BudgetDenial | None:
         wanted, spare = self.reserved_nano_usd, self.spare_nano_usd
@@ -175,7 +179,7 @@ class ModelCall:
     @property
     def exclusive(self) -> bool:
         """Whether other processes must not write the same rows meanwhile."""
-        return bool(self.accounts) or self.question is not None or self.part is not None
+        return bool(self.accounts) or self.cache_entry is not None or self.assignment is not None
 
     def write_uncalled(self, connection: sa.Connection, settled: Settlement) -> None:
         """Write what was over before it began: a call that the cache answered or a budget denied."""
@@ -195,12 +199,8 @@ class ModelCall:
             switched=self.switched,
             milliseconds=self.milliseconds,
             arm=self.arm,
-            canary=self._tries_canary,
+            canary=self.tries_canary,
         )
-
-    @property
-    def _tries_canary(self) -> bool:
-        return self.part is not None and self.part.tries_canary
 
     def _row(self, outcome: str) -> dict[str, object]:
         step = self.call.step
@@ -227,7 +227,7 @@ class ModelCall:
             "lane": self.lane,
             "arm": self.arm,
             "canary": self.canary,
-            "trial": self.part is not None and (self.part.tries_canary or self.part.is_compared),
+            "trial": self.assignment is not None and (self.assignment.tries_canary or self.assignment.is_compared),
             "prompt_version": self.prompt_version,
             "prompt_bytes": self.prompt_bytes,
             "escalation": self.escalation,
@@ -346,8 +346,16 @@ def _of_step(step: StepRef) -> sa.ColumnElement[bool]:
     )
 
 
-async def load_earlier_attempts(database: Database, step: StepRef, attempt: int) -> tuple[tuple[Attempt, ...], Usage]:
-    """Return what came of the attempts of STEP before ATTEMPT, in their order, and what they took together."""
+@dataclass(frozen=True)
+class PastAttempts:
+    """What came of the attempts of a step so far, in their order, and what they took together."""
+
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = Usage()  # noqa: RUF009  # frozen
+
+
+async def load_past_attempts(database: Database, step: StepRef, attempt: int) -> PastAttempts:
+    """Return what is recorded of the attempts of STEP before ATTEMPT."""
     query = sa.select(_TABLE).where(calls_before(step, attempt)).order_by(_TABLE.c.attempt, _TABLE.c.sent_at)
     async with database.read() as connection:
         found = list((await connection.execute(query)).mappings())
@@ -356,7 +364,7 @@ async def load_earlier_attempts(database: Database, step: StepRef, attempt: int)
         completion_tokens=sum(row["completion_tokens"] for row in found),
         cost_nano_usd=sum(row["cost_nano_usd"] for row in found),
     )
-    return tuple(_as_attempt(row) for row in found), usage
+    return PastAttempts(tuple(_as_attempt(row) for row in found), usage)
 
 
 def _as_attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
@@ -374,15 +382,3 @@ def _as_attempt(row: Mapping[str, object] | sa.RowMapping) -> Attempt:
         arm=str(row["arm"]),
         canary=row["arm"] == "canary" and bool(row["trial"]),
     )
-
-
-async def ambiguous_calls(database: Database, *, older_than: timedelta) -> list[str]:
-    """Return the ids of calls whose end nobody saw: lost, cancelled, or sent OLDER_THAN ago and never settled."""
-    query = sa.select(col(ModelCallRow.call_id)).where(
-        sa.or_(
-            col(ModelCallRow.outcome).in_(["ambiguous", "cancelled"]),
-            sa.and_(col(ModelCallRow.outcome) == "sent", col(ModelCallRow.sent_at) < now() - older_than),
-        )
-    )
-    async with database.read() as connection:
-        return list((await connection.execute(query.order_by(col(ModelCallRow.sent_at)))).scalars())

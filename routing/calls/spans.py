@@ -99,7 +99,7 @@ def _request_attributes(call: ModelCall, operation: str) -> dict[str, AttributeV
         "temporalWorkflowID": step.lineage.workflow_id,
         "temporalRunID": step.run_id,
     }
-    if call.part is not None:
+    if call.assignment is not None:
         asked |= {"perdure.canary": call.canary, "perdure.arm": call.arm}
     if deployment.api_base:
         where = urlsplit(deployment.api_base)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         output_arguments,
     )
     from perdure.routing.providers.local import Embedder, LocalModel
+    from perdure.routing.providers.models import Model, Models
 else:
     __getattr__ = lazy(
         __name__,
@@ -31,6 +32,7 @@ else:
             "gguf": ["Gguf", "why_not_runnable"],
             "litellm": ["ProviderFailed", "Reply", "as_confidence", "output_arguments"],
             "local": ["Embedder", "LocalModel"],
+            "models": ["Model", "Models"],
         },
     )
 
@@ -39,6 +41,8 @@ __all__ = [
     "Embedder",
     "Gguf",
     "LocalModel",
+    "Model",
+    "Models",
     "ProviderFailed",
     "ProviderFailure",
     "Reply",

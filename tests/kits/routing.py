@@ -70,3 +70,9 @@ async def rows(database: Database) -> list[sa.RowMapping]:
     async with database.read() as connection:
         query = sa.select(ModelCallRow).order_by(sa.text("sent_at"), sa.text("ordinal"))
         return list((await connection.execute(query)).mappings())
+
+
+async def lost_calls(database: Database) -> list[str]:
+    """The ids of the recorded calls whose end nobody saw, or none has been written down."""
+    unseen = ("sent", "ambiguous", "cancelled")
+    return [str(row["call_id"]) for row in await rows(database) if row["outcome"] in unseen]

@@ -9,38 +9,40 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import sqlalchemy as sa
 from kits.routing import HashingEmbedder, Triage, asking
 
-from perdure.routing import Router, load_routes
-from perdure.routing.calls import ModelCall
+from perdure.routing import Generation, Router, load_routes
+from perdure.routing.attempts import Attempts
+from perdure.routing.calls import CachedAnswer, ModelCall, Settlement
 from perdure.storage import open_database
 
 
-class Dying(Router):
-    """Dies, or is stopped, where a router writes down how a call has ended."""
+def die_where_calls_settle(when: str) -> None:
+    """Die, or be stopped, where an attempt writes down how its call has ended."""
+    settle = Attempts._settle
 
-    def __init__(self, *given: Any, when: str) -> None:
-        super().__init__(*given)
-        self._when = when
+    async def mortal(
+        self: Attempts,
+        record: ModelCall,
+        settlement: Settlement,
+        kept: CachedAnswer | None = None,
+        generation: Generation | None = None,
+    ) -> None:
+        if when == "after":
+            await settle(self, record, settlement, kept, generation)
+        os.kill(os.getpid(), signal.SIGSTOP if when == "paused" else signal.SIGKILL)
+        await settle(self, record, settlement, kept, generation)
 
-    async def _settle(self, call: ModelCall, write: Callable[[sa.Connection], None]) -> None:
-        if self._when == "after":
-            await super()._settle(call, write)
-        os.kill(os.getpid(), signal.SIGSTOP if self._when == "paused" else signal.SIGKILL)
-        await super()._settle(call, write)
+    Attempts._settle = mortal  # type: ignore[method-assign]  # what this process is for
 
 
 async def main(url: str, models: str, when: str) -> None:
     """Ask the model once."""
+    die_where_calls_settle(when)
     async with open_database(url) as database:
-        await Dying(database, load_routes([Path(models)]), HashingEmbedder(), when=when).generate(
-            asking(), attempt=1, output=Triage
-        )
+        await Router(database, load_routes([Path(models)]), HashingEmbedder()).generate(asking(), attempt=1, output=Triage)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from kits.routing import KEY, HashingEmbedder
 from stand_ins.provider import Stub, stub_provider
 
 from perdure.routing import Router, load_routes
+from perdure.routing.providers import CircuitBreakers
 from perdure.routing.providers import litellm as provider
 from perdure.storage import Database
 
@@ -59,6 +60,7 @@ def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: Hash
         database: Database | None = None,
         task: str = "",
         more: str = "",
+        breakers: CircuitBreakers | None = None,
         **options: str,
     ) -> Router:
         text = f'[tasks.triage]\ntier = "small"\ninstructions = "Judge the return request."\n{task}\n'
@@ -75,6 +77,7 @@ def routed(tmp_path: Path, stub: Stub, sqlite_database: Database, embedder: Hash
             }
             text += f"[deployments.{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
         (tmp_path / "models.toml").write_text(text + more)
-        return Router(database or sqlite_database, load_routes([tmp_path / "models.toml"]), embedder)
+        routes = load_routes([tmp_path / "models.toml"])
+        return Router(database or sqlite_database, routes, embedder, breakers=breakers)
 
     return make

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from kits.routing import KEY, PROMPT, Triage, asking, rows
+from kits.routing import KEY, PROMPT, HashingEmbedder, Triage, asking, lost_calls, rows
 from pydantic import BaseModel
 from stand_ins.provider import Answers, Behaviour, Fails, Hangs, Sends, Stub
 
@@ -24,7 +24,6 @@ from perdure.errors import (
     PerdureError,
 )
 from perdure.routing import OutputRef, Router, Routes
-from perdure.routing.calls.calls import ambiguous_calls
 from perdure.storage import Database
 
 Routed = Callable[..., Router]
@@ -58,15 +57,17 @@ async def test_inputs_stay_inside_json(routed: Routed, stub: Stub) -> None:
     assert system["content"].startswith("Judge the return request.") and "approve" not in system["content"]
 
 
-async def test_key_goes_to_the_provider_only(routed: Routed, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_goes_to_the_provider_only(
+    routed: Routed, stub: Stub, sqlite_database: Database, embedder: HashingEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The key comes from its variable when the call is made; a server without one gets no other provider's."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
     stub.will(GOOD)
 
     await routed().generate(asking(), attempt=1, output=Triage)
-    keyless = routed(api_key='"env:STUB_KEY"').routes.deployments["first"].model_copy(update={"api_key": None})
-    router = routed()
-    router.routes = Routes(router.routes.tasks, {"first": keyless})
+    routes = routed().routes
+    keyless = Routes(routes.tasks, {"first": routes.deployments["first"].model_copy(update={"api_key": None})})
+    router = Router(sqlite_database, keyless, embedder)
     await router.generate(asking(), attempt=1, output=Triage)
 
     assert [KEY, "none"] == stub.keys
@@ -184,7 +185,7 @@ async def test_ambiguous_failure(
 
     [row] = await rows(sqlite_database)
     assert (1, "ambiguous", error) == (stub.calls, row["outcome"], row["error"])
-    assert [row["call_id"]] == await ambiguous_calls(sqlite_database, older_than=timedelta(hours=1))
+    assert [row["call_id"]] == await lost_calls(sqlite_database)
 
 
 async def test_nobody_there(routed: Routed, sqlite_database: Database) -> None:
@@ -389,7 +390,7 @@ async def test_cancelled(routed: Routed, stub: Stub, sqlite_database: Database) 
 
     [row] = await rows(sqlite_database)
     assert "cancelled" == row["outcome"]
-    assert [row["call_id"]] == await ambiguous_calls(sqlite_database, older_than=timedelta(hours=1))
+    assert [row["call_id"]] == await lost_calls(sqlite_database)
 
 
 async def test_recorded_before_it_is_sent(routed: Routed, stub: Stub, sqlite_database: Database) -> None:

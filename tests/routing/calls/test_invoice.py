@@ -11,18 +11,16 @@ import random
 import signal
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from kits.routing import Triage, asking, of_run, rows
+from kits.routing import Triage, asking, lost_calls, of_run, rows
 from stand_ins.provider import Answers, Behaviour, Fails, Hangs, Sends, Stub, says
 
 from perdure.errors import ModelError
 from perdure.routing import Router
 from perdure.routing.calls import budget_states, costs
-from perdure.routing.calls.calls import ambiguous_calls
 from perdure.storage import Database
 
 Routed = Callable[..., Router]
@@ -113,7 +111,7 @@ async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_databa
     [cost] = await costs(sqlite_database)
     [budget] = await budget_states(sqlite_database)
     billed = int(biller.billed * 10**9)
-    lost = await ambiguous_calls(sqlite_database, older_than=timedelta(0))
+    lost = await lost_calls(sqlite_database)
     assert (stub.calls, stub.calls) == (cost.calls, attempts)
     assert (billed, billed) == (cost.cost, paid)
     assert biller.lost == len(lost)
@@ -149,7 +147,7 @@ async def test_killed_between_answer_and_record(
     [cost] = await costs(sqlite_database)
     [budget] = await budget_states(sqlite_database)
     assert (2, "ambiguous", "answered") == (stub.calls, lost["outcome"], answered["outcome"])
-    assert [lost["call_id"]] == await ambiguous_calls(sqlite_database, older_than=timedelta(0))
+    assert [lost["call_id"]] == await lost_calls(sqlite_database)
     assert (21_000, lost["reserved_nano_usd"]) == (cost.cost, cost.at_risk)
     assert (0, cost.at_risk + 21_000) == (budget.reserved, budget.spent)
     [earlier] = generation.record.earlier

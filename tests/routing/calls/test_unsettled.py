@@ -15,7 +15,7 @@ from stand_ins.provider import Answers, Holds, Stub
 
 from perdure.errors import AskAgain, BudgetReserved, BudgetSpent
 from perdure.routing import Router
-from perdure.routing.calls import budget_states, costs, give_up, overdue_calls, repeats
+from perdure.routing.calls import budget_states, costs, recovery, sweep
 from perdure.routing.tables import ModelCallRow
 from perdure.storage import Database, now
 
@@ -126,8 +126,7 @@ async def test_looking_for_them_costs_little(sqlite_database: Database) -> None:
         def noted(*given: Any) -> None:
             seen.extend(str(row[-1]) for row in given[1].fetchall())
 
-        give_up(connection, overdue_calls())
-        repeats.forget_answers(connection)
+        sweep(connection)
 
     await sqlite_database.query(look)
 
@@ -156,7 +155,7 @@ async def test_kept_for_an_hour(routed: Routed, stub: Stub, sqlite_database: Dat
     await router.generate(asking(), attempt=1, output=Triage)
     [before] = await rows(sqlite_database)
     async with sqlite_database.write() as connection:
-        await connection.execute(sa.update(ModelCallRow).values(settled_at=now() - repeats.KEPT - timedelta(seconds=1)))
+        await connection.execute(sa.update(ModelCallRow).values(settled_at=now() - recovery.KEPT - timedelta(seconds=1)))
 
     await another(router, sqlite_database).generate(asking(), attempt=2, output=Triage)
 

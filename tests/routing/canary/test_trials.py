@@ -319,12 +319,11 @@ async def test_overridden(routed: Routed, stub: Stub, database: Database) -> Non
     tried = [one.record for one in done if one.record.arm == "canary"]
 
     for one in done:
-        await router.override(one.record.call_id, correct=True)
-        await router.override(one.record.call_id, correct=True)
+        await label_call(database, one.record.call_id, correct=True, by="ada")
+        await label_call(database, one.record.call_id, correct=True, by="bob")
     before = await report(database, "newer")
     for record in tried:
-        await router.override(record.call_id, correct=False)
-    await router.override("no such call", correct=False)
+        await label_call(database, record.call_id, correct=False, by="ada")
 
     assert (len(tried), 0, 36 - len(tried)) == _judged(before)
     after = await report(database, "newer")

@@ -18,14 +18,14 @@ from perdure.storage import Database
 class Provider:
     """Two deployments of one stub, of which the first may be slow, and a clock for the breakers."""
 
-    def __init__(self, stub: Stub, router: Router) -> None:
+    def __init__(self, stub: Stub, routed: Callable[..., Router]) -> None:
         self.slow = True
         self.time = 0.0
         self._stub = stub
-        self._router = router
+        breakers = CircuitBreakers(lambda: self.time)
+        self._router = routed(deployments=("first", "second"), task="slow_after = 0.3", breakers=breakers)
         self._steps = 0
         stub.choose = self._behaviour
-        router.breakers = CircuitBreakers(lambda: self.time)
 
     def _behaviour(self, model: str) -> Behaviour:
         return Hangs() if self.slow and model == "stub-first" else Answers('{"verdict": "refund"}')
@@ -49,7 +49,7 @@ class Provider:
 @pytest.fixture
 def provider(stub: Stub, routed: Callable[..., Router]) -> Provider:
     """Two deployments, and a task that does not wait long for the first."""
-    return Provider(stub, routed(deployments=("first", "second"), task="slow_after = 0.3"))
+    return Provider(stub, routed)
 
 
 async def test_a_slow_provider_is_left_alone(provider: Provider) -> None:
