@@ -121,6 +121,11 @@ def one_line(value: JsonValue, limit: int = 0) -> str:
     return text if not limit or len(text) <= limit else text[: limit - 1] + "…"
 
 
+def describe_verdict(verdict: str) -> str:
+    """Return what somebody has done who said VERDICT of an approval."""
+    return {"approve": "approved", "reject": "rejected", "request changes": "changes requested"}.get(verdict, verdict)
+
+
 def format_duration(span: timedelta | None) -> str:
     """Return SPAN as people write it."""
     if span is None:

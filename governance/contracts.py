@@ -25,6 +25,10 @@ APPROVALS = "perdure.approvals"
 """The query that lists the open approvals of a run."""
 
 
+PLACEHOLDER = "YOUR NAME"
+"""What stands for a name in the JSON that the Temporal Web UI shows; a decision in this name is refused."""
+
+
 class ApprovalRequest(Frozen):
     """The request to people: what to decide, about what exactly, who may, until when."""
 

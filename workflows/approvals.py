@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue, ValidationError
 from temporalio import workflow
@@ -19,6 +20,7 @@ from perdure.errors import (
 from perdure.governance.contracts import (
     APPROVALS,
     DECIDE,
+    PLACEHOLDER,
     ApprovalRequest,
     AskCall,
     AskResult,
@@ -34,6 +36,9 @@ from perdure.workflows import attributes
 from perdure.workflows.call import EFFECT_RETRIES, Value, as_json, execute
 from perdure.workflows.labels import ModelAnswer, label_answer
 from perdure.workflows.run import OpenApproval, Run, current_run
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 async def approval(
@@ -89,29 +94,37 @@ async def approval(
 def install_handlers(run: Run) -> None:
     """Give the run the update, the signal and the query that reviewers use. Called before the run starts."""
 
-    def validate(call: DecisionCall) -> None:
+    def validate(*given: JsonValue) -> None:
+        call = _parse_decision(given)
+        # Only here, where no replay comes: before 0.2 the placeholder was taken for a name.
+        refusal = call if isinstance(call, str) else _placeholder_refusal(call) or _refusal(run, call)
+        if refusal:
+            raise _DecisionRefused(refusal)
+
+    async def decide(*given: JsonValue) -> Decision:
+        """Decide an open approval: approve, reject or request changes."""
+        call = _parse_decision(given)
+        assert isinstance(call, DecisionCall), "the validator has let it through"
+        await _wait_until_recorded(run, call)
         refusal = _refusal(run, call)
         if refusal:
-            raise ApplicationError(refusal, type="DecisionRefused", non_retryable=True)
-
-    async def decide(call: DecisionCall) -> Decision:
-        """Decide an open approval: approve, reject or request changes."""
-        await _wait_until_recorded(run, call)
-        validate(call)
+            raise _DecisionRefused(refusal)
         return _accept(run, call, "update")
 
     async def decide_by_signal(*given: JsonValue) -> None:
         """Decide an open approval from the Temporal Web UI. The name in it is not verified."""
         # A signal cannot be refused, so what did not count is told where the reviewer looks. One without an input, or with
         # two, has to come this far, too: in the SDK it would fail every workflow task from then on.
-        try:
-            call = DecisionCall.model_validate(given[0] if len(given) == 1 else None)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-            _note_ignored(run, wrong)
+        call = _parse_decision(given)
+        if isinstance(call, str):
+            _note_ignored(run, call)
             return
         await _wait_until_recorded(run, call)
         refusal = _refusal(run, call)
+        placeholder = _placeholder_refusal(call)
+        # Histories before 0.2 took the placeholder for a name. Remove the patch after 2027-06.
+        if refusal is None and placeholder and workflow.patched("perdure.refuse-placeholder"):
+            refusal = placeholder
         if refusal is None:
             _accept(run, call, "signal")
         else:
@@ -152,6 +165,47 @@ def _request(
         }
     )
     return draft.model_copy(update={"digest": digest_request(draft, run.lineage)})
+
+
+class _DecisionRefused(ApplicationError):
+    """What the sender of an update is answered; without a traceback, which the Temporal Web UI would show."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(refusal, type="DecisionRefused", non_retryable=True)
+
+    @property
+    def __traceback__(self) -> None:
+        return None
+
+    @__traceback__.setter
+    def __traceback__(self, traceback: object) -> None:
+        return None
+
+
+def _parse_decision(given: Sequence[JsonValue]) -> DecisionCall | str:
+    """Return what was sent as a decision, or why it is none, in words for who typed it."""
+    if len(given) != 1:
+        return f"a decision is one JSON object; {len(given) or 'nothing'} came"
+    try:
+        return DecisionCall.model_validate(given[0])
+    except ValidationError as error:
+        return "; ".join(_wrong(each) for each in error.errors(include_url=False, include_input=False))
+
+
+def _wrong(each: ErrorDetails) -> str:
+    place = ".".join(map(str, each["loc"]))
+    if each["type"] == "missing":
+        return f"{place!r} is missing"
+    if each["type"] == "extra_forbidden":
+        return f"there is no field {place!r}"
+    said = each["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said
+
+
+def _placeholder_refusal(call: DecisionCall) -> str | None:
+    if call.by.strip().casefold() == PLACEHOLDER.casefold():
+        return f"write your name in place of {PLACEHOLDER!r}"
+    return None
 
 
 def _refusal(run: Run, call: DecisionCall) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 from weakref import WeakKeyDictionary
 
+from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import SearchAttributeUpdate
@@ -16,6 +18,7 @@ from perdure.connectors.ledger.contracts import ParkedEffect
 from perdure.errors import InvalidInput
 from perdure.governance.contracts import (
     DECIDE,
+    PLACEHOLDER,
     ApprovalRequest,
     Decision,
     DecisionCall,
@@ -40,6 +43,8 @@ OWN_LINEAGE = "perdure.lineage"
 """The patch since which each retry of a workflow and each run by cron has a lineage of its own."""
 
 _RISKS = ("low", "medium", "high")
+# The Web UI sends the text that it draws in the address of a request, which has to stay short.
+_ABOUT_SHOWN = 1200
 _SHOWN = 30
 
 
@@ -260,15 +265,27 @@ def upsert(*updates: Sequence[SearchAttributeUpdate[str] | SearchAttributeUpdate
 
 def _details(run: Run, waiting: OpenApproval) -> str:
     request = waiting.request
-    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by="YOUR NAME")
+    call = DecisionCall(approval=request.approval, digest=request.digest, verdict="approve", by=PLACEHOLDER)
     lines = [
         f"### Waiting for {request.of}: {request.question}",
         f"until {request.deadline:%Y-%m-%d %H:%M} UTC, risk {request.risk}",
-        f"`perdure approval approve {run.lineage.workflow_id}`, or send this as update or signal `{DECIDE}`:",
-        f"```json\n{call.model_dump_json(exclude={'comment'})}\n```",
+        *_about(run, request.about),
+        f"`perdure approval approve {run.lineage.workflow_id}`, or send this update or signal `{DECIDE}` with your name:",
+        f"```json\n{call.model_dump_json(indent=2)}\n```",
+        "`verdict` is `approve`, `reject` or `request changes`; the last two need a `comment`.",
         *(f"- did not count: {why}" for why in waiting.ignored),
     ]
     return "\n\n".join(lines)
+
+
+def _about(run: Run, about: JsonValue) -> list[str]:
+    if about in (None, "", [], {}):
+        return []
+    text = json.dumps(about, ensure_ascii=False, indent=2).replace("```", "~~~")
+    if len(text) <= _ABOUT_SHOWN:
+        return ["It is about:", f"```json\n{text}\n```"]
+    whole = f"It is about this; `perdure approval show {run.lineage.workflow_id}` prints all of it:"
+    return [whole, f"```json\n{text[:_ABOUT_SHOWN]}\n…\n```"]
 
 
 def _parked_details(waiting: ParkedEffect) -> str:

@@ -97,9 +97,15 @@ def approve(
     by: AsOption = None,
     comment: CommentOption = "",
     digest: DigestOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask again on a terminal. A --digest is not asked about either.")
+    ] = False,
 ) -> None:
-    """Approve what a run asks; the run goes on. Deciding twice the same does nothing more."""
-    _decide(options, run, approval, "approve", by=by, comment=comment, digest=digest)
+    """Approve what a run asks; the run goes on. Deciding twice the same does nothing more.
+
+    What is approved is shown first; on a terminal you are asked whether to go on.
+    """
+    _decide(options, run, approval, "approve", by=by, comment=comment, digest=digest, confirmed=yes)
 
 
 @app.command()
@@ -141,10 +147,11 @@ def _decide(
     by: str | None,
     comment: str,
     digest: str | None,
+    confirmed: bool = True,
 ) -> None:
     async def work(session: Session) -> None:
         from perdure.commands.approvals.work import DecisionInput, decide_and_report
 
-        await decide_and_report(session, options, DecisionInput(run, approval, verdict, by, comment, digest))
+        await decide_and_report(session, options, DecisionInput(run, approval, verdict, by, comment, digest, confirmed))
 
     run_with_session(work, options)

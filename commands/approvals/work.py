@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
     Column,
+    describe_verdict,
     emit,
     emit_rows,
     format_time,
@@ -74,6 +76,8 @@ class DecisionInput:
     by: str | None
     comment: str
     digest: str | None
+    confirmed: bool = True
+    """Whether it is sent without a question, also on a terminal."""
 
     @property
     def workflow_id(self) -> str:
@@ -94,7 +98,8 @@ class RecordedRequest(Frozen):
     @property
     def state(self) -> str:
         """How it stands, in a few words."""
-        return f"{self.decision.verdict} by {self.decision.by}" if self.decision else self.ended or "open"
+        decision = self.decision
+        return f"{describe_verdict(decision.verdict)} by {decision.by}" if decision else self.ended or "open"
 
 
 async def print_approvals(session: Session, options: Options, state: str | None, of: str | None) -> None:
@@ -114,7 +119,7 @@ async def print_approvals(session: Session, options: Options, state: str | None,
             each.of,
             each.risk,
             format_time(each.deadline, short=short),
-            f"{each.verdict} by {each.by}" if each.verdict else each.state,
+            f"{describe_verdict(each.verdict)} by {each.by}" if each.verdict else each.state,
             one_line(each.question),
         )
         for each in found
@@ -152,7 +157,7 @@ async def decide_and_report(session: Session, options: Options, given: DecisionI
         emit({"workflow_id": given.workflow_id, **decision.model_dump(mode="json")})
         return
     note = "" if decision.verified else " (nobody verified that name)"
-    say(f"{decision.verdict}: {given.workflow_id} {decision.approval}, by {decision.by}{note}")
+    say(f"{describe_verdict(decision.verdict)}: {given.workflow_id} {decision.approval}, by {decision.by}{note}")
 
 
 async def find_request(session: Session, run: str, approval: str | None) -> RecordedRequest:
@@ -165,7 +170,7 @@ async def find_request(session: Session, run: str, approval: str | None) -> Reco
     requests = _requests(timeline)
     if not requests:
         workflow_id = timeline.run.workflow_id
-        raise NotFound(f"run {workflow_id} has not asked anybody anything: `perdure show {workflow_id}`")
+        raise NotFound(f"run {workflow_id} has no approval to decide: `perdure show {workflow_id}` shows what it does")
     if approval is not None:
         found = [each for each in requests if each.request.approval == approval]
     else:
@@ -193,6 +198,7 @@ async def decide(session: Session, given: DecisionInput) -> Decision:
         )
     if found.ended:
         return _decided_before(found, call)
+    _show(found, given)
     return await _send(session, found, call)
 
 
@@ -247,12 +253,29 @@ def _call(given: DecisionInput, request: ApprovalRequest) -> DecisionCall:
         ) from None
 
 
+def _show(found: RecordedRequest, given: DecisionInput) -> None:
+    """Show what is about to be decided; on a terminal, ask whether to go on. Raises `DecisionRefused` if not."""
+    request = found.request
+    say(f"{request.question}")
+    say(f"  asked of {request.of}, risk {request.risk}, until {format_time(request.deadline)}")
+    if request.about not in (None, "", [], {}):
+        say(f"  about {one_line(request.about, 1000)}")
+    # Who gives a digest has read what it stands for, and a script has nobody to ask.
+    if given.confirmed or given.digest is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm("Approve it?", err=True):
+        raise DecisionRefused("nothing was decided")
+
+
 def _decided_before(found: RecordedRequest, call: DecisionCall) -> Decision:
     decision = found.decision
     if decision is not None and (decision.verdict, decision.by) == (call.verdict, call.by):
         return decision
-    how = f"{decision.verdict} by {decision.by}" if decision else found.ended
-    raise DecisionRefused(f"approval {call.approval!r} of {found.workflow_id} is closed already: {how}")
+    how = "was withdrawn: the run has ended" if found.ended == "withdrawn" else f"is {found.ended or 'closed'} already"
+    if decision is not None:
+        how = f"was {describe_verdict(decision.verdict)} already, by {decision.by} at {format_time(decision.decided_at)}"
+        how = how.replace("was changes requested", "had changes requested")
+    raise DecisionRefused(f"approval {call.approval!r} of {found.workflow_id} {how}")
 
 
 async def _send(session: Session, found: RecordedRequest, call: DecisionCall) -> Decision:

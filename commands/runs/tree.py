@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from perdure.commands.output import (
+    describe_verdict,
     format_duration,
     format_time,
     format_usd,
@@ -177,7 +178,7 @@ def _decision(step: Step) -> str:
     decision = step.decision
     if decision is None:
         return f"nobody decided: {step.outcome}" if step.outcome else ""
-    said = {"approve": "approved", "reject": "rejected", "request changes": "changes requested"}[decision.verdict]
+    said = describe_verdict(decision.verdict)
     checked = "verified" if decision.verified else "name not verified"
     comment = f": {one_line(decision.comment, MAX_SHOWN)}" if decision.comment else ""
     return printable(f"{said} by {decision.by} ({checked}, {decision.via}, {format_time(decision.decided_at)}){comment}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from kits.cli import TESTS, Perdure, environment, until
+from kits.cli import TESTS, Perdure, environment, read_terminal, until
 
 from perdure.cli import app
 from perdure.commands.exits import Exit
@@ -194,10 +194,10 @@ def test_a_terminal_sees_a_live_tree(desk: Perdure, temporal_address: str, home:
             stderr=child,
         )
         os.close(child)
-        said = b"".join(_read_all(main))
+        said = read_terminal(main)
         assert 0 == process.wait(30)
         os.close(main)
-        return said.decode()
+        return said
 
     colourful, plain = on_terminal(), on_terminal(NO_COLOR="1")
 
@@ -205,17 +205,6 @@ def test_a_terminal_sees_a_live_tree(desk: Perdure, temporal_address: str, home:
     assert '"open"' == colourful.split()[-1]
     assert "\x1b[32m" in colourful
     assert "\x1b[32m" not in plain
-
-
-def _read_all(descriptor: int) -> Iterator[bytes]:
-    while True:
-        try:
-            data = os.read(descriptor, 4096)
-        except OSError:  # Linux's way to say that the other end is closed
-            return
-        if not data:
-            return
-        yield data
 
 
 def test_a_worker_that_cannot_start_says_why(temporal_address: str, home: Path) -> None:

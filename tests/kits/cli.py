@@ -61,3 +61,16 @@ def ask(desk: Perdure, workflow_id: str, workflow: str = "Asks", *arguments: str
 def waiting(desk: Perdure) -> set[tuple[str, str]]:
     """Return what people are asked: the run and the approval's name."""
     return {(row["workflow_id"], row["approval"]) for row in desk("approval", "list", "-o", "json").rows}
+
+
+def read_terminal(descriptor: int) -> str:
+    """Return all that is written to the terminal whose main side is DESCRIPTOR, until the other side is closed."""
+    said = b""
+    while True:
+        try:
+            data = os.read(descriptor, 4096)
+        except OSError:  # Linux's way to say that the other end is closed
+            data = b""
+        if not data:
+            return said.decode()
+        said += data

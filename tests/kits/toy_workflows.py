@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from perdure.connectors.null import Entry, null
-from perdure.errors import InvalidInput
+from perdure.errors import ApprovalError, InvalidInput
 from perdure.examples.returns_desk.models import Triage
 from perdure.lineage import Frozen
 from perdure.routing import Generation, ModelRecord
@@ -184,6 +185,18 @@ class Asks:
         decision = await approval("Write it?", of="editor", within=timedelta(hours=hours), about={"hours": hours})
         await act(null.write, Entry(text=decision.by))
         return decision.by
+
+
+@workflow.defn
+class AsksAbout:
+    """Asks about what it was given, and says what was said."""
+
+    @workflow.run
+    async def run(self, about: dict[str, JsonValue]) -> str:
+        try:
+            return (await approval("Pay it?", of="purchasing", about=about)).by
+        except ApprovalError as refused:
+            return refused.message
 
 
 @workflow.defn

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from kits.toy_workflows import Asks, AsksTwoAtOnce
+from kits.toy_workflows import Asks, AsksAbout, AsksTwoAtOnce
 from kits.workflows import Handle, OpenWorker
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
@@ -34,6 +37,12 @@ def decision(request: ApprovalRequest, verdict: str = "approve", by: str = "mara
     return DecisionCall.model_validate(
         {"approval": request.approval, "digest": request.digest, "verdict": verdict, "by": by, "comment": comment}
     )
+
+
+async def details(handle: Handle) -> str:
+    """Return what the Web UI shows above the run."""
+    metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return str(metadata.current_details)
 
 
 async def open_request(handle: Handle, count: int = 1) -> list[ApprovalRequest]:
@@ -110,6 +119,82 @@ async def test_a_rejection_without_a_reason_is_refused() -> None:
     """Reject and request changes need a comment."""
     with pytest.raises(ValueError, match="needs a comment that says why"):
         DecisionCall(approval="a", digest="d", verdict="reject", by="mara")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"by": "YOUR NAME"}, "write your name in place of 'YOUR NAME'"),
+        ({"by": " your name "}, "write your name in place of 'YOUR NAME'"),
+        ({"verdict": "reject"}, "'reject' needs a comment that says why"),
+        ({"verdict": "refuse"}, "verdict: Input should be 'approve', 'reject' or 'request changes'"),
+        ({"by": None}, "by: Input should be a valid string"),
+        ({"name": "mara"}, "there is no field 'name'"),
+    ],
+)
+async def test_what_is_no_decision_is_answered_in_one_line(
+    governed: OpenWorker, changes: dict[str, object], said: str
+) -> None:
+    """What the Web UI sends is refused in words, without a traceback, and the run waits on (case 80: the Web UI)."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(DECIDE, decision(request).model_dump() | changes)
+
+        cause = refused.value.cause
+        assert isinstance(cause, ApplicationError)
+        assert (said, "DecisionRefused") == (cause.message, cause.type)
+        assert cause.failure is not None
+        assert not cause.failure.stack_trace
+        assert not cause.failure.HasField("cause")
+        assert [request] == await open_request(handle)
+
+
+@pytest.mark.parametrize("given", [[], ["a", "b"], ["approve"]])
+async def test_an_update_that_is_no_object_is_answered(governed: OpenWorker, given: list[str]) -> None:
+    """Nothing, two values or a bare word get an answer too (case 80: the Web UI)."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(DECIDE, args=given)
+
+        assert [request] == await open_request(handle)
+
+
+async def test_the_placeholder_in_a_signal_is_ignored(governed: OpenWorker) -> None:
+    """A signal in nobody's name does not count, and the run's page says so (case 80: the Web UI)."""
+    async with governed(Asks) as desk:
+        handle = await desk.start(Asks.run, 1)
+        [request] = await open_request(handle)
+
+        await handle.signal(DECIDE, decision(request, by="YOUR NAME").model_dump())
+        page = await details(handle)
+        assert "write your name in place of 'YOUR NAME'" in page
+
+        await handle.execute_update(DECIDE, decision(request), result_type=Decision)
+        assert "mara" == await handle.result()
+        assert await desk.replays(handle, [Asks])
+
+
+async def test_the_page_holds_what_a_reviewer_needs(governed: OpenWorker) -> None:
+    """The page shows what is decided about, and JSON with all that a rejection needs (case 80: the Web UI)."""
+    async with governed(AsksAbout) as desk:
+        handle = await desk.start(AsksAbout.run, {"supplier": "Bahn AG", "amount": 89_000, "notes": "n" * 5000})
+        [request] = await open_request(handle)
+
+        page = await details(handle)
+
+        [about, call] = re.findall(r"```json\n(.*?)\n```", page, re.DOTALL)
+        assert '"supplier": "Bahn AG"' in about and '"amount": 89000' in about
+        assert "prints all of it" in page and len(page) < 3000
+        sent = json.loads(call) | {"by": "mara", "verdict": "reject", "comment": "not ours"}
+        assert {"approval", "digest", "verdict", "by", "comment"} == sent.keys()
+        decided = await handle.execute_update(DECIDE, sent, result_type=Decision)
+        assert ("reject", request.digest) == (decided.verdict, decided.digest)
 
 
 async def test_a_signal_from_the_web_ui_counts_as_unverified(governed: OpenWorker) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-from kits.cli import Perdure, ask, until, waiting
+from kits.cli import Perdure, ask, environment, read_terminal, until, waiting
 
 from perdure.commands.exits import Exit
 
@@ -54,6 +60,38 @@ def test_approving_lets_the_run_go_on(desk: Perdure, asked: str) -> None:
     until(lambda: '["bob", "eve"]' in desk("show", asked).out)
 
 
+def test_what_is_decided_is_shown_first(desk: Perdure) -> None:
+    """Question, deadline and what it is about stand before the decision (case 80: `approve` shows nothing)."""
+    run = ask(desk, "shown-first", "Desk", "-i", '{"message": "three kettles", "ask": true}')
+
+    said = desk("approval", "approve", run, "--as", "bob").err
+
+    assert "Write it down?\n  asked of editor, risk high, until " in said
+    assert 'about {"message": "three kettles"}' in said
+
+
+def test_a_person_at_a_terminal_is_asked(desk: Perdure, asked: str, temporal_address: str, home: Path) -> None:
+    """On a terminal `approve` asks whether to go on, and no answer but yes decides (case 80: `approve` shows nothing)."""
+
+    def answered(answer: bytes) -> tuple[int, str]:
+        main, child = pty.openpty()
+        command = [sys.executable, "-m", "perdure.cli", "approval", "approve", asked, "first", "--as", "bob"]
+        process = subprocess.Popen(
+            command, env=environment(temporal_address, home), stdin=child, stdout=child, stderr=child
+        )
+        os.close(child)
+        os.write(main, answer)
+        said = read_terminal(main)
+        code = process.wait(30)
+        os.close(main)
+        return code, said
+
+    no, yes = answered(b"n\n"), answered(b"y\n")
+
+    assert (Exit.ERROR, True, True) == (no[0], "First?" in no[1], "nothing was decided" in no[1])
+    assert (Exit.OK, True) == (yes[0], "approved: " in yes[1])
+
+
 def test_approving_twice_is_approving_once(desk: Perdure, asked: str) -> None:
     """The same decision sent again ends well and changes nothing."""
     desk("approval", "approve", asked, "first", "--as", "bob")
@@ -65,13 +103,13 @@ def test_approving_twice_is_approving_once(desk: Perdure, asked: str) -> None:
 
 
 def test_another_decision_comes_too_late(desk: Perdure, asked: str) -> None:
-    """Somebody else's decision on a closed request is refused with who decided."""
+    """Somebody else's decision on a closed request is refused with who decided (case 80: odd texts)."""
     desk("approval", "approve", asked, "first", "--as", "bob")
 
     late = desk("approval", "reject", asked, "first", "--as", "eve", "-c", "no")
 
     assert Exit.ERROR == late.code
-    assert "closed already: approve by bob" in late.err
+    assert "was approved already, by bob at" in late.err
 
 
 def test_a_digest_that_does_not_fit_is_refused(desk: Perdure, asked: str) -> None:
@@ -111,10 +149,10 @@ def test_a_name_that_is_not_asked_is_told(desk: Perdure, asked: str) -> None:
 
 
 def test_a_run_that_asks_nothing_is_told(desk: Perdure) -> None:
-    """Deciding where nothing is asked says so."""
+    """Deciding where nothing is asked says so (case 80: odd texts)."""
     desk("run", "Waits", "--id", "asks-nothing", "-d")
 
     ended = desk("approval", "approve", "asks-nothing")
 
     assert Exit.ERROR == ended.code
-    assert "has not asked anybody anything" in ended.err
+    assert "has no approval to decide" in ended.err
