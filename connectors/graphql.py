@@ -22,8 +22,7 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.http import HttpAction, HttpConnector, Request
-from perdure.connectors.http.connector import parse_retry_after
+from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 
@@ -175,6 +174,8 @@ class GraphqlConnector(HttpConnector):
             raise EffectRejected(f"{spec.name}: {self.name} does not allow it: {self._quote_error(answer)}")
         if 400 <= status < 500 and status != 408:
             raise EffectRejected(f"{spec.name}: {self.name} answered {status}: {self._quote_error(answer)}")
+        if status in (301, 307, 308):
+            raise EffectRejected(f"{spec.name}: {self.name} answered {status}, a redirect: check its url")
         if status != 200 or not isinstance(answer, dict):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
             raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=parse_retry_after(response))

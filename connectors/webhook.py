@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -14,7 +13,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field, JsonValue
 
 from perdure.connectors.contracts import AnyAction, Target
-from perdure.connectors.http import HttpAction, HttpConnector, Request
+from perdure.connectors.http import HttpAction, HttpConnector, Request, encode_json
 from perdure.errors import InvalidInput, InvalidSettings
 from perdure.lineage import Frozen
 
@@ -38,8 +37,8 @@ class WebhookConnector(HttpConnector):
     """Posts events to one receiver. `webhook-id` is the effect's key, and stays the same when a delivery is repeated.
 
     DEDUPES says that the receiver drops an id that it had before, for KEY_LIFETIME: then a delivery whose answer was lost
-    is repeated. Otherwise it is parked. It needs `url` and `secret` (`whsec_...`); while the secret is being replaced it
-    signs with `old_secret` as well.
+    is repeated. Otherwise it is parked. It needs `url`, the receiver's address to the letter, and `secret` (`whsec_...`);
+    while the secret is being replaced it signs with `old_secret` as well.
     """
 
     takes: ClassVar = {
@@ -56,7 +55,7 @@ class WebhookConnector(HttpConnector):
             f"{name}.send",
             Event,
             Delivered,
-            request="POST /",
+            request="POST",
             key="webhook-id",
             answer=lambda _: {},
             body=lambda event: {"type": event.type, "timestamp": event.at.isoformat(), "data": event.data},
@@ -77,7 +76,7 @@ class WebhookConnector(HttpConnector):
 
     def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
         """Return the content of REQUEST and its signed headers."""
-        content = json.dumps(request.body, separators=(",", ":"), ensure_ascii=False).encode()
+        content = encode_json(request.body)
         timestamp = str(int(datetime.now(UTC).timestamp()))
         signed = " ".join(signature(secret, key, timestamp, content) for secret in self._secrets())
         return content, {

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.connectors.http.action import HttpAction, Request, quote_segment
+    from perdure.connectors.http._address import check_address, join
+    from perdure.connectors.http._encoding import (
+        FORM,
+        JSON_TYPE,
+        encode_form,
+        encode_json,
+        quote_segment,
+        quote_value,
+        to_text,
+    )
+    from perdure.connectors.http._responses import decode_json, parse_retry_after
+    from perdure.connectors.http.action import HttpAction, Request
     from perdure.connectors.http.connector import HttpConnector
     from perdure.connectors.http.listing import (
         Item,
@@ -25,19 +36,32 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "action": ["HttpAction", "Request", "quote_segment"],
+            "_address": ["check_address", "join"],
+            "_encoding": ["FORM", "JSON_TYPE", "encode_form", "encode_json", "quote_segment", "quote_value", "to_text"],
+            "_responses": ["decode_json", "parse_retry_after"],
+            "action": ["HttpAction", "Request"],
             "connector": ["HttpConnector"],
             "listing": ["Item", "Listing", "parse_time", "value_at"],
         },
     )
 
 __all__ = [
+    "FORM",
+    "JSON_TYPE",
     "HttpAction",
     "HttpConnector",
     "Item",
     "Listing",
     "Request",
+    "check_address",
+    "decode_json",
+    "encode_form",
+    "encode_json",
+    "join",
+    "parse_retry_after",
     "parse_time",
     "quote_segment",
+    "quote_value",
+    "to_text",
     "value_at",
 ]

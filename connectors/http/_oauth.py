@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from perdure.connectors.http._responses import parse_retry_after
 from perdure.errors import EffectRejected, TargetUnavailable
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class OAuthGrant:
         if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
             raise EffectRejected(f"the authorization server refused new tokens: {_error_code(response)}")
         if response.status_code != 200:
-            raise TargetUnavailable(f"the authorization server answered {response.status_code}")
+            raise TargetUnavailable(
+                f"the authorization server answered {response.status_code}", retry_after=parse_retry_after(response)
+            )
         try:
             return TokenResponse.model_validate_json(response.content)
         except ValidationError:

@@ -118,7 +118,7 @@ class TokenCache:
             raise TargetUnavailable(f"{self._connector}: {said}", retry_after=_REFUSAL_LASTS) from None
         except TargetUnavailable as error:
             await self._write(fence, {"lease_until": None})
-            raise TargetUnavailable(f"{self._connector}: {error.message}") from None
+            raise TargetUnavailable(f"{self._connector}: {error.message}", retry_after=error.retry_after) from None
         kept = given if given.refresh_token else given.model_copy(update={"refresh_token": refresh_token})
         await self._write(
             fence,

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
-from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic.errors import PydanticUserError
 
 from perdure.connectors.contracts import (
     Absent,
@@ -21,6 +21,8 @@ from perdure.connectors.contracts import (
     Out,
     Probe,
 )
+from perdure.connectors.http._address import check_path
+from perdure.connectors.http._encoding import FORM, JSON_TYPE, list_pairs, quote_segment, quote_value, to_text
 from perdure.connectors.http.listing import Item, Listing, parse_time
 from perdure.errors import EffectRejected
 
@@ -31,8 +33,13 @@ class Request:
 
     method: str
     path: str
+    """With its query. Empty: the connector's `url` itself."""
     body: JsonValue = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = ""
+    """The media type that BODY is sent as. Empty: application/json, or no content at all if BODY is None."""
+    template: str = ""
+    """The operation of the target's description that it is, such as `POST /orders/{order}/refunds`, where one is known."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     """An action that is one HTTP request. `{field}` in a path stands for that field of the input."""
 
     request: str = ""
-    """Method and path, e.g. `POST /orders/{order}/refunds`. The input's other fields are the body, or a GET's query."""
+    """Method and path, e.g. `POST /orders/{order}/refunds`. The input's other fields are the body, or a GET's or DELETE's
+    query. A method alone goes to the connector's `url` itself, to the letter."""
     key: str = ""
     """Where the effect's key goes: the header of a `header` target (Idempotency-Key if empty), or the field of the body in
     which a `natural-key` target stores it."""
@@ -50,6 +58,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     """Where the probe's answer has its list of matches, e.g. `data`; empty if the answer is the list, or the one match."""
     body: Callable[[In], JsonValue] | None = None
     """Makes the body where it is not simply the input."""
+    content_type: str = "application/json"
+    """What the body is sent as: a JSON media type, or application/x-www-form-urlencoded."""
     answer: Callable[[JsonValue], JsonValue] | None = None
     """Makes the output where the target's JSON does not have the output's fields."""
     remote_ref: str = "id"
@@ -65,25 +75,63 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
             raise ValueError(f"action {self.name}: request {self.request!r} is not like `POST /path`")
         if self.probe and not (self.probe.startswith("GET /") and "{key}" in self.probe):
             raise ValueError(f"action {self.name}: probe {self.probe!r} is not like `GET /path?reference={{key}}`")
+        for what, template in (("request", self.request), ("probe", self.probe)):
+            if wrong := check_path(template.partition(" ")[2]):
+                raise ValueError(f"action {self.name}: {what} {template!r} cannot be sent: {wrong}")
         unknown = (_placeholders(self.request) | _placeholders(self.probe)) - set(self.input.model_fields) - {"key"}
         if unknown:
             raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(sorted(unknown))}")
-        if not self.reads and self.target.mechanism == "natural-key" and not (self.key and self.probe):
+        if self.content_type != FORM and not JSON_TYPE.fullmatch(self.content_type):
+            raise ValueError(f"action {self.name}: content_type {self.content_type!r} is neither JSON nor {FORM}")
+        if self.body and self.request.startswith("GET "):
+            raise ValueError(f"action {self.name}: a GET has no body")
+        if not self.reads and self.target.mechanism == "natural-key":
+            self._check_natural_key()
+        self._check_query()
+
+    def _check_natural_key(self) -> None:
+        if not (self.key and self.probe):
             raise ValueError(f"action {self.name}: a natural-key target needs `key`, a field of the body, and `probe`")
+        if not self._has_body:
+            raise ValueError(f"action {self.name}: a {self.request} has no body that the key could go into; declare `body`")
+
+    def _check_query(self) -> None:
+        """Refuse fields that an address cannot hold, as far as their types say so."""
+        in_path = _placeholders(self.request)
+        in_query = set() if self._has_body else set(self.input.model_fields) - in_path
+        try:
+            schema = self.input.model_json_schema() if in_path | in_query else {}
+        except PydanticUserError:
+            return  # what it is nobody can tell; the value is looked at when it is written
+        for name, described in schema.get("properties", {}).items():
+            kinds = _kinds(described, schema.get("$defs", {}))
+            wrong = kinds & {"object", "array"} if name in in_path else kinds & {"object", "list in a list"}
+            if name in in_path | in_query and wrong:
+                raise ValueError(
+                    f"action {self.name}: {self.input.__name__}.{name} can be {min(wrong)}, which an address cannot "
+                    "hold: declare `body`, or make it text"
+                )
+
+    @property
+    def _has_body(self) -> bool:
+        return self.body is not None or not self.request.startswith(("GET", "DELETE"))
 
     def build_request(self, args: In, key: str) -> Request:
-        """Return the request that does the action with ARGS under the effect's KEY."""
+        """Return the request that does the action with ARGS under the effect's KEY. Raises `EffectRejected`."""
         method, _, template = self.request.partition(" ")
         given = self.dump_args(args)
         rest = {name: value for name, value in given.items() if name not in _placeholders(template)}
         path = _fill(template, given)
-        if method in ("GET", "DELETE"):
-            query = urlencode({name: value for name, value in rest.items() if value is not None})
-            return Request(method, f"{path}?{query}" if query else path)
+        if not self._has_body:
+            query = "&".join(f"{quote_value(name)}={quote_value(text)}" for name, text in list_pairs(rest))
+            return Request(method, f"{path}{'&' if '?' in path else '?'}{query}" if query else path, template=self.request)
         body = self.body(args) if self.body else rest
-        if self.target.mechanism == "natural-key" and isinstance(body, dict):
+        if self.target.mechanism == "natural-key":
+            if not isinstance(body, dict):
+                raise EffectRejected(f"{self.name}: the body is not an object that the key could go into; nothing was sent")
             body = {**body, self.key: key}
-        return Request(method, path, body)
+        content_type = "" if self.content_type == "application/json" else self.content_type
+        return Request(method, path, body, content_type=content_type, template=self.request)
 
     def dump_args(self, args: In) -> dict[str, JsonValue]:
         """Return ARGS by the names that the request has for them."""
@@ -95,7 +143,9 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
 
     def build_probe(self, args: In, key: str) -> Request:
         """Return the request that finds the effect of KEY."""
-        return Request("GET", _fill(self.probe.removeprefix("GET "), self.dump_args(args) | {"key": key}))
+        return Request(
+            "GET", _fill(self.probe.removeprefix("GET "), self.dump_args(args) | {"key": key}), template=self.probe
+        )
 
     @property
     def absent_is_404(self) -> bool:
@@ -156,25 +206,40 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         )
 
 
-_REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) /\S*")
-_FIELD = re.compile(r"{(\w+)}")
+_REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE)( /\S*)?")
+_FIELD = re.compile(r"{([^{}]+)}")
 
 
 def _placeholders(template: str) -> set[str]:
     return set(_FIELD.findall(template))
 
 
-def quote_segment(value: str, name: str) -> str:
-    """Return VALUE of the field NAME as a part of an address. Raises `EffectRejected` if it would lead to another place."""
-    if value in ("", ".", ".."):
-        raise EffectRejected(f"{name} is {value!r}, which would change the address; nothing was sent")
-    return quote(value, safe="")
-
-
 def _fill(template: str, values: Mapping[str, JsonValue]) -> str:
-    path, mark, query = template.partition("?")
-    path = _FIELD.sub(lambda field: quote_segment(str(values[field[1]]), field[1]), path)
-    return path + mark + _FIELD.sub(lambda field: quote(str(values[field[1]]), safe=""), query)
+    path, _, query = template.partition("?")
+    path = _FIELD.sub(lambda field: quote_segment(to_text(values[field[1]], field[1]), field[1]), path)
+    # As everywhere in a query, what is None is left out.
+    pairs = [pair for pair in query.split("&") if all(values[name] is not None for name in _placeholders(pair))]
+    filled = [_FIELD.sub(lambda field: quote_value(to_text(values[field[1]], field[1])), pair) for pair in pairs if pair]
+    return f"{path}?{'&'.join(filled)}" if filled else path
+
+
+def _kinds(schema: JsonValue, definitions: Mapping[str, JsonValue], depth: int = 0) -> set[str]:
+    """Return which of "object", "array" and "list in a list" a value of SCHEMA can be."""
+    if not isinstance(schema, dict) or depth > _DEEPEST:
+        return set()
+    if isinstance(reference := schema.get("$ref"), str):
+        return _kinds(definitions.get(reference.rpartition("/")[2]), definitions, depth + 1)
+    found = {str(schema.get("type"))} & {"object", "array"}
+    if "array" in found and (inner := _kinds(schema.get("items"), definitions, depth + 1)):
+        found |= {"object" if "object" in inner else "list in a list"}
+    for union in ("anyOf", "oneOf", "allOf"):
+        parts = schema.get(union)
+        for part in parts if isinstance(parts, list) else ():
+            found |= _kinds(part, definitions, depth + 1)
+    return found
+
+
+_DEEPEST = 5
 
 
 def _field_names(model: type[BaseModel]) -> set[str]:

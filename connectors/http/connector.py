@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar, cast
-from urllib.parse import urlencode
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, JsonValue
 
@@ -25,6 +24,9 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
+from perdure.connectors.http._address import check_address, join, secrets_in
+from perdure.connectors.http._encoding import FORM, encode_form, encode_json, list_pairs
+from perdure.connectors.http._responses import decode_json, describe_redirect, error_message, parse_retry_after
 from perdure.connectors.http.action import HttpAction, Request
 from perdure.connectors.http.listing import Item, Listing
 from perdure.errors import (
@@ -90,11 +92,10 @@ class HttpConnector(ConfiguredConnector):
     def _reset(self) -> None:
         self._client: httpx.AsyncClient | None = None
         self._token_cache: TokenCache | None = None
-        if self._options is not None and not re.match(r"https?://[^/]", self.option("url", self.default_url)):
-            raise InvalidSettings(
-                f'{self.where} in perdure.toml needs the address of the system: url = "https://...", '
-                f"or set PERDURE_CONNECTORS__{self.name.upper()}__URL"
-            )
+        if self._options is not None:
+            self._check_url(self.option("url", self.default_url))
+        if self.option_names and (url := self.option("token_url")) and (wrong := check_address(url)):
+            raise InvalidSettings(f"{self.where} token_url cannot be used: {wrong}")
         if self.option_names and self.option("token_url") and not self.option("client_id"):
             raise InvalidSettings(f"{self.where} has token_url, so it needs client_id")
         if self.option_names and self.option("token_url") and not (self.option("client_secret") or self.option("seal")):
@@ -103,11 +104,25 @@ class HttpConnector(ConfiguredConnector):
                 "the secret under which its tokens are kept in the database"
             )
 
+    def _check_url(self, url: str) -> None:
+        if not re.match(r"https?://[^/]", url, re.IGNORECASE):
+            raise InvalidSettings(
+                f'{self.where} in perdure.toml needs the address of the system: url = "https://...", '
+                f"or set PERDURE_CONNECTORS__{self.name.upper()}__URL"
+            )
+        if wrong := check_address(url):
+            raise InvalidSettings(f"{self.where} url cannot be used: {wrong}")
+        ours = {name.lower() for name in self.option_names} & {"token", "token_url", "header.authorization", "password"}
+        if urlsplit(url).username and ours:
+            raise InvalidSettings(
+                f"{self.where} has a user in its url and {', '.join(sorted(ours))}: a request can carry only one of them"
+            )
+
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
         spec = _http_action(action)
         open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
-        response = await self._send(spec, spec.build_request(args, attempt.key), attempt, open_end)
+        response = await self._send(spec, _build(spec, args, attempt.key), attempt, open_end)
         status = response.status_code
         if status in spec.untouched:
             raise TargetUnavailable(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
@@ -119,6 +134,9 @@ class HttpConnector(ConfiguredConnector):
         at_work = status == 409 and bool(spec.key_headers(attempt.key))
         if 400 <= status < 500 and status != 408 and not at_work:
             raise EffectRejected(self._describe_failure(spec, response))
+        # To be sent elsewhere with the same method means that nothing was done (RFC 9110, 15.4); 302 and 303 may follow it.
+        if status in (301, 307, 308):
+            raise EffectRejected(f"{self._describe_failure(spec, response)}: check the connector's url")
         if not 200 <= status < 300:
             if spec.reads and status < 400:
                 raise EffectRejected(f"{self._describe_failure(spec, response)}: check the connector's url")
@@ -133,7 +151,11 @@ class HttpConnector(ConfiguredConnector):
         spec = _http_action(action)
         if not spec.probe:
             return CannotTell(f"{spec.name} declares no probe")
-        response = await self._send(spec, spec.build_probe(args, attempt.key), attempt, TargetUnavailable)
+        try:
+            request = spec.build_probe(args, attempt.key)
+        except EffectRejected as error:
+            return CannotTell(f"{spec.name}: the probe cannot be asked: {error.message}")
+        response = await self._send(spec, request, attempt, TargetUnavailable)
         status = response.status_code
         if status == 401 and await self._token_expired(response.request):
             raise TargetUnavailable(
@@ -146,7 +168,7 @@ class HttpConnector(ConfiguredConnector):
         if status != 200:
             return CannotTell(self._describe_failure(spec, response))
         try:
-            return spec.parse_probe(_decode_json(response), attempt.key)
+            return spec.parse_probe(decode_json(response), attempt.key)
         except ValueError as error:
             return CannotTell(f"{spec.name}: the probe answered {status}, but {error}")
 
@@ -162,7 +184,7 @@ class HttpConnector(ConfiguredConnector):
                 self._describe_failure(cast("_Action", spec), response), retry_after=parse_retry_after(response)
             )
         try:
-            return _decode_json(response) if status == 200 else None
+            return decode_json(response) if status == 200 else None
         except ValueError:
             return None
 
@@ -229,15 +251,14 @@ class HttpConnector(ConfiguredConnector):
         seen: set[str] = set()
         number = 1
         while path is not None:
-            response = await self._read(spec, path)
+            response = await self._read(spec, path, template=listing.request)
             try:
-                answer = _decode_json(response)
+                answer = decode_json(response)
                 items = listing.parse_items(answer)
-                following = listing.next_page(
-                    answer, response.headers.get("Link", ""), self.option("url", self.default_url)
-                )
+                base = self.base_url(spec, Request("GET", path, template=listing.request))
+                following = listing.next_page(answer, response.headers.get("Link", ""), base, str(response.request.url))
             except ValueError as error:
-                raise EffectRejected(f"{spec.name}: {self._name} its list cannot be read: {error}") from None
+                raise EffectRejected(f"{spec.name}: the list that {self._name} answered cannot be read: {error}") from None
             new = [item for item in items if str(item.get(spec.remote_ref)) not in seen]
             if new:
                 yield new
@@ -253,9 +274,10 @@ class HttpConnector(ConfiguredConnector):
             else:
                 path = listing.page_path(since, until, page=number, after=str(items[-1].get(spec.remote_ref)))
 
-    async def _read(self, spec: _Action, path: str) -> httpx.Response:
+    async def _read(self, spec: _Action, path: str, *, template: str = "") -> httpx.Response:
         attempt = Attempt(key="", fence=0, deadline=spec.target.deadline)
-        response = await self._send(spec, Request("GET", path), attempt, TargetUnavailable, key=False)
+        request = Request("GET", path, template=template)
+        response = await self._send(spec, request, attempt, TargetUnavailable, key=False)
         status = response.status_code
         if status in (408, 429) or status >= 500:
             raise TargetUnavailable(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
@@ -274,41 +296,56 @@ class HttpConnector(ConfiguredConnector):
     ) -> httpx.Response:
         import httpx
 
+        clock = asyncio.get_running_loop().time
+        until = clock() + attempt.deadline.total_seconds()
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False)
-        url = self.option("url", self.default_url).rstrip("/")
+        address = self.address(spec, request)
         content, described = self.encode_body(spec, request, attempt.key)
         keyed = spec.key_headers(attempt.key) if key else {}
-        headers = httpx.Headers(dict(request.headers))
-        headers.update(await self._authenticate(spec, attempt) | keyed | described)
+        headers = dict(request.headers) | await self._authenticate(spec, attempt) | keyed | described
+        left = max(until - clock(), 0.1)
+        # Whoever waits for a connection has sent nothing, and has to know that before the ledger's own deadline comes. This
+        # time is for each handshake, and TLS is one more.
+        timeout = httpx.Timeout(left, connect=left * (0.4 if address.startswith("https") else 0.8), pool=left * 0.1)
         try:
-            return await self._client.request(
-                request.method,
-                url + self._add_query_options(request.path),
-                content=content,
-                headers=headers,
-                timeout=attempt.deadline.total_seconds(),
-            )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError):
+            message = self._client.build_request(request.method, address, content=content, timeout=timeout)
+            message.headers.update({name: _checked(spec, name, value) for name, value in headers.items()})
+        except (httpx.InvalidURL, UnicodeError):
+            raise TargetUnavailable(
+                f"{spec.name}: its address cannot be used, check {self.where}; nothing was sent"
+            ) from None
+        try:
+            return await self._client.send(message)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol):
             # No connection, so no request. The text of httpx's errors may hold the address with all that is in it.
             raise TargetUnavailable(f"{spec.name}: {self._name} cannot be reached") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.LocalProtocolError:
+            raise TargetUnavailable(f"{spec.name}: the request is not valid HTTP, so nothing was sent") from None
+        except httpx.HTTPError as error:
             raise open_end(f"{spec.name}: the connection to {self._name} broke ({type(error).__name__})") from None
 
+    def base_url(self, spec: AnyAction, request: Request) -> str:
+        """Return the address that the path of REQUEST is below."""
+        return self.option("url", self.default_url)
+
+    def address(self, spec: AnyAction, request: Request) -> str:
+        """Return the address that REQUEST of SPEC goes to: what the settings and the action say, and nothing else."""
+        keys = [(name.removeprefix("query."), self.option(name)) for name in self.option_names if name.startswith("query.")]
+        return join(self.base_url(spec, request), request.path, keys)
+
     def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
-        """Return the content of REQUEST and the headers that describe it. A target that does not take JSON has its own."""
-        if request.body is None:
+        """Return the content of REQUEST and the headers that describe it. Raises `EffectRejected` if it has none."""
+        if request.body is None and not request.content_type:
             return None, {}
-        content = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        return content, {"Content-Type": "application/json"}
+        content_type = request.content_type or "application/json"
+        if content_type == FORM and isinstance(request.body, dict):
+            return encode_form(list_pairs(request.body)), {"Content-Type": content_type}
+        return encode_json(request.body), {"Content-Type": content_type}
 
     def decode_response(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
         """Return the JSON of RESPONSE, which says that SPEC was done. Raises `ValueError` if it has none."""
-        return _decode_json(response)
-
-    def _add_query_options(self, path: str) -> str:
-        keys = {name.removeprefix("query."): self.option(name) for name in self.option_names if name.startswith("query.")}
-        return f"{path}{'&' if '?' in path else '?'}{urlencode(keys)}" if keys else path
+        return decode_json(response)
 
     async def auth_headers(self, within: timedelta) -> dict[str, str]:
         """Return, WITHIN that time, the headers that say who asks."""
@@ -354,10 +391,12 @@ class HttpConnector(ConfiguredConnector):
 
     def _describe_failure(self, spec: _Action, response: httpx.Response) -> str:
         text = f"{spec.name}: {self._name} answered {response.status_code}"
-        message = _error_message(response)
-        for option in self.option_names:
-            if option != "url" and (secret := self.option(option)):
-                message = message.replace(secret, "***")
+        if 300 <= response.status_code < 400 and response.headers.get("Location"):
+            return f"{text}: {describe_redirect(response)}"
+        message = error_message(response)
+        secrets = [self.option(option) for option in self.option_names if option != "url"]
+        for secret in filter(None, [*secrets, *secrets_in(self.option("url", self.default_url))]):
+            message = message.replace(secret, "***")
         return f"{text}: {message}" if message else text
 
 
@@ -367,33 +406,23 @@ def _http_action(action: AnyAction) -> _Action:
     return action
 
 
-def _decode_json(response: httpx.Response) -> JsonValue:
-    if not response.content:
-        return {}
+def _build(spec: _Action, args: BaseModel, key: str) -> Request:
     try:
-        parsed: JsonValue = response.json()
-    except ValueError:
-        raise ValueError("its body is not JSON") from None
-    return parsed
+        return spec.build_request(args, key)
+    except EffectError:
+        raise
+    except Exception as error:
+        # What an action's own functions raise, they raise before anything is sent.
+        raise TargetUnavailable(
+            f"{spec.name}: its request cannot be built ({type(error).__name__}), nothing was sent"
+        ) from error
 
 
-def _error_message(response: httpx.Response, limit: int = 200) -> str:
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        return ""
-    for name in ("error", "message", "detail", "title"):
-        body = body.get(name, body) if isinstance(body, dict) else body
-    line = " ".join(body.split()) if isinstance(body, str) else ""
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def parse_retry_after(response: httpx.Response) -> timedelta | None:
-    # RFC 9110, 10.2.3: seconds, or a date.
-    value = response.headers.get("Retry-After", "")
-    if value.isdecimal():
-        return timedelta(seconds=int(value))
-    try:
-        return max(parsedate_to_datetime(value) - datetime.now(UTC), timedelta())
-    except (ValueError, TypeError):
-        return None
+def _checked(spec: _Action, name: str, value: str) -> str:
+    # What h11 would refuse when the connection is open already. A secret often ends with the line end of its file.
+    if not re.fullmatch(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?|", value):
+        raise TargetUnavailable(
+            f"{spec.name}: the header {name} has a character that no header can have, or a space or line end at its end; "
+            "nothing was sent"
+        )
+    return value

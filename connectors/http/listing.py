@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
 
 from pydantic import JsonValue
+
+from perdure.connectors.http._address import check_path
 
 Item = Mapping[str, JsonValue]
 
@@ -43,6 +45,8 @@ class Listing:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"GET /\S*", self.request):
             raise ValueError(f"listing {self.request!r} is not like `GET /path`")
+        if wrong := check_path(self.request.removeprefix("GET ")):
+            raise ValueError(f"listing {self.request!r} cannot be sent: {wrong}")
         if strange := set(_FIELD.findall(self.request)) - _FIELDS:
             raise ValueError(
                 f"listing {self.request!r}: {', '.join(sorted(strange))} is none of {', '.join(sorted(_FIELDS))}"
@@ -81,22 +85,22 @@ class Listing:
         last = parse_time(items[-1].get(self.at)) if self.newest_first and items else None
         return last is not None and last < since
 
-    def next_page(self, answer: JsonValue, link: str, base: str) -> str | None:
-        """Return the path of the page after ANSWER, which came with the header LINK from BASE; None if it was the last.
+    def next_page(self, answer: JsonValue, link: str, base: str, here: str) -> str | None:
+        """Return the path of the page after ANSWER, below BASE, or None if that was the last.
 
-        Raises `ValueError` if it leads to another host: our credentials do not go there.
+        ANSWER came with the header LINK from the address HERE. Raises `ValueError` if the next page is not below BASE, on
+        another host say: our credentials do not go there.
         """
-        if self.next == "Link":
-            found = re.search(r'<([^>]*)>[^,]*;\s*rel="?next\b', link)
-            address: JsonValue = found[1] if found else None
-        else:
-            address = value_at(answer, self.next) if self.next else None
+        address: JsonValue = _next_link(link) if self.next == "Link" else value_at(answer, self.next) if self.next else None
         if not isinstance(address, str) or not address:
             return None
-        here, there = urlsplit(base), urlsplit(address)
-        if there.netloc and (there.scheme, there.netloc) != (here.scheme, here.netloc):
+        there, ours = urlsplit(urljoin(here, address)), urlsplit(base)
+        if (there.scheme, there.hostname, there.port) != (ours.scheme, ours.hostname, ours.port):
             raise ValueError("its next page is on another host")
-        path = there.path.removeprefix(here.path.rstrip("/"))
+        root = ours.path.rstrip("/")
+        if not (there.path + "/").startswith(root + "/"):
+            raise ValueError("its next page is outside of the connector's url")
+        path = there.path.removeprefix(root)
         return f"{path}?{there.query}" if there.query else path
 
 
@@ -122,7 +126,18 @@ def parse_time(value: JsonValue) -> datetime | None:
 
 
 _FIELD = re.compile(r"{(\w+)}")
+_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",;\s]+))?)*)')
+_REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]+))', re.IGNORECASE)
 _FIELDS = {"since", "until", "since_unix", "until_unix", "page", "after"}
+
+
+def _next_link(header: str) -> str | None:
+    """Return the address of the relation `next` in HEADER (RFC 8288)."""
+    for address, parameters in _LINK.findall(header):
+        relation = _REL.search(parameters)
+        if relation and "next" in (relation[1] or relation[2] or "").lower().split():
+            return str(address)
+    return None
 
 
 def _rfc3339(time: datetime) -> str:

@@ -245,7 +245,7 @@ class VendureConnector(GraphqlConnector):
 
         assert self._client is not None
         if self._session is None:
-            self._session = Session(self.option("url").rstrip("/"), self.option("user"), self.option("password"))
+            self._session = Session(self.option("url"), self.option("user"), self.option("password"))
         return headers | await self._session.auth_headers(self._client, within)
 
     async def renew_login(self, request: httpx.Request, attempt: Attempt) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from perdure.connectors.http import parse_retry_after
 from perdure.errors import TargetUnavailable
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Session:
         if cookies:
             return {"Cookie": cookies}
         said = "check `user` and `password`" if response.status_code == 200 else f"it answered {response.status_code}"
-        raise TargetUnavailable(f"the shop does not let {self._user} in: {said}", retry_after=_REFUSAL_LASTS)
+        wait = parse_retry_after(response) or _REFUSAL_LASTS
+        raise TargetUnavailable(f"the shop does not let {self._user} in: {said}", retry_after=wait)
 
 
 def _seconds(time: timedelta) -> float:

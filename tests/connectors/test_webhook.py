@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from kits.connectors import call, key_of, persist
+from kits.connectors import Server, call, key_of, persist, reply
 from pydantic import JsonValue
 
-from perdure.connectors import EffectCall, Target
+from perdure.connectors import Attempt, EffectCall, Target
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.testing import Case, HttpFaultProxy, check
 from perdure.connectors.webhook import (
@@ -25,6 +25,7 @@ from perdure.connectors.webhook import (
 )
 from perdure.errors import (
     EffectParked,
+    EffectRejected,
     InvalidInput,
     InvalidSettings,
     TargetUnavailable,
@@ -34,6 +35,7 @@ from perdure.storage import Database
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OLD = "whsec_" + base64.b64encode(b"o" * 32).decode()
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ATTEMPT = Attempt(key="pe-1", fence=1, deadline=timedelta(seconds=5))
 
 
 @dataclass
@@ -105,6 +107,44 @@ async def test_delivers_a_signed_event(receiver: Receiver, sqlite_database: Data
     assert {
         key_of(_event()): {"type": "invoice.paid", "timestamp": "2026-11-23T12:00:00+00:00", "data": {"invoice": 1}}
     } == receiver.taken
+
+
+@pytest.mark.parametrize(
+    "path", ["/hooks", "/hooks/", "/hooks?token=abc", "/hooks?", "/services/T1/B2/xyz", "/", "/a%2Fb?x=%20&y", ""]
+)
+async def test_posts_to_the_letter_of_its_url(server: Server, sqlite_database: Database, path: str) -> None:
+    """An event goes exactly to the address in the settings, query included; nothing is added to it (case 01)."""
+    server.answers = [reply(204)]
+    webhook = WebhookConnector().with_options({"url": server.url + path, "secret": SECRET})
+    await Ledger(sqlite_database, {"webhook": webhook}).perform(_event())
+    await webhook.close()
+
+    assert f"POST {path or '/'} HTTP/1.1" == server.heads[0].splitlines()[0]
+
+
+async def test_a_receiver_that_has_moved(server: Server, sqlite_database: Database) -> None:
+    """To be sent elsewhere with the same method is a refusal that says what to change, and nothing is parked (case 01)."""
+    server.answers = [reply(308, Location="/hooks/T1?token=abc")]
+    webhook = WebhookConnector().with_options({"url": f"{server.url}/hooks/T1/?token=abc", "secret": SECRET})
+
+    with pytest.raises(EffectRejected, match="without the slash at its end: check the connector's url") as refused:
+        await Ledger(sqlite_database, {"webhook": webhook}).perform(_event())
+    await webhook.close()
+
+    assert "abc" not in refused.value.message
+
+
+async def test_an_event_that_cannot_be_written(server: Server, sqlite_database: Database) -> None:
+    """Half a character is refused before anything is sent, and is not parked."""
+    webhook = WebhookConnector().with_options({"url": server.url, "secret": SECRET})
+    event = call("webhook.send", type="x", data="cut \ud83d", at=AT.isoformat())
+    action = webhook.actions["webhook.send"]
+
+    with pytest.raises(EffectRejected, match="half a character"):
+        await webhook.execute(action, action.input.model_validate(event.args), ATTEMPT)
+    await webhook.close()
+
+    assert [] == server.heads
 
 
 async def test_signs_with_the_old_secret_too(receiver: Receiver, sqlite_database: Database) -> None:

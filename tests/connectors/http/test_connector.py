@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
+import httpx
 import pytest
 from kits.connectors import Paid, Pay, Server, ShopProcess, reply
 from pydantic import BaseModel, JsonValue
@@ -22,6 +23,7 @@ from perdure.connectors import (
     Target,
 )
 from perdure.connectors.contracts import In, Out
+from perdure.connectors.http import parse_retry_after
 from perdure.errors import (
     EffectRejected,
     EffectUnknown,
@@ -141,6 +143,10 @@ async def test_shape_of_the_target_is_translated(server: Server, bank: Bank) -> 
         ("bank.take", reply(503, Retry_After="7"), TargetUnavailable),
         ("bank.pay", reply(500, {"error": "oops"}), EffectUnknown),
         ("bank.pay", reply(302, Location="/elsewhere"), EffectUnknown),
+        ("bank.pay", reply(303, Location="/paid"), EffectUnknown),
+        ("bank.pay", reply(301, Location="/pay/"), EffectRejected),
+        ("bank.pay", reply(307, Location="https://elsewhere.example/pay"), EffectRejected),
+        ("bank.pay", reply(308, Location="//["), EffectRejected),
         ("bank.pay", reply(200, b"<html>"), EffectUnknown),
         ("bank.pay", reply(200, {"sum": 5}), EffectUnknown),
         ("bank.pay", reply(200, {"amount": 5})[:-4], EffectUnknown),
@@ -167,16 +173,62 @@ async def test_answers_become_errors(
     assert 1 == len(server.heads)
 
 
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("1.5", 2, 2),
+        ("0.493", 1, 1),
+        ("7.66", 8, 8),
+        (" 3 ", 3, 3),
+        ("+3", 3, 3),
+        ("5, 9", 5, 5),
+        ("7200", HOUR, HOUR),
+        ("999999999999999999", HOUR, HOUR),
+        ("9" * 400, None, None),
+        ("{epoch}", 50, 60),
+        ("{epoch}.25", 50, 61),
+        ("{epoch}000", 50, 60),
+        ("1400000000", 0, 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", HOUR, HOUR),
+        ("Wed, 99 Oct 2099 07:28:00 GMT", None, None),
+        ("-5", None, None),
+        ("soon", None, None),
+        ("nan", None, None),
+        ("1e3", None, None),
+        ("\u0663", None, None),
+        ("", None, None),
+    ],
+)
+def test_retry_after(said: str, least: int | None, most: int | None) -> None:
+    """Seconds, fractions, dates and the time since 1970 say when to come again, which is within an hour (case 12)."""
+    minute_ahead = int(datetime.now(UTC).timestamp()) + 60
+    response = httpx.Response(429, headers=[(b"Retry-After", said.format(epoch=minute_ahead).encode())])
+
+    wait = parse_retry_after(response)
+
+    if least is None or most is None:
+        assert wait is None
+    else:
+        assert wait is not None
+        assert timedelta(seconds=least) <= wait <= timedelta(seconds=most)
+
+
 async def test_retry_after_is_passed_on(server: Server, bank: Bank) -> None:
-    """Seconds and dates both tell when to come again."""
-    server.answers = [reply(429, Retry_After="7"), reply(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), reply(429)]
+    """What the target says is how long the step waits, and never longer than an hour (case 12)."""
+    server.answers = [reply(429, Retry_After="0.493"), reply(429, Retry_After="4102444800"), reply(429)]
     waits = []
     for _ in range(3):
         with pytest.raises(TargetUnavailable) as busy:
             await bank.execute(_action("bank.pay"), Pay(amount=5), ATTEMPT)
         waits.append(busy.value.retry_after)
 
-    assert [timedelta(seconds=7), timedelta(), None] == waits
+    assert [timedelta(seconds=1), timedelta(hours=1), None] == waits
 
 
 @pytest.mark.parametrize(

@@ -201,8 +201,8 @@ async def test_what_goes_over_the_wire(server: Server, connector: OpenApiConnect
     got = await shop.execute(shop.actions[order.name], shop.args("order", order_id="R-1", between=[1]), ATTEMPT)
     await shop.close()
 
-    assert server.heads[0].startswith("POST /v2/refunds/x/cancel?api_key=a+b HTTP/1.1")
-    assert server.heads[1].startswith("GET /v2/orders/R-1?between=1&api_key=a+b HTTP/1.1")
+    assert server.heads[0].startswith("POST /v2/refunds/x/cancel?api_key=a%20b HTTP/1.1")
+    assert server.heads[1].startswith("GET /v2/orders/R-1?between=1&api_key=a%20b HTTP/1.1")
     assert "Authorization: Bearer t" in server.heads[0]
     assert {"id": "R-0", "amount": 1} == cast(JsonModel, got.output).outward()["parent"]
 
