@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,7 +87,12 @@ class StepRef(Frozen):
 
 def digest(value: JsonValue) -> str:
     """Return `sha256:HEX` over VALUE's canonical JSON (RFC 8785), so that equal values have equal digests."""
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(value)).hexdigest()
+    try:
+        content = rfc8785.dumps(value)
+    except rfc8785.CanonicalizationError:
+        # Whole numbers beyond 2**53 have no canonical form, and bounds of 64 bits stand in many a schema.
+        content = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def model_digest(value: BaseModel) -> str:

@@ -60,6 +60,7 @@ PASSED_THROUGH = (
     "jsonschema_specifications",
     "referencing",
     "rpds",
+    "regex",
     "httpx",
     "litellm",
 )

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
 
+from perdure.connectors.json_schema import Checker, Schema, find_misfit
 from perdure.lazy import lazy
 
-Schema = Mapping[str, JsonValue]
+__all__ = ["JsonModel", "OpenJsonModel", "Schema", "build_model", "find_misfit"]
 
 
 class JsonModel(BaseModel):
     """An object that is checked against `schema_`, its JSON schema, and otherwise taken as it is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # What has one of pydantic's own names gets an underscore, so none of them has to be kept free.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
     schema_: ClassVar[Schema] = {}
     """The schema of the object as the target has it."""
+    checker_: ClassVar[Checker] = Checker({})
+    """What checks values against it."""
     nullable_: ClassVar[frozenset[str]] = frozenset()
     """The properties that have to be there and may be null."""
 
     @model_validator(mode="before")
     @classmethod
     def _check(cls, value: object) -> object:
-        if isinstance(value, dict):
-            _refuse_misfit(cls.schema_, cls._by_target_names(value))
+        if isinstance(value, dict) and (misfit := cls.checker_.find_misfit(cls._by_target_names(value))):
+            raise ValueError(misfit)
         return value
 
     def outward(self) -> dict[str, JsonValue]:
@@ -37,11 +43,14 @@ class JsonModel(BaseModel):
 
     @classmethod
     def _by_target_names(cls, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        named = {
-            (cls.model_fields[name].alias or name if name in cls.model_fields else name): values[name] for name in values
-        }
+        named = {cls._target_name(name): value for name, value in values.items()}
         # A run passes on every field. None stands for "not given", except where the schema has it as a value.
         return {name: value for name, value in named.items() if value is not None or name in cls.nullable_}
+
+    @classmethod
+    def _target_name(cls, name: str) -> str:
+        field = cls.model_fields.get(name)
+        return name if field is None or field.alias is None else field.alias
 
     @classmethod
     def model_json_schema(cls, *args: object, **kwargs: object) -> dict[str, JsonValue]:
@@ -60,11 +69,21 @@ def build_model(name: str, schema: Schema) -> type[JsonModel]:
 
     A property whose name Python or pydantic has another use for gets an underscore at its end, and its own name as alias.
     """
-    properties = _as_mapping(schema.get("properties"))
-    needed = set(cast("list[str]", schema.get("required") or []))
+    return _build_model(name, json.dumps(schema))
+
+
+# Workflow code imports the modules that it uses anew with each run, and models take milliseconds each.
+@lru_cache(maxsize=4096)
+def _build_model(name: str, text: str) -> type[JsonModel]:
+    schema: Schema = json.loads(text)
+    checker = Checker(schema)
+    read = _as_mapping(checker.schema)
+    described = _as_mapping(schema.get("properties"))
+    needed = cast("list[str]", read.get("required") or [])
+    properties = list(dict.fromkeys([*_as_mapping(read.get("properties")), *needed]))
     fields = {}
-    for given, described in properties.items():
-        said = _as_mapping(described).get("description")
+    for given in properties:
+        said = _as_mapping(described.get(given)).get("description")
         kwargs = {"alias": given, "description": said if isinstance(said, str) else None}
         field = Field(**kwargs) if given in needed else Field(default=None, **kwargs)  # type: ignore[call-overload]
         name_here = _python_name(given)
@@ -72,47 +91,21 @@ def build_model(name: str, schema: Schema) -> type[JsonModel]:
         while name_here in fields or (name_here != given and name_here in properties):
             name_here += "_"
         fields[name_here] = (JsonValue, field)
-    # A property that the schema does not name is a mistake, unless it names none or says what others are like.
-    others = schema.get("additionalProperties", not properties)
+    # A property that the schema does not name is a mistake, unless it names none, or has other places that name some.
+    others = read.get("additionalProperties", not properties or bool(read.keys() & _NAMING_MORE))
     base = OpenJsonModel if others else JsonModel
     made = create_model(_class_name(name), __base__=base, **fields)  # type: ignore[call-overload]
     model = cast("type[JsonModel]", made)
     model.schema_ = schema
-    model.nullable_ = frozenset(_find_nullable(schema))
+    model.checker_ = checker
+    model.nullable_ = frozenset(each for each in needed if checker.takes_null(each))
     return model
 
 
-def find_misfit(schema: Schema, value: JsonValue) -> str:
-    """Return why VALUE does not fit SCHEMA, without quoting it; empty if it does."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import UnknownType
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    # With a registry of its own nothing is fetched, wherever a foreign schema's references may point.
-    validator = Draft202012Validator(schema, registry=Registry())
-    try:
-        wrong = sorted(validator.iter_errors(value), key=lambda error: error.json_path)
-    except Unresolvable:
-        return "its schema has a reference that leads out of it"
-    except (UnknownType, re.error):
-        return "its schema is not one"
-    return "; ".join(f"{error.json_path}: does not fit {error.validator!r}" for error in wrong[:5])
-
-
-def _refuse_misfit(schema: Schema, value: dict[str, JsonValue]) -> None:
-    if misfit := find_misfit(schema, value):
-        raise ValueError(misfit)
-
-
-def _find_nullable(schema: Schema) -> set[str]:
-    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-    return {
-        name
-        for name, described in _as_mapping(schema.get("properties")).items()
-        if name in cast("list[str]", schema.get("required") or [])
-        and not find_misfit({**definitions, **_as_mapping(described)}, None)
-    }
+_NAMING_MORE = {
+    *("allOf", "anyOf", "oneOf", "$ref", "if", "then", "else", "not", "dependentSchemas", "patternProperties"),
+    *("unevaluatedProperties", "propertyNames"),
+}
 
 
 def _as_mapping(value: JsonValue) -> dict[str, JsonValue]:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
 
 from pydantic import JsonValue
 
@@ -89,8 +90,8 @@ def from_mcp(tools: Iterable[Mapping[str, JsonValue]], operations: Mapping[str, 
         source="mcp",
         operations={
             name: Operation(
-                request=_inline({}, tool.get("inputSchema")),
-                response=_inline({}, tool.get("outputSchema")),
+                request=_inline_leniently(tool.get("inputSchema")),
+                response=_inline_leniently(tool.get("outputSchema")),
                 description="\n".join(str(tool[part]) for part in ("title", "description") if tool.get(part)),
                 annotations=dict(cast(Schema, tool.get("annotations") or {})),
                 actions=tuple(actions),
@@ -141,11 +142,14 @@ def normalize_path(path: str) -> str:
     return re.sub(r"{[^}]*}", "{}", path.rstrip("/"))
 
 
-def inline_references(schema: Schema) -> Schema:
-    """Return SCHEMA with its references replaced by what they lead to, as deep as there is room for."""
-    for deepest in range(_MAX_DEPTH, 0, -1):
+def inline_references(schema: Schema, *, lenient: bool = False) -> Schema:
+    """Return SCHEMA with its references replaced by what they lead to, as deep as there is room for.
+
+    LENIENT lets a reference that leads nowhere stand for anything; else it raises `Unreadable`.
+    """
+    for max_depth in range(_MAX_DEPTH, 0, -1):
         with suppress(_TooLargeError):
-            return _inline(schema, schema, deepest=deepest, room=[_MAX_SCHEMAS]) or {}
+            return _Inliner(schema, max_depth=max_depth, room=_MAX_SCHEMAS, lenient=lenient).inline(schema) or {}
     return {}
 
 
@@ -205,60 +209,98 @@ def _json_content(thing: Schema) -> Schema | None:
 def _resolve_reference(document: Mapping[str, JsonValue], thing: JsonValue) -> Schema:
     seen: set[str] = set()
     while isinstance(thing, dict) and isinstance(reference := thing.get("$ref"), str):
-        if reference in seen or not reference.startswith("#/"):
+        if reference in seen or not (reference == "#" or reference.startswith("#/")):
             raise Unreadable(f"the reference {reference!r} cannot be followed")
         seen.add(reference)
         found: JsonValue = dict(document)
-        for part in reference.removeprefix("#/").split("/"):
-            found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        for part in unquote(reference).split("/")[1:]:
+            found = _look_into(found, part.replace("~1", "/").replace("~0", "~"))
         if found is None:
             raise Unreadable(f"the reference {reference!r} leads nowhere")
         thing = found
     return thing if isinstance(thing, dict) else {}
 
 
-def _inline(
-    document: Mapping[str, JsonValue],
-    schema: JsonValue,
-    trail: tuple[str, ...] = (),
-    *,
-    deepest: int = _MAX_DEPTH,
-    room: list[int] | None = None,
-) -> Schema | None:
-    """Return SCHEMA with its references replaced by what they lead to; a type within itself ends there, open to all."""
-    if not isinstance(schema, dict):
-        return None
-    document = document or schema
-    if room is not None:
-        room[0] -= 1
-        if room[0] < 0:
-            raise _TooLargeError
+def _look_into(value: JsonValue, name: str) -> JsonValue:
+    if isinstance(value, list):
+        return value[int(name)] if name.isdecimal() and int(name) < len(value) else None
+    return value.get(name) if isinstance(value, dict) else None
 
-    def inner(each: JsonValue) -> JsonValue:
-        return each if isinstance(each, bool) else _inline(document, each, trail, deepest=deepest, room=room) or {}
 
-    if isinstance(reference := schema.get("$ref"), str):
-        if reference in trail or len(trail) >= deepest:
+def _inline_leniently(schema: JsonValue) -> Schema | None:
+    return inline_references(schema, lenient=True) if isinstance(schema, dict) else None
+
+
+def _inline(document: Mapping[str, JsonValue], schema: JsonValue) -> Schema | None:
+    return _Inliner(document or (schema if isinstance(schema, dict) else {})).inline(schema)
+
+
+class _Inliner:
+    """Replaces references into DOCUMENT by what they lead to; a type within itself ends there, open to all."""
+
+    def __init__(
+        self,
+        document: Mapping[str, JsonValue],
+        *,
+        max_depth: int = _MAX_DEPTH,
+        room: int | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self._document = document
+        self._max_depth = max_depth
+        self._room = room
+        self._lenient = lenient
+
+    def inline(self, schema: JsonValue, trail: tuple[str, ...] = ()) -> Schema | None:
+        """Return SCHEMA without references, or None if it is no object. Raises `Unreadable`, and `_TooLargeError`."""
+        if not isinstance(schema, dict):
+            return None
+        if self._room is not None:
+            self._room -= 1
+            if self._room < 0:
+                raise _TooLargeError
+        if isinstance(reference := schema.get("$ref"), str):
+            return self._inline_reference(reference, schema, trail)
+        made: Schema = {}
+        for name, value in schema.items():
+            if self._lenient and not isinstance(value, _KINDS.get(name, object)):
+                continue  # what is no schema says nothing
+            if name in _MAPS_OF_SCHEMAS and isinstance(value, dict):
+                made[name] = {key: self._inner(each, trail) for key, each in value.items()}
+            elif name in _SCHEMAS and isinstance(value, dict):
+                made[name] = self._inner(value, trail)
+            elif name in (*_LISTS_OF_SCHEMAS, "items") and isinstance(value, list):
+                made[name] = [self._inner(each, trail) for each in value]
+            elif name not in ("$defs", "definitions", "components"):
+                made[name] = value
+        return made
+
+    def _inline_reference(self, reference: str, schema: Schema, trail: tuple[str, ...]) -> Schema | None:
+        if reference in trail or len(trail) >= self._max_depth:
             return {}
         rest = {name: value for name, value in schema.items() if name != "$ref"}
-        referred = {**_resolve_reference(document, {"$ref": reference}), **rest}
-        return _inline(document, referred, (*trail, reference), deepest=deepest, room=room)
-    made: Schema = {}
-    for name, value in schema.items():
-        if name in _MAPS_OF_SCHEMAS and isinstance(value, dict):
-            made[name] = {key: inner(each) for key, each in value.items()}
-        elif name in _SCHEMAS and isinstance(value, dict):
-            made[name] = inner(value)
-        elif name in _LISTS_OF_SCHEMAS and isinstance(value, list):
-            made[name] = [inner(each) for each in value]
-        elif name not in ("$defs", "definitions", "components"):
-            made[name] = value
-    return made
+        try:
+            referred = _resolve_reference(self._document, {"$ref": reference})
+        except Unreadable:
+            if not self._lenient:
+                raise
+            referred = {}
+        return self.inline({**referred, **rest}, (*trail, reference))
+
+    def _inner(self, schema: JsonValue, trail: tuple[str, ...]) -> JsonValue:
+        return schema if isinstance(schema, bool) else self.inline(schema, trail) or {}
 
 
 _MAPS_OF_SCHEMAS = ("properties", "patternProperties", "dependentSchemas")
-_SCHEMAS = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_SCHEMAS = (
+    *("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"),
+    *("additionalItems", "unevaluatedItems", "unevaluatedProperties"),
+)
 _LISTS_OF_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(_MAPS_OF_SCHEMAS, dict),
+    **dict.fromkeys((*_LISTS_OF_SCHEMAS, "required", "enum"), list),
+}
 
 
 # GraphQL

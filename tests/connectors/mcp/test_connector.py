@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from kits.connectors import key_of, persist, step
 from pydantic import JsonValue, ValidationError
+from temporalio import workflow
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.connectors import EffectCall, EffectResult, Target
 from perdure.connectors.contracts import Risk
@@ -33,9 +38,10 @@ from perdure.errors import (
     InvalidSettings,
     TargetUnavailable,
 )
+from perdure.plugin import PASSED_THROUGH
 from perdure.storage import Database
 
-SERVER = Path(__file__).parent.parent / "stand_ins" / "mcp_server.py"
+SERVER = Path(__file__).parents[2] / "stand_ins" / "mcp_server.py"
 
 Connect = Callable[..., McpConnector]
 
@@ -287,12 +293,148 @@ def test_properties_without_names() -> None:
 
 
 def test_reference_that_leads_out_is_not_followed() -> None:
-    """A schema of a foreign server cannot make this process fetch something."""
-    schema = {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:1/x"}}}
-    connector = McpConnector("t", [Tool.model_validate({"name": "t", "inputSchema": schema})])
+    """A foreign schema makes this process fetch nothing; what is not checked because of that is told (case 13)."""
+    schema: dict[str, JsonValue] = {"properties": {"x": {"$ref": "http://127.0.0.1:1/x"}, "y": {"type": "integer"}}}
+    connector = _of(schema)
 
-    with pytest.raises(ValidationError, match="leads out of it"):
-        connector.args("t", x=1)
+    assert {"x": 1} == connector.args("t", x=1).outward()
+    assert {"t.t": ["inputSchema/properties/x/$ref: 'http://127.0.0.1:1/x' leads out of the schema or nowhere"]} == (
+        connector.unchecked
+    )
+    with pytest.raises(ValidationError, match="does not fit 'type'"):
+        connector.args("t", x=1, y="1")
+    assert connector.pinned() is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        ({"properties": {"kind": {}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"kind": 1, "a": 2}),
+        ({"properties": {"a": {}}, "required": ["b"]}, {"b": 1}),
+        ({"properties": {"a": {}}, "patternProperties": {"^x-": {"type": "string"}}}, {"x-y": "z"}),
+        ({"$ref": "#/$defs/args", "$defs": {"args": {"properties": {"a": {"type": "integer"}}}}}, {"a": 1}),
+        ({"properties": [], "required": None}, {}),
+        ({"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}, {"a": "x"}),
+        (dict[str, JsonValue](), {"a": 1}),
+    ],
+)
+def test_properties_that_are_named_elsewhere(schema: dict[str, JsonValue], values: dict[str, JsonValue]) -> None:
+    """A property may be named by a union, a pattern, a reference or only by `required` (case 13)."""
+    assert values == _of(schema).args("t", **values).outward()
+
+
+@pytest.mark.parametrize("kind", ["array", ["string", "null"]])
+def test_arguments_that_are_no_object(kind: JsonValue) -> None:
+    """A tool that nobody can call is refused when it is declared, with its place (case 13)."""
+    with pytest.raises(InvalidSettings, match=r"t\.t: its inputSchema is of type .*, and arguments are an object"):
+        _of({"type": kind})
+
+
+def test_two_tools_of_one_name(tools: list[Tool]) -> None:
+    """Which of the two is meant nobody can tell."""
+    with pytest.raises(InvalidSettings, match="two tools called 'count'"):
+        McpConnector("letters", [*tools, next(tool for tool in tools if tool.name == "count")])
+
+
+def test_reserved_names() -> None:
+    """Whatever a property is called, it can be given by its own name, and is sent by it (case 13)."""
+    names = [
+        *("model_config", "model_fields", "model_dump", "copy", "json", "schema", "dict", "validate", "construct", "self"),
+        *(
+            "cls",
+            "tool",
+            "args",
+            "class",
+            "None",
+            "__class__",
+            "__init__",
+            "_private",
+            "a.b",
+            "a[0]",
+            "$ref",
+            "",
+            " ",
+            "1st",
+        ),
+        *("größe", "名前", "²", "model_validate_x", "outward", "schema_", "checker_", "enum", "properties", "model_"),
+    ]
+    connector = _of({"properties": {name: {"type": "integer"} for name in names}, "required": cast("JsonValue", names)})
+    values: dict[str, JsonValue] = dict.fromkeys(names, 1)
+    given = connector.args("t", **values)
+    through_json = type(given).model_validate(given.model_dump(mode="json"))
+
+    assert values == given.outward() == through_json.outward()
+    assert len(names) == len(type(given).model_fields)
+
+
+async def test_workflow_module(tmp_path: Path, tools: list[Tool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow's module may read the tools and make the connector, as the docs have it (case 05)."""
+    kept = {"tools": [tool.model_dump(mode="json") for tool in tools]}
+    (tmp_path / "letters.tools.json").write_text(json.dumps(kept))
+    (tmp_path / "letters_desk.py").write_text(_DESK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    desk = importlib.import_module("letters_desk")
+
+    _sandbox().prepare_workflow(workflow._Definition.must_from_class(desk.Look))
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    """The message says which file, and which part of it."""
+    with pytest.raises(InvalidSettings, match=r"gone\.json cannot be read: No such file"):
+        read_tools(tmp_path / "gone.json")
+    (tmp_path / "wrong.json").write_text('{"tools": [{"description": "no name"}]}')
+    with pytest.raises(InvalidSettings, match="name: Field required"):
+        read_tools(str(tmp_path / "wrong.json"))
+
+
+def test_nulls_are_as_good_as_nothing(tmp_path: Path) -> None:
+    """What a server or a file says with null it does not say; the digest is what it was without (case 13)."""
+    properties = {"a": {"type": "string"}}
+    plain = Tool.model_validate({"name": "t", "inputSchema": {"type": "object", "properties": properties}})
+    nulls = Tool.model_validate(
+        {
+            "name": "t",
+            "title": None,
+            "description": None,
+            "annotations": {"readOnlyHint": None, "title": None},
+            "outputSchema": None,
+            "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "default": None}}, "required": None},
+        }
+    )
+
+    assert plain.digest == nulls.digest
+
+
+_DESK = """\
+from pathlib import Path
+
+from temporalio import workflow
+
+from perdure.connectors.mcp import McpConnector, read_tools
+from perdure.workflows import act
+
+letters = McpConnector("letters", read_tools(Path("letters.tools.json")))
+beside = McpConnector("letters", read_tools(Path(__file__).parent / "letters.tools.json"))
+count = letters.action("count")
+assert {"to": "Ada"} == letters.args("count", to="Ada").outward()
+
+
+@workflow.defn
+class Look:
+    @workflow.run
+    async def run(self, to: str) -> str:
+        return (await act(count, letters.args("count", to=to))).value.text
+"""
+
+
+def _sandbox() -> SandboxedWorkflowRunner:
+    runner = SandboxedWorkflowRunner()
+    return replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*PASSED_THROUGH))
+
+
+def _of(schema: dict[str, JsonValue]) -> McpConnector:
+    return McpConnector("t", [Tool.model_validate({"name": "t", "inputSchema": schema})])
 
 
 async def _listening(port: int) -> None:

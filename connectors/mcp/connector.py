@@ -1,6 +1,4 @@
-"""How an MCP server's tools become actions: as they were when somebody looked at them and kept them in a file.
-
-    python -m perdure.connectors.mcp --command "npx some-server" > files.tools.json
+"""How an MCP server's tools become actions, and how they are called.
 
 Safe to import in workflow code: the `mcp` package comes with the first call.
 """
@@ -11,13 +9,14 @@ import asyncio
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, cast
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from perdure.connectors.configured import ConfiguredConnector
 from perdure.connectors.contracts import (
@@ -32,69 +31,33 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.json_models import JsonModel, build_model, find_misfit
+from perdure.connectors.json_schema import Checker
+from perdure.connectors.mcp._session import Session, list_tools
+from perdure.connectors.mcp._tools import Tool, ToolAnswer, drop_nulls, join_texts, takes_objects
 from perdure.connectors.schemas import from_mcp
-from perdure.documents import read_json
 from perdure.errors import (
     EffectError,
     EffectRejected,
     EffectUnknown,
     InvalidSettings,
-    Malformed,
     TargetUnavailable,
 )
-from perdure.lineage import Frozen, digest
 
 if TYPE_CHECKING:
     from mcp import Client
     from mcp.types import CallToolResult
 
-__all__ = ["McpConnector", "Tool", "ToolAnswer", "look_up_tools", "read_tools"]
+__all__ = ["KEY", "McpConnector", "look_up_tools", "main"]
 
 KEY: Final = "perdure/effect-key"
 """Where the effect's key goes in the `_meta` of a call."""
 
-
-class Hints(BaseModel):
-    """What a server says of a tool. It may lie: what counts is what somebody looked at and kept."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    readOnlyHint: bool = False  # noqa: N815  the protocol's names
-    destructiveHint: bool = True  # noqa: N815
-    idempotentHint: bool = False  # noqa: N815
-    openWorldHint: bool = True  # noqa: N815
-    title: str = ""
-
-
-class Tool(BaseModel):
-    """A tool as `tools/list` has it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    title: str = ""
-    description: str = ""
-    inputSchema: dict[str, JsonValue] = Field(default_factory=dict)  # noqa: N815
-    outputSchema: dict[str, JsonValue] | None = None  # noqa: N815
-    annotations: Hints = Hints()
-
-    @property
-    def digest(self) -> str:
-        """The digest of all that an agent or the ledger goes by."""
-        return digest(self.model_dump(mode="json"))
-
-
-class _Tools(BaseModel):
-    tools: tuple[Tool, ...]
-
-
-class ToolAnswer(Frozen):
-    """What a tool answered: the texts that it gave, and its structured content if it has an output schema."""
-
-    text: str = ""
-    structured: JsonValue = None
-    other: int = 0
-    """How many parts were left out because they are no text: pictures, sounds, links."""
+_REFUSALS: Final = (-32700, -32601, -32602, -32042)
+"""The codes of JSON-RPC that say of a call that it was not begun: not JSON, no such method, wrong parameters, and that a
+person has to open a page first."""
+_HEADER_MISMATCH: Final = -32020
+_REFUSING_STATUSES: Final = (*range(300, 400), 402, 403, 405, 406, 410, 411, 413, 414, 415, 417, 421, 422, 431, 451)
+"""The statuses of HTTP that say the same, whoever on the way says so."""
 
 
 class McpConnector(ConfiguredConnector):
@@ -129,6 +92,9 @@ class McpConnector(ConfiguredConnector):
         deadline: timedelta = timedelta(seconds=30),
     ) -> None:
         self._tools = {f"{name}.{tool.name}": tool for tool in tools}
+        if len(self._tools) < len(tools):
+            twice = next(name for name, count in Counter(tool.name for tool in tools).items() if count > 1)
+            raise InvalidSettings(f"the MCP server {name} has two tools called {twice!r}: leave one out of the file")
         unknown = ({*(risks or {})} | {*reads}) - {tool.name for tool in tools}
         if unknown:
             raise ValueError(f"the MCP server {name} has no tool {', '.join(sorted(unknown))}")
@@ -148,16 +114,28 @@ class McpConnector(ConfiguredConnector):
         self._reset()
 
     def _reset(self) -> None:
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._opening = asyncio.Lock()
+        self._statuses: dict[str, int] = {}
         if self._options is not None and bool(self._options.get("command")) == bool(self._options.get("url")):
             raise InvalidSettings(f"{self.where} needs either command or url, the way to the MCP server")
+
+    @property
+    def unchecked(self) -> Mapping[str, Sequence[str]]:
+        """The places of the tools' schemas, by action, that are not checked here, since nobody can, and why."""
+        read = {name: (Checker(tool.inputSchema), Checker(tool.outputSchema or {})) for name, tool in self._tools.items()}
+        found = {
+            name: [f"inputSchema{place}" for place in taken.unchecked]
+            + [f"outputSchema{place}" for place in given.unchecked]
+            for name, (taken, given) in read.items()
+        }
+        return {name: places for name, places in found.items() if places}
 
     def action(self, tool: str) -> Action[JsonModel, ToolAnswer]:
         """Return the action of TOOL, for `act(connector.action("search"), connector.args("search", query="..."))`."""
         return cast("Action[JsonModel, ToolAnswer]", self._actions[f"{self.name}.{tool}"])
 
-    def args(self, tool: str, **values: JsonValue) -> JsonModel:
+    def args(self, tool: str, /, **values: JsonValue) -> JsonModel:
         """Return VALUES as the arguments of TOOL. Raises pydantic's `ValidationError` if they do not fit its schema."""
         return self.action(tool).input.model_validate(values)
 
@@ -167,17 +145,21 @@ class McpConnector(ConfiguredConnector):
         assert isinstance(args, JsonModel)
         client = await self._open_client(action, tool)
         try:
-            result = await client.call_tool(
+            # Neither does the library answer what a server asks back, nor send again, nor judge the answer: we do.
+            result = await client.session.call_tool(
                 tool.name,
                 args.outward(),
                 read_timeout_seconds=attempt.deadline.total_seconds(),
                 meta=cast("None", {KEY: attempt.key} if attempt.key else None),
+                allow_input_required=True,
             )
         except EffectError:
             raise
         except Exception as error:  # noqa: BLE001  transports have errors of their own
-            await self._raise_failure(action, error)
-        return Executed(_read_result(action, tool, result))
+            await self._raise_failure(action, error, self._statuses.pop(attempt.key, None))
+        if result.result_type == "input_required":
+            raise EffectRejected(f"{action.name}: the tool wants an answer from a person first, which nobody can give here")
+        return Executed(_read_result(action, tool, cast("CallToolResult", result)))
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Say that it cannot be told: the protocol has no way to ask what a call has done."""
@@ -216,10 +198,10 @@ class McpConnector(ConfiguredConnector):
             )
         return session.client
 
-    async def _open_session(self) -> _Session:
+    async def _open_session(self) -> Session:
         async with self._opening:
             if self._session is None or self._session.ended:
-                session = _Session(self._connect())
+                session = Session(self._connect())
                 try:
                     await session.begin()
                 except Exception as error:  # noqa: BLE001  transports have errors of their own
@@ -239,21 +221,34 @@ class McpConnector(ConfiguredConnector):
         return relied.contract.operations.get(live.name) == self._build_contract([live]).operations.get(live.name)
 
     def _build_contract(self, tools: Iterable[Tool]) -> Contract:
-        said = [cast("dict[str, JsonValue]", tool.model_dump(mode="json")) for tool in tools]
+        said = [cast("dict[str, JsonValue]", drop_nulls(tool.model_dump(mode="json"))) for tool in tools]
         return from_mcp(said, {tool.name: [action] for action, tool in self._tools.items()})
 
-    async def _raise_failure(self, action: AnyAction, error: Exception) -> NoReturn:
+    async def _raise_failure(self, action: AnyAction, error: Exception, status: int | None) -> NoReturn:
         from mcp import MCPError
-        from mcp.types import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, REQUEST_TIMEOUT
+        from mcp.types import INVALID_REQUEST, REQUEST_TIMEOUT
 
         code = error.code if isinstance(error, MCPError) else None
-        if code in (INVALID_PARAMS, METHOD_NOT_FOUND):
-            raise EffectRejected(f"{action.name}: {self.name} refused the call ({code})") from None
+        if code in _REFUSALS or (code is not None and status in _REFUSING_STATUSES):
+            raise EffectRejected(f"{action.name}: {self.name} refused the call ({status or code})") from None
         if code != REQUEST_TIMEOUT:
             await self.close()  # it is of no more use; the next call begins another
-        if code == INVALID_REQUEST:
-            raise TargetUnavailable(f"{action.name}: {self.name} does not know the session any more") from None
-        raise EffectUnknown(f"{action.name}: the answer of {self.name} was lost ({_name_error(error)})") from None
+        if status == 401:
+            raise TargetUnavailable(f"{action.name}: {self.name} does not let us in (401): look at its token") from None
+        if status in (400, 404, 429) or code == _HEADER_MISMATCH or (code == INVALID_REQUEST and status is None):
+            raise TargetUnavailable(f"{action.name}: {self.name} did not take the call ({status or code})") from None
+        why = f"it answered {status}" if status else _name_error(error)
+        raise EffectUnknown(f"{action.name}: the answer of {self.name} was lost ({why})") from None
+
+    async def _note_status(self, response: _HttpResponse) -> None:
+        """Remember the status with which a call was answered if it is no success: the library does not tell it."""
+        if response.status_code == 200 or response.request.method != "POST":
+            return
+        try:
+            key = json.loads(await response.request.aread())["params"]["_meta"][KEY]
+        except (ValueError, KeyError, TypeError):
+            return
+        self._statuses[str(key)] = response.status_code
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[Client]:
@@ -277,87 +272,43 @@ class McpConnector(ConfiguredConnector):
         if token := self.option("token"):
             headers["Authorization"] = f"Bearer {token}"
         async with create_mcp_http_client(headers=headers) as http:
+            http.event_hooks = {"response": [self._note_status]}
             transport = streamable_http_client(self.option("url"), http_client=http)
             async with Client(transport, cache=None) as client:
                 yield client
 
 
-class _Session:
-    """A session with a server, kept by a task of its own: the protocol's library wants it ended where it was begun."""
+class _HttpRequest(Protocol):
+    """As much of a request as is read here, whichever client of HTTP the library uses."""
 
-    def __init__(self, server: AbstractAsyncContextManager[Client]) -> None:
-        self.tools: Mapping[str, Tool] = {}
-        self._server = server
-        self._stop = asyncio.Event()
-        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None
+    method: str
+
+    async def aread(self) -> bytes: ...
+
+
+class _HttpResponse(Protocol):
+    """As much of a response."""
+
+    status_code: int
 
     @property
-    def ended(self) -> bool:
-        return self._task is None or self._task.done()
-
-    @property
-    def client(self) -> Client:
-        return self._ready.result()
-
-    async def begin(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="an MCP session")
-        await self._ready
-
-    async def refresh_tools(self) -> Sequence[Tool]:
-        """Return the tools as they are now."""
-        tools = await _list_tools(self.client)
-        self.tools = {tool.name: tool for tool in tools}
-        return tools
-
-    async def end(self) -> None:
-        self._stop.set()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        try:
-            async with self._server as client:
-                self.tools = {tool.name: tool for tool in await _list_tools(client)}
-                self._ready.set_result(client)
-                await self._stop.wait()
-        except Exception as error:
-            if self._ready.done():
-                raise
-            self._ready.set_exception(error)
+    def request(self) -> _HttpRequest: ...
 
 
 async def look_up_tools(options: Mapping[str, str]) -> Sequence[Tool]:
     """Return the tools of the server that OPTIONS lead to, as `[connectors.NAME]` would have them."""
     connector = McpConnector("server", []).with_options(options)
     async with connector._connect() as client:  # noqa: SLF001  it is one of us
-        return await _list_tools(client)
-
-
-def read_tools(path: Path) -> Sequence[Tool]:
-    """Return the tools that are kept in the file at PATH. Raises `InvalidSettings` if it is not such a file."""
-    try:
-        return _Tools.model_validate(read_json(path.read_text("utf-8"), foreign=True)).tools
-    except Malformed as error:
-        raise InvalidSettings(f"{path} does not have the tools of an MCP server: {error.message}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidSettings(f"{path} does not have the tools of an MCP server: {type(error).__name__}") from None
-
-
-async def _list_tools(client: Client) -> Sequence[Tool]:
-    tools: list[Tool] = []
-    cursor: str | None = None
-    while True:
-        page = await client.list_tools(cursor=cursor)
-        tools += [Tool.model_validate(tool.model_dump(by_alias=True, exclude_none=True)) for tool in page.tools]
-        cursor = page.next_cursor
-        if not cursor:
-            return tools
+        return await list_tools(client)
 
 
 def _build_action(
     connector: str, tool: Tool, *, risk: Risk | None, reads: bool, target: Target
 ) -> Action[JsonModel, ToolAnswer]:
+    if not takes_objects(tool.inputSchema):
+        raise InvalidSettings(
+            f"{connector}.{tool.name}: its inputSchema is of type {tool.inputSchema['type']!r}, and arguments are an object"
+        )
     only_reads = reads or tool.annotations.readOnlyHint
     judged: Risk = "low" if only_reads else "high" if tool.annotations.destructiveHint else "medium"
     return Action(
@@ -372,15 +323,14 @@ def _build_action(
 
 
 def _read_result(action: AnyAction, tool: Tool, result: CallToolResult) -> ToolAnswer:
-    texts = [part.text for part in result.content if part.type == "text"]
-    text = "\n".join(texts)
+    text, other = join_texts(result)
     if result.is_error:
         raise EffectRejected(f"{action.name}: the tool says: {' '.join(text.split())[:200] or 'an error'}")
     structured = cast(JsonValue, result.structured_content)
     if tool.outputSchema is not None and (misfit := find_misfit(tool.outputSchema, structured)):
         error = TargetUnavailable if action.reads else EffectUnknown
         raise error(f"{action.name}: it answered, and the answer does not fit the tool's output schema: {misfit}")
-    return ToolAnswer(text=text, structured=structured, other=len(result.content) - len(texts))
+    return ToolAnswer(text=text, structured=structured, other=other)
 
 
 def _name_error(error: BaseException) -> str:
@@ -404,9 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = {"command": given.command, "url": given.url} | dict(each.split("=", 1) for each in given.option)
     tools = asyncio.run(look_up_tools({name: value for name, value in options.items() if value}))
     kept = {"tools": [tool.model_dump(mode="json") for tool in tools]}
+    for action, places in McpConnector("server", tools).unchecked.items():
+        for place in places:
+            sys.stderr.write(f"not checked here: {action.partition('.')[2]} {place}\n")
     sys.stdout.write(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        main()
