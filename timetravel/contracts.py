@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Literal
 
@@ -36,6 +37,9 @@ StepState = Literal["scheduled", "running", "retrying", "done", "failed", "cance
 RunState = Literal["running", "completed", "failed", "cancelled", "terminated", "timed out", "continued"]
 
 NANO = 1_000_000_000
+
+_PARKED_STATES = ("parked", "partially_compensated")
+_PARKED_KEY = re.compile(r"effect (\S+) of ")
 
 
 class Failure(Frozen):
@@ -146,6 +150,17 @@ class RunFacts(Frozen):
         return any(each.type in ("Rejected", "ChangesRequested") for each in (self.failure.chain if self.failure else []))
 
 
+class ParkedStep(Frozen):
+    """A step whose effect waits for a person to say what became of it."""
+
+    step: str
+    effect: str
+    """The effect's key."""
+    why: str
+    changed: bool = False
+    """Whether it asks for something else than it did under this key before."""
+
+
 class Timeline(Frozen):
     """One run as its history tells it."""
 
@@ -163,6 +178,23 @@ class Timeline(Frozen):
         return sorted(asked, key=lambda request: request.deadline)
 
     @property
+    def parked(self) -> list[ParkedStep]:
+        """The steps that wait at this moment for a person to resolve an effect."""
+        if self.run.state != "running" or self.run.attributes.get("PerdureState") not in _PARKED_STATES:
+            return []
+        # A step that was told that its effect is resolved begins anew, under its name.
+        last = {step.name: step for step in self.steps if step.kind in ("act", "undo")}
+        return [parked for step in last.values() if (parked := _parked(step)) is not None]
+
+    @property
     def decisions(self) -> list[Step]:
         """The steps that wrote down how a request ended."""
         return [step for step in self.steps if step.kind == "decision"]
+
+
+def _parked(step: Step) -> ParkedStep | None:
+    for each in step.failure.chain if step.failure and step.state == "failed" else ():
+        # The key is in the message: the failure's details are not read here.
+        if each.type in ("EffectParked", "EffectConflict") and (found := _PARKED_KEY.search(each.message)):
+            return ParkedStep(step=step.name, effect=found[1], why=each.message, changed=each.type == "EffectConflict")
+    return None

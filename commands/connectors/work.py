@@ -262,7 +262,18 @@ async def list_findings(options: Options, name: str | None, state: str | None) -
     """Print the findings of NAME, or of every connector, in STATE."""
     async with open_watch(client_settings()) as watch:
         found = await watch.reconciler.findings.findings(name, state=cast("FindingState | None", state))
-    print_findings(options, found)
+        served = await watch.drift.connectors()
+        # What its target does not list cannot be compared.
+        known = [name] if name else [each.name for each in served if any(action.listed for action in each.actions)]
+        never = [each for each in known if await watch.reconciler.findings.last_report(each) is None]
+    if options.format is not Format.text or found:
+        print_findings(options, found)
+    elif len(never) < len(known):
+        say("nothing found: ledger and target agree" if state == "open" else f"no finding{f' is {state}' if state else ''}")
+    if never and options.format is Format.text:
+        say(f"never compared: {', '.join(never)}. `perdure connectors reconcile NAME` compares ledger and target.")
+    elif not known and options.format is Format.text:
+        say("no worker on this database has served a connector that can be compared")
 
 
 async def list_reports(options: Options, name: str | None, *, limit: int) -> None:

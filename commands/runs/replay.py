@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
@@ -17,6 +17,7 @@ from temporalio.workflow import NondeterminismError
 from perdure.commands.exits import Exit
 from perdure.commands.options import Format, Options
 from perdure.commands.output import emit, printable, say
+from perdure.commands.runs.divergence import Recorder, describe_divergence
 from perdure.commands.session import client_settings, open_session
 from perdure.errors import InvalidInput, InvalidSettings, NotFound
 from perdure.governance.payloads import LazyDatabase, data_converter
@@ -51,6 +52,8 @@ class ReplayFailure:
 
     message: str
     nondeterministic: bool
+    said: str = ""
+    """What Temporal's SDK says of it."""
 
 
 async def replay_history(
@@ -67,7 +70,8 @@ async def replay_history(
         timeline = await read_timeline(history.events, data_converter(settings, database), workflow_id=history.workflow_id)
         # Approvals bind to the namespace, so a replay elsewhere would refuse what the run accepted.
         recorded_in = timeline.run.namespace or namespace or "default"
-        replayer = Replayer(workflows=served.workflows, plugins=[plugin], namespace=recorded_in)
+        recorder = Recorder()
+        replayer = Replayer(workflows=served.workflows, plugins=[plugin], interceptors=[recorder], namespace=recorded_in)
         async with asyncio.timeout(patience):
             result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     except TimeoutError:
@@ -77,7 +81,11 @@ async def replay_history(
         await database.close()
     if result.replay_failure is None:
         return None
-    return _failed(result.replay_failure, timeline.run.workflow_type)
+    failure = _failed(result.replay_failure, timeline.run.workflow_type)
+    if not failure.nondeterministic:
+        return failure
+    where = describe_divergence(timeline, history, recorder.calls)
+    return replace(failure, message=f"{failure.message}: {where}. Temporal: {failure.said}")
 
 
 async def _history(options: Options, run: str) -> tuple[WorkflowHistory, str]:
@@ -137,5 +145,5 @@ def _failed(error: Exception, workflow: str) -> ReplayFailure:
         )
     nondeterministic = isinstance(error, NondeterminismError)
     if nondeterministic:
-        return ReplayFailure(f"the code does something else than what was recorded: {said}", nondeterministic=True)
+        return ReplayFailure("the code does something else than what was recorded", nondeterministic=True, said=said)
     return ReplayFailure(f"the replay of {workflow} failed: {type(error).__name__}: {said}", nondeterministic=False)

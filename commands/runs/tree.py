@@ -40,6 +40,7 @@ _ENDS = {
     "continued": "cyan",
     "running": "cyan",
 }
+_PARKED_VERDICTS = "with --happened --remote-ref REF, --did-not-happen or --send-again"
 MAX_SHOWN = 240
 """How many characters of a value a line shows when not everything is wanted."""
 
@@ -115,7 +116,9 @@ def step_details(step: Step, *, full: bool) -> Iterator[str]:
     if answer is not None:
         yield f"out  {one_line(answer, limit)}"
     if step.receipt:
-        yield printable(f"key  {step.receipt.key}, answer {step.receipt.response_digest or 'not digested'}")
+        # A read has no key: it may be repeated, so nothing has to be recognised.
+        key = f"key  {step.receipt.key}, " if step.receipt.key else ""
+        yield printable(f"{key}answer {step.receipt.response_digest or 'not digested'}")
     if step.request:
         yield printable(f"bound to {step.request.digest}")
     if full and step.by:
@@ -127,10 +130,10 @@ def run_headline(timeline: Timeline, link: str = "") -> Iterator[Text]:
     from rich.text import Text
 
     run = timeline.run
-    state = "waiting for approval" if timeline.open_approvals else run.state
+    state = "waiting for approval" if timeline.open_approvals else "parked" if timeline.parked else run.state
     first = Text(printable(run.workflow_id), style="bold")
     first.append(f"  {printable(run.plan or run.workflow_type)}", style="not bold")
-    first.append(f"  {state}", style=f"not bold {_ENDS[run.state]}")
+    first.append(f"  {state}", style=f"not bold {_ENDS.get(state, 'yellow')}")
     first.append("  " + ", ".join(filter(None, (_run_span(run), _spent(run)))), style="not bold dim")
     yield first
     began = f"run {run.run_id}, started by {run.started_by} at {format_time(run.started)}, {run.events} events"
@@ -154,6 +157,11 @@ def run_ending(timeline: Timeline, *, full: bool = True) -> Iterator[Text]:
             printable(f"waits for {request.of} until {format_time(request.deadline)}: {request.question}"), style="yellow"
         )
         yield Text(printable(f"  perdure approval approve {run.workflow_id}{_which(timeline, request.approval)}"))
+    for parked in timeline.parked:
+        verdicts = "with --as-new-generation or --did-not-happen" if parked.changed else _PARKED_VERDICTS
+        yield Text(printable(f"{parked.step} waits for a person: {parked.why}"), style="yellow")
+        yield Text(printable(f"  perdure effects show {parked.effect}"))
+        yield Text(printable(f"  perdure effects resolve {parked.effect} --comment WHY {verdicts}"))
     if run.blocked:
         yield Text(printable(f"its code cannot go on: {run.blocked}"), style="red")
     for failure in run.failure.chain if run.failure else []:

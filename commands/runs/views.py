@@ -127,6 +127,9 @@ class LiveView:
             for request in timeline.open_approvals:
                 waits = f"waits for {request.of}: perdure approval approve {run.workflow_id}"
                 rows.append(_cut(Text(printable(waits), style="yellow")))
+            for parked in timeline.parked:
+                waits = f"{parked.step} waits for a person: perdure effects resolve {parked.effect}"
+                rows.append(_cut(Text(printable(waits), style="yellow")))
         return Group(*rows, Spinner("dots", text=state) if self._console.encoding.startswith("utf") else state)
 
 

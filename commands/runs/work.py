@@ -192,7 +192,7 @@ def run_summary(timeline: Timeline, link: str = "") -> dict[str, object]:
         "run_id": run.run_id,
         "workflow_type": run.workflow_type,
         "plan": run.plan,
-        "state": "waiting_approval" if timeline.open_approvals else run.state.replace(" ", "_"),
+        "state": _state(timeline),
         **({"error": error} if error else {"result": run.result}),
         "cost_usd": run.cost_usd,
         "model_calls": run.model_calls,
@@ -203,8 +203,15 @@ def run_summary(timeline: Timeline, link: str = "") -> dict[str, object]:
         "ended": run.ended,
         "seconds": (run.ended - run.started).total_seconds() if run.started and run.ended else None,
         "approvals": [request.model_dump(mode="json") for request in timeline.open_approvals],
+        "parked": [parked.model_dump(mode="json") for parked in timeline.parked],
         "link": link,
     }
+
+
+def _state(timeline: Timeline) -> str:
+    if timeline.open_approvals:
+        return "waiting_approval"
+    return "parked" if timeline.parked else timeline.run.state.replace(" ", "_")
 
 
 def _summary(start: Start) -> str:

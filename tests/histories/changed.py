@@ -72,6 +72,33 @@ class RefundsFirst:
         return Outcome(refunded=True, proposed="refund", verdict="refund", why=triage.value.why, receipt=refund.receipt)
 
 
+@workflow.defn(name="Remembers")
+class ForgetsToRecall:
+    """Remembers, and recalls nothing."""
+
+    @workflow.run
+    async def run(self, what: str) -> list[str]:
+        await remember(customer("c-1"), what)
+        return [what]
+
+
+@workflow.defn(name="ReturnsTriage")
+class ForgetsToRemember:
+    """Refunds and writes nothing down."""
+
+    @workflow.run
+    async def run(self, request: ReturnRequest) -> Outcome:
+        order = (await act(orders.look_up, LookUp(order=request.order))).value
+        past = await recall(f"returns and complaints of {request.customer}", scope=customer(request.customer))
+        triage = await generate("triage", Triage, inputs={"request": request, "past": past})
+        async with Saga() as saga:
+            await saga.act(inventory.reserve, Reserve(order=order.order))
+            refund = await saga.act(
+                payments.refund, Refund(order=order.order, amount=order.amount, currency=order.currency)
+            )
+        return Outcome(refunded=True, proposed="refund", verdict="refund", why=triage.value.why, receipt=refund.receipt)
+
+
 @workflow.defn(name="Unwinds")
 class WritesOther:
     """Calls the second of two equal steps something else."""

@@ -99,6 +99,20 @@ def release(shop: ShopProcess, name: str) -> None:
     asyncio.run(shop.ask("POST", "/release", {"release": name}))
 
 
+def test_what_was_never_compared_is_not_said_to_agree(desk: Perdure) -> None:
+    """`findings` of a connector that nobody compared says so (case 80: `connectors findings`)."""
+    until(lambda: "inventory" in desk("connectors", "list").out)
+    never = desk("connectors", "findings", "inventory")
+    until(lambda: Exit.UNREACHABLE != desk("connectors", "reconcile", "inventory").code)
+    compared = desk("connectors", "findings", "inventory")
+    repaired = desk("connectors", "findings", "inventory", "-s", "repaired")
+
+    assert (Exit.OK, True) == (never.code, "never compared: inventory" in never.err)
+    assert "agree" not in never.err
+    assert "never compared" not in compared.err
+    assert "no finding is repaired" in repaired.err
+
+
 def test_from_the_comparison_to_the_repair(desk: Perdure, extra: str) -> None:
     """`reconcile` finds it, `repair` asks, `approval approve` lets it be done, and the next `reconcile` finds it gone."""
     compared = desk("connectors", "reconcile", "inventory", "-o", "json")

@@ -39,6 +39,23 @@ def test_parked_effects_are_listed(desk: Perdure, run: str) -> None:
     until(lambda: run in desk("list", "--state", "parked").out)
 
 
+def test_a_parked_run_says_so_and_what_to_do(desk: Perdure) -> None:
+    """`run` and `show` call a parked run parked, with the command that goes on with it (case 80: a parked run)."""
+    ended = desk("run", "Stores", "--id", "shown-parked", "-i", '"a thing"', "--wait", "5", "-o", "json")
+    [effect] = effects(desk, "--run", "shown-parked")
+
+    text = desk("show", "shown-parked").out
+
+    assert (Exit.WAITING, "parked") == (ended.code, ended.json["state"])
+    assert [effect["key"]] == [parked["effect"] for parked in ended.json["parked"]]
+    assert "Stores  parked" in text.splitlines()[0]
+    assert f"perdure effects resolve {effect['key']} --comment WHY with --happened --remote-ref REF" in text
+
+    desk("effects", "resolve", effect["key"], "--did-not-happen", "-c", "looked", "--as", "mara")
+    until(lambda: "running" != desk("show", "shown-parked", "-o", "json").json["run"]["state"])
+    assert "effects resolve" not in desk("show", "shown-parked").out.splitlines()[-1]
+
+
 def test_an_effect_shows_its_course(desk: Perdure, run: str) -> None:
     """`effects show` prints what was asked and every transition; the beginning of a key is enough."""
     [effect] = effects(desk, "--run", run)
