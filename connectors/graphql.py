@@ -23,6 +23,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after
+from perdure.connectors.paging import find_more_anywhere
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
 
@@ -86,6 +87,8 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
             found = self.matches(root, args, key)
         except ValueError as error:
             return CannotTell(f"{self.name}: {error}")
+        if not found and (more := find_more_anywhere(root)):
+            return CannotTell(f"{self.name}: what was answered does not have it, and {more} says that there is more")
         if not found:
             return Absent()
         if len(found) > 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         to_text,
     )
     from perdure.connectors.http._responses import decode_json, parse_retry_after
-    from perdure.connectors.http.action import HttpAction, Request
+    from perdure.connectors.http.action import PROBE_PAGES, HttpAction, Request
     from perdure.connectors.http.connector import HttpConnector
     from perdure.connectors.http.listing import (
         Item,
@@ -39,7 +39,7 @@ else:
             "_address": ["check_address", "join"],
             "_encoding": ["FORM", "JSON_TYPE", "encode_form", "encode_json", "quote_segment", "quote_value", "to_text"],
             "_responses": ["decode_json", "parse_retry_after"],
-            "action": ["HttpAction", "Request"],
+            "action": ["HttpAction", "PROBE_PAGES", "Request"],
             "connector": ["HttpConnector"],
             "listing": ["Item", "Listing", "parse_time", "value_at"],
         },
@@ -48,6 +48,7 @@ else:
 __all__ = [
     "FORM",
     "JSON_TYPE",
+    "PROBE_PAGES",
     "HttpAction",
     "HttpConnector",
     "Item",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Final, Generic, get_origin
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, RootModel, ValidationError
 from pydantic.errors import PydanticUserError
 
 from perdure.connectors.contracts import (
@@ -23,7 +23,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.http._address import check_path
 from perdure.connectors.http._encoding import FORM, JSON_TYPE, list_pairs, quote_segment, quote_value, to_text
-from perdure.connectors.http.listing import Item, Listing, parse_time
+from perdure.connectors.http.listing import Item, Listing, parse_time, value_at
 from perdure.errors import EffectRejected
 
 
@@ -56,6 +56,10 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     """The request that finds an effect by its `{key}`, e.g. `GET /refunds?reference={key}`."""
     found: str = ""
     """Where the probe's answer has its list of matches, e.g. `data`; empty if the answer is the list, or the one match."""
+    probe_next: str = ""
+    """Where the probe's answer has the address of its next page, e.g. `links.next`; `Link` if that header has it. Otherwise
+    `{page}` or `{after}` in the probe ask for pages until one has nothing new. Without either, an answer that has no match
+    and says that there are more pages proves nothing."""
     body: Callable[[In], JsonValue] | None = None
     """Makes the body where it is not simply the input."""
     content_type: str = "application/json"
@@ -78,7 +82,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         for what, template in (("request", self.request), ("probe", self.probe)):
             if wrong := check_path(template.partition(" ")[2]):
                 raise ValueError(f"action {self.name}: {what} {template!r} cannot be sent: {wrong}")
-        unknown = (_placeholders(self.request) | _placeholders(self.probe)) - set(self.input.model_fields) - {"key"}
+        known = {*self.input.model_fields, "key"}
+        unknown = (_placeholders(self.request) - known) | (_placeholders(self.probe) - known - PROBE_PAGES)
         if unknown:
             raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(sorted(unknown))}")
         if self.content_type != FORM and not JSON_TYPE.fullmatch(self.content_type):
@@ -90,6 +95,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         self._check_query()
 
     def _check_natural_key(self) -> None:
+        if _makes_a_list(self.input if self.body is None else self.body):
+            raise ValueError(f"action {self.name}: its body is a list, which has no field that the key could go into")
         if not (self.key and self.probe):
             raise ValueError(f"action {self.name}: a natural-key target needs `key`, a field of the body, and `probe`")
         if not self._has_body:
@@ -143,9 +150,18 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
 
     def build_probe(self, args: In, key: str) -> Request:
         """Return the request that finds the effect of KEY."""
-        return Request(
-            "GET", _fill(self.probe.removeprefix("GET "), self.dump_args(args) | {"key": key}), template=self.probe
-        )
+        return self.build_probe_page(args, key, page=1, after="")
+
+    def build_probe_page(self, args: In, key: str, *, page: int, after: str) -> Request:
+        """Return the request for one page of what may be the effect of KEY: PAGE, or what comes AFTER a reference."""
+        values = {"page": page, "after": after or None, **self.dump_args(args), "key": key}
+        return Request("GET", _fill(self.probe.removeprefix("GET "), values), template=self.probe)
+
+    @property
+    def probe_has_pages(self) -> bool:
+        """Whether the look-up is read page by page to the end."""
+        paged = _placeholders(self.probe) & PROBE_PAGES - set(self.input.model_fields)
+        return bool(self.probe_next or paged)
 
     @property
     def absent_is_404(self) -> bool:
@@ -185,6 +201,28 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         except ValueError as error:
             return CannotTell(f"the probe found it, but {error}")
 
+    def parse_probe_pages(self, pages: Iterable[JsonValue], key: str) -> Probe:
+        """Read all PAGES of the probe for KEY."""
+        items: list[JsonValue] = []
+        for page in pages:
+            found = value_at(page, self.found)
+            if not isinstance(found, list):
+                return CannotTell("a page of the probe's answer has no list of matches")
+            items += found
+        if self.target.mechanism == "natural-key":
+            items = [item for item in items if isinstance(item, dict) and item.get(self.key) == key]
+        # Every page was read, so what is in none of them is not there, also where the target does not filter.
+        whole: JsonValue = items
+        for part in reversed([*filter(None, self.found.split("."))]):
+            whole = {part: whole}
+        return self.parse_probe(whole, key)
+
+    def list_references(self, pages: Iterable[JsonValue]) -> set[str]:
+        """Return how the target calls what is on PAGES of the probe's answer."""
+        lists = [value_at(page, self.found) for page in pages]
+        items = [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
+        return {str(item.get(self.remote_ref)) for item in items}
+
     def parse_listing(self, items: Iterable[Item]) -> list[Listed]:
         """Read ITEMS of the target's list."""
         return [self._parse_item(item, self.listing) for item in items if self.listing is not None]
@@ -208,6 +246,8 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
 
 _REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE)( /\S*)?")
 _FIELD = re.compile(r"{([^{}]+)}")
+PROBE_PAGES: Final = frozenset({"page", "after"})
+"""What stands in a probe for the page that is asked for, unless the input has a field of that name."""
 
 
 def _placeholders(template: str) -> set[str]:
@@ -240,6 +280,14 @@ def _kinds(schema: JsonValue, definitions: Mapping[str, JsonValue], depth: int =
 
 
 _DEEPEST = 5
+
+
+def _makes_a_list(maker: object) -> bool:
+    """Say whether MAKER, a model or a function, is known to make a list: a function says so by its annotation."""
+    if isinstance(maker, type) and issubclass(maker, RootModel):
+        return get_origin(maker.model_fields["root"].annotation) in (list, tuple)
+    returns = getattr(maker, "__annotations__", {}).get("return")
+    return returns in (list, tuple) or get_origin(returns) in (list, tuple) or str(returns).startswith(("list[", "tuple["))
 
 
 def _field_names(model: type[BaseModel]) -> set[str]:

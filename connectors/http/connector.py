@@ -29,6 +29,7 @@ from perdure.connectors.http._encoding import FORM, encode_form, encode_json, li
 from perdure.connectors.http._responses import decode_json, describe_redirect, error_message, parse_retry_after
 from perdure.connectors.http.action import HttpAction, Request
 from perdure.connectors.http.listing import Item, Listing
+from perdure.connectors.paging import find_more
 from perdure.errors import (
     EffectError,
     EffectRejected,
@@ -50,6 +51,7 @@ _Action = HttpAction[BaseModel, BaseModel]
 _SAMPLE_WINDOW = timedelta(days=30)
 _SAMPLE_EVERY = timedelta(minutes=5)
 _MAX_SAMPLES = 200
+_MAX_PROBE_PAGES = 100
 
 
 class HttpConnector(ConfiguredConnector):
@@ -156,6 +158,29 @@ class HttpConnector(ConfiguredConnector):
         except EffectRejected as error:
             return CannotTell(f"{spec.name}: the probe cannot be asked: {error.message}")
         response = await self._send(spec, request, attempt, TargetUnavailable)
+        if spec.probe_has_pages:
+            return await self._probe_pages(spec, args, attempt, request, response)
+        return await self._read_probe(spec, attempt, response)
+
+    async def _read_probe(self, spec: _Action, attempt: Attempt, response: httpx.Response) -> Probe:
+        refused = await self._refuse_probe(spec, response)
+        if refused is not None:
+            return refused
+        try:
+            answer = decode_json(response)
+            probe = spec.parse_probe(answer, attempt.key)
+        except ValueError as error:
+            return CannotTell(f"{spec.name}: the probe answered {response.status_code}, but {error}")
+        more = find_more(answer, spec.found, link=response.headers.get("Link", "")) if isinstance(probe, Absent) else ""
+        if more:
+            return CannotTell(
+                f"{spec.name}: the probe answered a page without it, and {more} says that there are more; declare "
+                "`probe_next`, or {page} or {after} in the probe"
+            )
+        return probe
+
+    async def _refuse_probe(self, spec: _Action, response: httpx.Response) -> Probe | None:
+        """Return what RESPONSE means if it is no answer that could be read. Raises `TargetUnavailable`."""
         status = response.status_code
         if status == 401 and await self._token_expired(response.request):
             raise TargetUnavailable(
@@ -165,12 +190,59 @@ class HttpConnector(ConfiguredConnector):
             return Absent()
         if status in (408, 429) or status >= 500:
             raise TargetUnavailable(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
-        if status != 200:
-            return CannotTell(self._describe_failure(spec, response))
-        try:
-            return spec.parse_probe(decode_json(response), attempt.key)
-        except ValueError as error:
-            return CannotTell(f"{spec.name}: the probe answered {status}, but {error}")
+        return None if status == 200 else CannotTell(self._describe_failure(spec, response))
+
+    async def _probe_pages(
+        self, spec: _Action, args: BaseModel, attempt: Attempt, request: Request, response: httpx.Response
+    ) -> Probe:
+        """Read the probe's answer, of which RESPONSE to REQUEST is the first page, to its end."""
+        pages = await self._read_probe_pages(spec, args, attempt, request, response)
+        if not isinstance(pages, list):
+            return pages
+        probe = spec.parse_probe_pages(pages, attempt.key)
+        if not isinstance(probe, Absent) or len(pages) == 1:
+            return probe
+        # While the pages were read, it may have moved from one that was to come to one that had been.
+        first = spec.build_probe(args, attempt.key)
+        response = await self._send(spec, first, attempt, TargetUnavailable)
+        again = await self._read_probe_pages(spec, args, attempt, first, response)
+        if not isinstance(again, list):
+            return again
+        probe = spec.parse_probe_pages(again, attempt.key)
+        if isinstance(probe, Absent) and spec.list_references(pages) != spec.list_references(again):
+            return CannotTell(
+                f"{spec.name}: the pages of the probe changed while they were read, and it is on none of them"
+            )
+        return probe
+
+    async def _read_probe_pages(
+        self, spec: _Action, args: BaseModel, attempt: Attempt, request: Request, response: httpx.Response
+    ) -> list[JsonValue] | Probe:
+        pages: list[JsonValue] = []
+        seen: set[str] = set()
+        reader = Listing(request="GET /", items=spec.found, next=spec.probe_next)
+        while len(pages) < _MAX_PROBE_PAGES:
+            refused = await self._refuse_probe(spec, response)
+            if refused is not None:
+                return refused
+            try:
+                pages.append(decode_json(response))
+                items = reader.parse_items(pages[-1])
+                link, base = response.headers.get("Link", ""), self.base_url(spec, request)
+                following = reader.next_page(pages[-1], link, base, str(response.request.url))
+            except ValueError as error:
+                return CannotTell(f"{spec.name}: page {len(pages)} of the probe cannot be read: {error}")
+            new = {str(item.get(spec.remote_ref)) for item in items} - seen
+            if (spec.probe_next and following is None) or (not spec.probe_next and not new):
+                return pages
+            seen |= new
+            if following is not None:
+                request = Request("GET", following, template=spec.probe)
+            else:
+                last = str(items[-1].get(spec.remote_ref))
+                request = spec.build_probe_page(args, attempt.key, page=len(pages) + 1, after=last)
+            response = await self._send(spec, request, attempt, TargetUnavailable)
+        return CannotTell(f"{spec.name}: it is not on the first {_MAX_PROBE_PAGES} pages, and there are more")
 
     async def get_json(self, spec: HttpAction[In, Out], request: Request, attempt: Attempt) -> JsonValue:
         """Return the JSON that REQUEST gets, for probes that take more than one look; None if there is none.

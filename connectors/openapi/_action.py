@@ -17,7 +17,7 @@ from perdure.connectors.contracts import (
     Undo,
     undo_by,
 )
-from perdure.connectors.http import HttpAction, Request, value_at
+from perdure.connectors.http import PROBE_PAGES, HttpAction, Request, value_at
 from perdure.connectors.json_models import JsonModel, build_model, find_misfit
 from perdure.connectors.openapi._document import Document, Part
 from perdure.connectors.openapi._operations import (
@@ -129,6 +129,7 @@ class ActionBuilder:
             key=key,
             probe=use.probe,
             found=use.found,
+            probe_next=use.probe_next,
             answer=answers,
             remote_ref=use.remote_ref,
             untouched=use.untouched,
@@ -189,8 +190,9 @@ def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
         part.refuse("it only reads, so `mechanism` has no meaning")
     if use.probe and not (use.probe.startswith("GET /") and "{key}" in use.probe):
         part.refuse(f"the probe {use.probe!r} is not like `GET /path?reference={{key}}`")
-    names = set(re.findall(r"{([^{}]+)}", use.probe)) - {"key"}
     needed = set(cast(list[str], shape.input["required"])) | use.fixed.keys()
+    names = set(re.findall(r"{([^{}]+)}", use.probe)) - {"key"}
+    names -= PROBE_PAGES - shape.fields.keys()
     if unknown := sorted(names - needed):
         part.refuse(
             f"the probe needs {unknown[0]!r}, which is not a required argument; those are: {', '.join(sorted(needed))}"

@@ -64,6 +64,8 @@ class Use(Frozen):
     """The request that finds an effect by its `{key}`, e.g. `GET /refunds?reference={key}`."""
     found: str = ""
     """Where the probe's answer has its list of matches, e.g. `data`; empty if the answer is the list, or the one match."""
+    probe_next: str = ""
+    """Where the probe's answer has the address of its next page, e.g. `links.next`, or `Link` for that header."""
     remote_ref: str = "id"
     """The field of the answer by which the target calls what now exists."""
     settle: timedelta = timedelta(seconds=5)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.connectors.contracts import (
     AnyAction,
+    CannotTell,
     Connector,
     Effect,
     EffectCall,
@@ -91,6 +92,12 @@ class Repairs:
         effect = await self._journal.get(finding.key)
         connector, action = self._find_action(effect.action)
         probe = await look_up(connector, action, effect)
+        if isinstance(probe, CannotTell):
+            raise InvalidInput(
+                f"finding {finding.id}: whether {finding.connector} has {effect.key} cannot be told now: {probe.why}. Sent "
+                "again it could be there twice, so nothing is proposed. Look at the target, and repair again when the "
+                f"look-up can tell, or accept: `perdure connectors repair {finding.id} --how accept`"
+            )
         # Facts of something missing are those of what is there and no longer in force.
         if isinstance(probe, Found) and not finding.facts:
             raise InvalidInput(

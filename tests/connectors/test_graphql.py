@@ -53,6 +53,15 @@ class Post(GraphqlConnector):
         ),
         target=Target(mechanism="natural-key"),
     )
+    page = GraphqlAction(
+        "post.page",
+        Send,
+        Sent,
+        document="mutation($text: String) { sendPage(text: $text) { id text } }",
+        look="query($to: ID!) { letters(to: $to) { nodes { id text } pageInfo { hasNextPage } } }",
+        matches=lambda *_: [],
+        target=Target(mechanism="natural-key"),
+    )
     count = GraphqlAction(
         "post.count", Send, Sent, document="query($to: ID!, $text: String) { count(to: $to) { id text } }", reads=True
     )
@@ -162,6 +171,25 @@ async def test_look_without_an_answer(recorded: Recorded, post: Post, response: 
 
     with pytest.raises(TargetUnavailable):
         await execute(post, post.count, SEND)
+
+
+@pytest.mark.parametrize(
+    ("letters", "expected"),
+    [
+        ({"nodes": [], "pageInfo": {"hasNextPage": True}}, CannotTell),
+        ({"items": [], "totalItems": 7}, CannotTell),
+        ({"nodes": [], "pageInfo": {"hasNextPage": False}}, Absent),
+        ({"items": [], "totalItems": 0}, Absent),
+        ([], Absent),
+    ],
+)
+async def test_a_page_of_many_proves_nothing(
+    recorded: Recorded, post: Post, letters: JsonValue, expected: type[object]
+) -> None:
+    """Where an answer says that there is more than it holds, what it lacks may be there (case 70)."""
+    recorded.next(answer({"data": {"letters": letters}}))
+
+    assert isinstance(await probe(post, post.page, SEND), expected)
 
 
 @pytest.mark.parametrize("response", [answer(error("FORBIDDEN", "letters")), answer({}, 404)])

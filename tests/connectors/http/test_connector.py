@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import pytest
 from kits.connectors import Paid, Pay, Server, ShopProcess, reply
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, RootModel
 
 from perdure.connectors import (
     Absent,
@@ -407,3 +407,135 @@ async def test_newest_first(server: Server) -> None:
 
     assert ["3", "2"] == listed
     assert ["/notes?key=k", "/notes?after=3&key=k"] == [head.split()[1] for head in server.heads]
+
+
+class PagedBank(HttpConnector):
+    """A bank that lists its payments in pages, of each kind."""
+
+    linked = HttpAction(
+        "bank.linked",
+        Pay,
+        Paid,
+        request="POST /pay",
+        key="ref",
+        probe="GET /paid?ref={key}",
+        probe_next="links.next",
+        found="data",
+        target=NATURAL,
+    )
+    after = HttpAction(
+        "bank.after", Pay, Paid, request="POST /pay", key="ref", probe="GET /paid?ref={key}&after={after}", target=NATURAL
+    )
+    undeclared = HttpAction(
+        "bank.undeclared",
+        Pay,
+        Paid,
+        request="POST /pay",
+        key="ref",
+        probe="GET /paid?ref={key}",
+        found="data",
+        target=NATURAL,
+    )
+
+
+@pytest.fixture
+async def paged_bank(server: Server) -> AsyncIterator[PagedBank]:
+    """The paged connector of the scripted server."""
+    bank = PagedBank().with_options({"url": server.url})
+    yield bank
+    await bank.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "headers"),
+    [
+        ({"has_more": True}, {}),
+        ({"hasMore": True}, {}),
+        ({"next": "/paid?page=2"}, {}),
+        ({"links": {"next": {"href": "/paid?page=2"}}}, {}),
+        ({"meta": {"next_cursor": "abc"}}, {}),
+        ({"pageInfo": {"hasNextPage": True}}, {}),
+        ({"total": 40}, {}),
+        ({"pagination": {"page": 1, "total_pages": 2}}, {}),
+        ({"incomplete_results": True}, {}),
+        ({}, {"Link": '</paid?page=2>; rel="next", </paid?page=9>; rel="last"'}),
+    ],
+)
+async def test_an_empty_page_of_many_proves_nothing(
+    server: Server, paged_bank: PagedBank, more: dict[str, JsonValue], headers: dict[str, str]
+) -> None:
+    """Where a look-up's answer says that there are more pages, and none is declared, it cannot tell (case 70)."""
+    server.answers = [reply(200, {"data": [], **more}, **headers)]
+
+    probe = await paged_bank.probe(paged_bank.actions["bank.undeclared"], Pay(amount=5), ATTEMPT)
+
+    assert isinstance(probe, CannotTell)
+    assert "says that there are more" in probe.why
+
+
+@pytest.mark.parametrize(
+    "last", [{"has_more": False}, {"next": None}, {"next": ""}, {"total": 0}, {"meta": {"page": 1, "total_pages": 1}}, {}]
+)
+async def test_the_last_page_is_proof(server: Server, paged_bank: PagedBank, last: dict[str, JsonValue]) -> None:
+    """An answer that says that it is all there is proves absence as before."""
+    server.answers = [reply(200, {"data": [], **last})]
+
+    assert Absent() == await paged_bank.probe(paged_bank.actions["bank.undeclared"], Pay(amount=5), ATTEMPT)
+
+
+async def test_declared_pages_are_read_to_the_end(server: Server, paged_bank: PagedBank) -> None:
+    """What is on the last page of a look-up is found, whether the pages are linked or asked for by the last item."""
+    here: JsonValue = {"id": "p-9", "amount": 5, "ref": "pe-1"}
+    other: JsonValue = {"id": "p-1", "amount": 5, "ref": "pe-2"}
+    server.answers = [
+        reply(200, {"data": [], "links": {"next": "/paid?page=2"}}),
+        reply(200, {"data": [other], "links": {"next": "/paid?page=3"}}),
+        reply(200, {"data": [here], "links": {"next": None}}),
+        reply(200, [other]),
+        reply(200, [here]),
+        reply(200, []),
+    ]
+
+    linked = await paged_bank.probe(paged_bank.actions["bank.linked"], Pay(amount=5), ATTEMPT)
+    after = await paged_bank.probe(paged_bank.actions["bank.after"], Pay(amount=5), ATTEMPT)
+
+    assert ["p-9", "p-9"] == [each.executed.remote_ref for each in (linked, after) if isinstance(each, Found)]
+    asked = [head.split()[1] for head in server.heads]
+    assert ["/paid?ref=pe-1", "/paid?page=2", "/paid?page=3"] == asked[:3]
+    assert ["/paid?ref=pe-1", "/paid?ref=pe-1&after=p-1", "/paid?ref=pe-1&after=p-9"] == asked[3:]
+
+
+async def test_absence_on_many_pages_is_looked_at_twice(server: Server, paged_bank: PagedBank) -> None:
+    """An item that moves between pages while they are read is missed once; so only what two readings lack is not there."""
+
+    def pages(first: JsonValue, second: JsonValue) -> list[bytes]:
+        return [reply(200, {"data": first, "links": {"next": "/paid?page=2"}}), reply(200, {"data": second})]
+
+    one: JsonValue = [{"id": "p-1", "amount": 5, "ref": "pe-2"}]
+    two: JsonValue = [{"id": "p-2", "amount": 5, "ref": "pe-3"}]
+    server.answers = [*pages(one, two), *pages(one, two), *pages(one, two), *pages(one, one)]
+
+    twice = await paged_bank.probe(paged_bank.actions["bank.linked"], Pay(amount=5), ATTEMPT)
+    moving = await paged_bank.probe(paged_bank.actions["bank.linked"], Pay(amount=5), ATTEMPT)
+
+    assert Absent() == twice
+    assert isinstance(moving, CannotTell)
+
+
+class _Lines(RootModel[list[int]]):
+    """A body that is a list."""
+
+
+def test_a_key_needs_an_object_to_go_into() -> None:
+    """A natural key on a body that is a list, or on a DELETE, is refused where the action is declared (case 70)."""
+
+    def lines(_: Pay) -> list[int]:
+        return [1]
+
+    natural: dict[str, Any] = {"key": "ref", "probe": "GET /paid?ref={key}", "target": NATURAL}
+    with pytest.raises(ValueError, match="its body is a list"):
+        HttpAction("bank.lines", _Lines, Paid, request="POST /lines", **natural)
+    with pytest.raises(ValueError, match="its body is a list"):
+        HttpAction("bank.lines", Pay, Paid, request="POST /lines", body=cast("Any", lines), **natural)
+    with pytest.raises(ValueError, match="has no body that the key could go into"):
+        HttpAction("bank.gone", Pay, Paid, request="DELETE /payments", **natural)

@@ -319,6 +319,22 @@ async def test_what_has_come_is_not_sent_again(database: Database, bank: ListedB
         await repairs.propose(ProposeCall(step=step("propose"), finding=finding.id))
 
 
+async def test_nothing_is_sent_again_while_nobody_can_tell(database: Database, bank: ListedBank) -> None:
+    """A list with a gap, and a look-up that finds two: to send it again would make a third, so it is refused (case 70)."""
+    connectors = {"bank": bank}
+    reconciler, repairs = Reconciler(database, connectors), Repairs(database, connectors)
+    await Ledger(database, connectors).perform(call())
+    settled(reconciler, "bank")
+    bank.looks = [CannotTell("2 have this key")] * 2
+    bank.paid.clear()
+    [finding] = (await reconciler.reconcile(everything("bank"))).findings
+
+    with pytest.raises(InvalidInput, match=r"cannot be told now: 2 have this key\. .* nothing is proposed"):
+        await repairs.propose(ProposeCall(step=step("propose"), finding=finding.id))
+
+    assert ("missing", False) == (finding.kind, finding.certain)
+
+
 async def test_an_extra_one_is_taken_away_by_the_undo(
     sqlite_database: Database, inventory: ListedInventory, shop: ShopProcess
 ) -> None:
