@@ -142,9 +142,10 @@ async def _row(database: Database) -> sa.Row[IndexRow]:
 
 def _owned_error(row: sa.Row[IndexRow]) -> IndexOwned:
     return IndexOwned(
-        f"the vector index in {row.place or 'another place'} follows this database since "
-        f"{row.since.isoformat(timespec='seconds')}, and its owner is running. A database has one index: stop that "
-        "process, or set PERDURE_INDEX_URL to the same Qdrant server for all workers"
+        f"another worker runs on this database: the vector index in {row.place or 'another place'} follows it since "
+        f"{row.since.isoformat(timespec='seconds')}. A database has one index. To start runs no second worker is needed, a "
+        "client is enough; for one, set PERDURE_INDEX_URL to the same Qdrant server for all workers, or give it a "
+        "PERDURE_HOME and a database of its own"
     )
 
 

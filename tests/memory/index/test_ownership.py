@@ -32,7 +32,7 @@ async def test_second_index_is_refused(tmp_path: Path, database: Database, to_re
     """A worker with an index of its own on a database that has one is told where that is, and has changed nothing."""
     async with open_memory(Settings(home=tmp_path / "a"), database, embedder=Letters()) as first:
         async with open_database(database.url) as other:
-            with pytest.raises(IndexOwned, match=r"a/index follows this database since .*PERDURE_INDEX_URL"):
+            with pytest.raises(IndexOwned, match=r"a/index follows it since .*PERDURE_INDEX_URL"):
                 async with open_memory(Settings(home=tmp_path / "b"), other, embedder=Letters()):
                     pass
             await records_only(other).remember(to_remember("Graz"))
@@ -116,7 +116,7 @@ async def test_workers_of_one_server_share_the_claim(database: Database) -> None
     async with open_database(database.url) as other, open_database(database.url) as third:
         claims = [claim_index(each, place=url, holder=url, shared=True) for each in (database, other)]
         first, second = await asyncio.gather(*(each.__aenter__() for each in claims))
-        with pytest.raises(IndexOwned, match="6333 follows this database"):
+        with pytest.raises(IndexOwned, match="6333 follows it since"):
             async with claim_index(third, place="here", wait=NO_TIME):
                 pass
         await first.activate("g1", "", settled=True)
