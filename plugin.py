@@ -61,6 +61,7 @@ PASSED_THROUGH = (
     "referencing",
     "rpds",
     "regex",
+    "idna",
     "httpx",
     "litellm",
 )

@@ -80,6 +80,8 @@ class Action(Generic[In, Out]):
     """How one that should not be at the target is taken away, where that is not what `undo` does."""
     describe: Callable[[In], str] | None = None
     """One line for people, e.g. `refund 12.00 EUR for order 1042`; no secrets."""
+    assume: Callable[[In, str], Executed] | None = None
+    """What it answered to the input under the effect's key, where that follows, once a person says that it happened."""
     once_per: tuple[str, ...] = ()
     """The fields of the input that name what may happen once in the world, whatever run asks: a business key."""
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from email import policy
 from email.message import EmailMessage
-from email.utils import formatdate, parseaddr
+from email.utils import formatdate
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from pydantic import BaseModel, Field, field_validator
 
+from perdure.connectors._mailboxes import Mailbox, find_break, parse_mailbox, parse_mailboxes
 from perdure.connectors.configured import ConfiguredConnector
 from perdure.connectors.contracts import (
     Action,
@@ -36,9 +42,12 @@ __all__ = ["Mail", "Sent", "SmtpConnector"]
 SMTP_TARGET: Final = Target(mechanism="none", deadline=timedelta(seconds=60))
 """Tried: the same Message-ID sent twice is delivered twice."""
 
+# Eight-bit content would need a server that takes it, so there is none.
+_POLICY: Final = policy.SMTP.clone(cte_type="7bit")
+
 
 class Mail(Frozen):
-    """What to send to whom. Addresses are like `ada@example.org` or `Ada <ada@example.org>`."""
+    """What to send to whom. An entry is one address: `ada@example.org`, `Ada <ada@example.org>`, `"Ada, MD" <ada@x.y>`."""
 
     to: list[str] = Field(min_length=1)
     subject: str
@@ -46,22 +55,35 @@ class Mail(Frozen):
     html: str = ""
     cc: list[str] = Field(default_factory=list)
     reply_to: str = ""
+    """One address, or several with commas between them."""
     sender: str = ""
     """Empty: the sender that the settings name."""
 
     @field_validator("to", "cc")
     @classmethod
-    def _addresses(cls, addresses: list[str]) -> list[str]:
+    def _check_addresses(cls, addresses: list[str]) -> list[str]:
         for address in addresses:
-            if not _is_address(address):
-                raise ValueError("an address is like ada@example.org")
+            parse_mailbox(address)
         return addresses
 
-    @field_validator("subject", "reply_to", "sender")
+    @field_validator("sender")
     @classmethod
-    def _one_line(cls, value: str) -> str:
-        # A line break would begin another header.
-        if "\n" in value or "\r" in value:
+    def _check_sender(cls, value: str) -> str:
+        if value:
+            parse_mailbox(value)
+        return value
+
+    @field_validator("reply_to")
+    @classmethod
+    def _check_reply_to(cls, value: str) -> str:
+        parse_mailboxes(value)
+        return value
+
+    @field_validator("subject")
+    @classmethod
+    def _check_line(cls, value: str) -> str:
+        # What somebody takes for a line break would begin another header.
+        if find_break(value):
             raise ValueError("it has to be one line")
         return value
 
@@ -71,6 +93,17 @@ class Sent(Frozen):
 
     message_id: str
     to: list[str]
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A mail as it goes over the wire."""
+
+    message_id: str
+    sender: Mailbox
+    recipients: Sequence[Mailbox]
+    content: bytes
+    needs_utf8: bool
 
 
 class SmtpConnector(ConfiguredConnector):
@@ -108,12 +141,25 @@ class SmtpConnector(ConfiguredConnector):
             raise InvalidSettings(f"{self.where} tls is starttls, tls or none, not {options['tls']!r}")
         if not options.get("port", "1").isdecimal():
             raise InvalidSettings(f"{self.where} port has to be a number, not {options['port']!r}")
+        if "sender" in options and not options["sender"].startswith("env:"):
+            try:
+                parse_mailbox(options["sender"])
+            except ValueError as error:
+                raise InvalidSettings(f"{self.where} sender is {options['sender']!r}: {error}") from None
+        if self._options is not None:
+            # Whatever a person found in a log or mailbox, its Message-ID follows from the key.
+            self.send = replace(self.send, assume=self._build_answer)
+            self._actions = {self.send.name: cast(AnyAction, self.send)}
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the mail once. Raises as `Connector.execute` says."""
         assert isinstance(args, Mail)
-        message = self._compose(args, attempt.key)
-        return await asyncio.to_thread(self._deliver, message, [*args.to, *args.cc], attempt.deadline.total_seconds())
+        try:
+            letter = self._compose(args, attempt.key)
+        except ValueError as error:
+            raise EffectRejected(f"{self.send.name}: the mail cannot be written ({error}); nothing was sent") from None
+        await asyncio.to_thread(self._deliver, letter, attempt.deadline.total_seconds())
+        return self._build_answer(args, attempt.key)
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Say that it cannot be told."""
@@ -122,55 +168,80 @@ class SmtpConnector(ConfiguredConnector):
     async def close(self) -> None:
         """Do nothing: each mail has a connection of its own."""
 
-    def _compose(self, mail: Mail, key: str) -> EmailMessage:
-        message = EmailMessage()
-        sender = mail.sender or self.option("sender")
-        message["Message-ID"] = f"<{key}@{parseaddr(sender)[1].rpartition('@')[2]}>"
+    def _build_answer(self, mail: Mail, key: str) -> Executed:
+        message_id = self._message_id(mail, key)
+        return Executed(Sent(message_id=message_id, to=[*mail.to, *mail.cc]), remote_ref=message_id)
+
+    def _message_id(self, mail: Mail, key: str) -> str:
+        return f"<{key}@{parse_mailbox(mail.sender or self.option('sender')).domain}>"
+
+    def _compose(self, mail: Mail, key: str) -> _Letter:
+        """Return MAIL as it is sent under KEY. Raises `ValueError` where it cannot be."""
+        sender = parse_mailbox(mail.sender or self.option("sender"))
+        to, cc = ([parse_mailbox(each) for each in addresses] for addresses in (mail.to, mail.cc))
+        reply_to = parse_mailboxes(mail.reply_to)
+        needs_utf8 = any(each.needs_utf8 for each in (sender, *to, *cc, *reply_to))
+        message = EmailMessage(_POLICY.clone(utf8=needs_utf8))
+        message["Message-ID"] = self._message_id(mail, key)
         message["Date"] = formatdate()
-        message["From"] = sender
-        message["To"] = ", ".join(mail.to)
         message["Subject"] = mail.subject
-        if mail.cc:
-            message["Cc"] = ", ".join(mail.cc)
-        if mail.reply_to:
-            message["Reply-To"] = mail.reply_to
+        for name, mailboxes in (("From", [sender]), ("To", to), ("Cc", cc), ("Reply-To", reply_to)):
+            if mailboxes:
+                message[name] = [each.to_header() for each in mailboxes]
         message.set_content(mail.text)
         if mail.html:
             message.add_alternative(mail.html, subtype="html")
-        return message
+        return _Letter(str(message["Message-ID"]), sender, [*to, *cc], message.as_bytes(), needs_utf8)
 
-    def _deliver(self, message: EmailMessage, recipients: list[str], seconds: float) -> Executed:
+    def _deliver(self, letter: _Letter, seconds: float) -> None:
+        """Send LETTER within SECONDS: the ledger gives up then, and what it takes for lost must not be sent after all."""
         import smtplib
-        from email import policy
 
-        said_data = False
+        began = time.monotonic()
+        begun = False
         try:
             with self._connect(seconds) as server:
-                _check_reply(server, server.mail(parseaddr(str(message["From"]))[1]), "the sender")
-                for recipient in recipients:
-                    _check_reply(server, server.rcpt(parseaddr(recipient)[1]), "a recipient")
-                _check_reply(server, server.docmd("DATA"), "the message", wanted=354)
-                said_data = True
-                content = message.as_bytes(policy=policy.SMTP)
-                server.send(content.replace(b"\r\n.", b"\r\n..").removesuffix(b"\r\n") + b"\r\n.\r\n")
-                _check_reply(server, server.getreply(), "the message")
-                said_data = False
+                self._introduce(server, letter, began + seconds * _SHARE_BEFORE_DATA)
+                _check_reply(server.docmd("DATA")[0], "the message", wanted=3)
+                begun = True
+                server.send(letter.content.replace(b"\r\n.", b"\r\n..").removesuffix(b"\r\n") + b"\r\n.\r\n")
+                _wait_until(server, began + seconds * _SHARE_BEFORE_END)
+                code = server.getreply()[0]
+                if not 200 <= code < 300 and not 400 <= code < 600:
+                    raise EffectUnknown(f"{self.send.name}: the mail server answered {code} to the message")
+                _check_reply(code, "the message")
         except smtplib.SMTPAuthenticationError as error:
             raise TargetUnavailable(f"{self.send.name}: {self.name} does not let us in ({error.smtp_code})") from None
         except (OSError, smtplib.SMTPException) as error:
-            if said_data:
+            if begun:
                 raise EffectUnknown(
                     f"{self.send.name}: the connection ended when the message was on its way ({type(error).__name__})"
                 ) from None
             raise TargetUnavailable(f"{self.send.name}: {self.name} cannot be reached ({type(error).__name__})") from None
-        return Executed(Sent(message_id=str(message["Message-ID"]), to=recipients), remote_ref=str(message["Message-ID"]))
 
-    def _connect(self, seconds: float) -> smtplib.SMTP:
+    def _introduce(self, server: smtplib.SMTP, letter: _Letter, until: float) -> None:
+        """Say from whom and to whom LETTER goes. Raises where the server does not want it, or is not done at UNTIL."""
+        options = f" SIZE={len(letter.content)}" if server.has_extn("size") else ""
+        if letter.needs_utf8:
+            if not server.has_extn("smtputf8"):
+                raise EffectRejected(
+                    f"{self.send.name}: an address has characters other than ASCII before its @, and {self.name} takes "
+                    "none of those (it has no SMTPUTF8); nothing was sent"
+                )
+            server.command_encoding = "utf-8"
+            options += " SMTPUTF8"
+        _check_reply(server.docmd("MAIL", f"FROM:<{letter.sender.path}>{options}")[0], "the sender")
+        for recipient in letter.recipients:
+            _check_reply(server.docmd("RCPT", f"TO:<{recipient.path}>")[0], "a recipient")
+            if time.monotonic() > until:
+                raise TargetUnavailable(f"{self.send.name}: {self.name} takes too long; nothing was sent")
+
+    @contextmanager
+    def _connect(self, seconds: float) -> Iterator[smtplib.SMTP]:
         import smtplib
         import ssl
 
-        # The ledger gives up at the deadline; a thread that still sends then would make what is parked happen after all.
-        tls, timeout = self.option("tls", "starttls"), seconds / 6
+        tls, timeout = self.option("tls", "starttls"), seconds / _MAX_STEPS
         host, port = self.option("host"), self.option("port", "465" if tls == "tls" else "587")
         if tls == "tls":
             server: smtplib.SMTP = smtplib.SMTP_SSL(host, int(port), timeout=timeout, context=ssl.create_default_context())
@@ -182,24 +253,28 @@ class SmtpConnector(ConfiguredConnector):
             server.ehlo_or_helo_if_needed()
             if user := self.option("user"):
                 server.login(user, self.option("password"))
-        except BaseException:
+            yield server
+            # What is taken is taken, however the server says goodbye.
+            with suppress(OSError, smtplib.SMTPException):
+                server.quit()
+        finally:
             server.close()
-            raise
-        return server
 
 
-def _check_reply(server: smtplib.SMTP, reply: tuple[int, bytes], what: str, *, wanted: int = 250) -> None:
-    code = reply[0]
-    if code in (wanted, 251):
+_MAX_STEPS: Final = 10
+"""A step of the exchange may take this part of the time: it takes seven to be let in."""
+_SHARE_BEFORE_DATA: Final = 0.6
+_SHARE_BEFORE_END: Final = 0.95
+
+
+def _wait_until(server: smtplib.SMTP, until: float) -> None:
+    assert server.sock is not None
+    server.sock.settimeout(max(until - time.monotonic(), 0.1))
+
+
+def _check_reply(code: int, what: str, *, wanted: int = 2) -> None:
+    if code // 100 == wanted:
         return
     if code >= 500:
         raise EffectRejected(f"the mail server refused {what} with {code}; nothing was sent")
-    if code >= 400:
-        raise TargetUnavailable(f"the mail server does not take {what} now ({code}); nothing was sent")
-    server.close()
-    raise EffectUnknown(f"the mail server answered {code} to {what}")
-
-
-def _is_address(address: str) -> bool:
-    name, _, domain = parseaddr(address)[1].rpartition("@")
-    return bool(name and domain) and not set("\r\n") & set(address)
+    raise TargetUnavailable(f"the mail server does not take {what} now ({code}); nothing was sent")

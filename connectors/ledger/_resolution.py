@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.connectors.contracts import (
     AnyAction,
     Effect,
     EffectState,
+    Executed,
     undo_key,
 )
 from perdure.connectors.ledger._key_claim import awaits_approval, find_unsettled
@@ -85,16 +88,24 @@ async def _check_settled(journal: Journal, effect: Effect) -> None:
 
 
 def _columns_if_happened(journal: Journal, effect: Effect, said: Resolution, action: AnyAction) -> dict[str, object]:
-    if not said.remote_ref:
-        raise InvalidInput("what happened has a name at the target: give it as the remote reference")
-    response = canonical_json(_parse_answer(effect, said, action).model_dump(mode="json"))
+    happened = _assume(effect, said, action)
+    if not happened.remote_ref:
+        raise InvalidInput("what happened has a name at the target: give it as the remote reference (--remote-ref)")
+    response = canonical_json(happened.output.model_dump(mode="json"))
     return {
         "response": response.decode(),
         "response_digest": sha256(response),
-        "remote_ref": said.remote_ref,
+        "remote_ref": happened.remote_ref,
         "confirmed_at": journal.clock(),
         "confirmed_by": "person",
     }
+
+
+def _assume(effect: Effect, said: Resolution, action: AnyAction) -> Executed:
+    if said.answer is None and action.assume is not None:
+        assumed = action.assume(action.input.model_validate(effect.args), effect.key)
+        return replace(assumed, remote_ref=said.remote_ref or assumed.remote_ref)
+    return Executed(_parse_answer(effect, said, action), said.remote_ref)
 
 
 def _parse_answer(effect: Effect, said: Resolution, action: AnyAction) -> BaseModel:
@@ -106,7 +117,7 @@ def _parse_answer(effect: Effect, said: Resolution, action: AnyAction) -> BaseMo
         return action.output.model_validate(guess if said.answer is None else said.answer)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'answer'}: {item['msg']}" for item in error.errors())
-        how = "give what the target answered as the answer" if said.answer is None else "look at its fields"
+        how = "give what the target answered (--answer)" if said.answer is None else "look at its fields"
         raise InvalidInput(f"the answer does not fit {action.output.__name__} of {action.name}: {wrong}; {how}") from None
 
 
