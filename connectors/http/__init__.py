@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.connectors.http._address import check_address, join
+    from perdure.connectors.http._address import check_address, check_path, join
     from perdure.connectors.http._encoding import (
         FORM,
         JSON_TYPE,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         to_text,
     )
     from perdure.connectors.http._responses import decode_json, parse_retry_after
-    from perdure.connectors.http.action import PROBE_PAGES, HttpAction, Request
+    from perdure.connectors.http.action import PROBE_PAGES, HttpAction, Request, fill
     from perdure.connectors.http.connector import HttpConnector
     from perdure.connectors.http.listing import (
         Item,
@@ -36,10 +36,10 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "_address": ["check_address", "join"],
+            "_address": ["check_address", "check_path", "join"],
             "_encoding": ["FORM", "JSON_TYPE", "encode_form", "encode_json", "quote_segment", "quote_value", "to_text"],
             "_responses": ["decode_json", "parse_retry_after"],
-            "action": ["HttpAction", "PROBE_PAGES", "Request"],
+            "action": ["HttpAction", "PROBE_PAGES", "Request", "fill"],
             "connector": ["HttpConnector"],
             "listing": ["Item", "Listing", "parse_time", "value_at"],
         },
@@ -55,9 +55,11 @@ __all__ = [
     "Listing",
     "Request",
     "check_address",
+    "check_path",
     "decode_json",
     "encode_form",
     "encode_json",
+    "fill",
     "join",
     "parse_retry_after",
     "parse_time",

@@ -68,10 +68,14 @@ def encode_form(pairs: list[tuple[str, str]]) -> bytes:
         raise EffectRejected(_HALF) from None
 
 
-def encode_json(value: JsonValue) -> bytes:
-    """Return VALUE as compact JSON in UTF-8. Raises `EffectRejected` for half a character, NaN and infinity."""
+def encode_json(value: JsonValue, *, charset: str = "utf-8") -> bytes:
+    """Return VALUE as compact JSON in CHARSET. Raises `EffectRejected` for half a character, NaN and infinity."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text.encode()  # half a character has no place in JSON, also where it could be escaped
+        if charset.lower() in ("utf-8", "utf8"):
+            return text.encode()
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
     except UnicodeEncodeError:
         raise EffectRejected(_HALF) from None
     except ValueError:

@@ -128,7 +128,7 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
         method, _, template = self.request.partition(" ")
         given = self.dump_args(args)
         rest = {name: value for name, value in given.items() if name not in _placeholders(template)}
-        path = _fill(template, given)
+        path = fill(template, given)
         if not self._has_body:
             query = "&".join(f"{quote_value(name)}={quote_value(text)}" for name, text in list_pairs(rest))
             return Request(method, f"{path}{'&' if '?' in path else '?'}{query}" if query else path, template=self.request)
@@ -155,7 +155,7 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     def build_probe_page(self, args: In, key: str, *, page: int, after: str) -> Request:
         """Return the request for one page of what may be the effect of KEY: PAGE, or what comes AFTER a reference."""
         values = {"page": page, "after": after or None, **self.dump_args(args), "key": key}
-        return Request("GET", _fill(self.probe.removeprefix("GET "), values), template=self.probe)
+        return Request("GET", fill(self.probe.removeprefix("GET "), values), template=self.probe)
 
     @property
     def probe_has_pages(self) -> bool:
@@ -254,9 +254,12 @@ def _placeholders(template: str) -> set[str]:
     return set(_FIELD.findall(template))
 
 
-def _fill(template: str, values: Mapping[str, JsonValue]) -> str:
+def fill(template: str, values: Mapping[str, JsonValue]) -> str:
+    """Return TEMPLATE, a path and query, with VALUES in the place of what stands in braces. Raises `EffectRejected`."""
     path, _, query = template.partition("?")
     path = _FIELD.sub(lambda field: quote_segment(to_text(values[field[1]], field[1]), field[1]), path)
+    if any(segment in (".", "..") for segment in path.split("/")):
+        raise EffectRejected(f"the path {path!r} would change the address; nothing was sent")
     # As everywhere in a query, what is None is left out.
     pairs = [pair for pair in query.split("&") if all(values[name] is not None for name in _placeholders(pair))]
     filled = [_FIELD.sub(lambda field: quote_value(to_text(values[field[1]], field[1])), pair) for pair in pairs if pair]

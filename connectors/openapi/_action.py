@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,10 @@ from perdure.connectors.contracts import (
     Undo,
     undo_by,
 )
-from perdure.connectors.http import PROBE_PAGES, HttpAction, Request, value_at
+from perdure.connectors.http import PROBE_PAGES, HttpAction, Request, check_path, fill
 from perdure.connectors.json_models import JsonModel, build_model, find_misfit
 from perdure.connectors.openapi._document import Document, Part
 from perdure.connectors.openapi._operations import (
-    BODY,
     RESULT,
     Operation,
     read_operation,
@@ -60,6 +60,12 @@ class OpenApiAction(HttpAction[In, Out], Generic[In, Out]):
             {**self.dump_args(args), **self.fixed}, {self.key: key} if self.target.mechanism == "natural-key" else {}
         )
 
+    def build_probe_page(self, args: In, key: str, *, page: int, after: str) -> Request:
+        """Return the request for one page of what may be the effect of KEY: PAGE, or what comes AFTER a reference."""
+        values = {"page": page, "after": after or None, **self.dump_args(args), **self.fixed, "key": key}
+        path = fill(self.probe.removeprefix("GET "), values)
+        return Request("GET", path, headers={"Accept": "application/json, */*;q=0.1"}, template=self.probe)
+
     def dump_args(self, args: In) -> dict[str, JsonValue]:
         """Return ARGS by the names that the document has for them."""
         assert isinstance(args, JsonModel)
@@ -95,11 +101,16 @@ class ActionBuilder:
         request, part = self._document.operation(use.operation)
         reads = request.startswith("GET ") if use.reads is None else use.reads
         key = use.key or ("Idempotency-Key" if use.mechanism == "header" else "")
-        shape = read_operation(self._document, request, part, ours=[key] if use.mechanism == "header" else [])
+        ours = [key] if use.mechanism == "header" else []
+        shape = read_operation(self._document, request, part, ours=ours, content_type=use.content_type)
         _check_use(shape, part, use, reads=reads)
-        left_out = {*use.fixed, *([use.key] if use.mechanism == "natural-key" else [])}
+        left_out = {*use.fixed, *([use.key] if use.mechanism == "natural-key" and not shape.body_argument else [])}
         full = f"{self._connector}.{name}"
-        taken = _build_model(f"{full} input", _drop_properties(shape.input, left_out), part)
+        given = _drop_properties(shape.input, left_out)
+        if use.mechanism == "natural-key" and shape.body and shape.body_argument:
+            body = _drop_properties({"required": [], **cast(Schema, shape.body.plain)}, {use.key})
+            given = {**given, "properties": {**cast(Schema, given["properties"]), shape.body_argument: body}}
+        taken = _build_model(f"{full} input", given, part)
         output = keep_properties(shape.output, use.answer, shape.output) if use.answer else shape.output
         answered = _build_model(f"{full} output", output, part)
         target = Target(
@@ -110,9 +121,9 @@ class ActionBuilder:
             deadline=use.deadline,
         )
         answers: Callable[[JsonValue], JsonValue] | None = None
-        if shape.answer != "object":
-            answers = _drop_answer if shape.answer == "nothing" else _wrap_answer
-        undo, remove = (self._undo(shape, part, undoing) for undoing in (use.undo, use.remove))
+        if shape.answer.kind != "object":
+            answers = _drop_answer if shape.answer.kind == "nothing" else _wrap_answer
+        undo, remove = (self._undo(shape, part, use, undoing) for undoing in (use.undo, use.remove))
         return OpenApiAction(
             full,
             cast("type[BaseModel]", taken),
@@ -138,7 +149,7 @@ class ActionBuilder:
             fixed=use.fixed,
         )
 
-    def _undo(self, shape: Operation, part: Part, undoing: Undoing | None) -> Undo[BaseModel, BaseModel] | None:
+    def _undo(self, shape: Operation, part: Part, use: Use, undoing: Undoing | None) -> Undo[BaseModel, BaseModel] | None:
         if undoing is None:
             return None
         if undoing.action not in self._uses:
@@ -155,34 +166,53 @@ class ActionBuilder:
             _check_expression(shape, part, name, value)
 
         def argue(asked: BaseModel, answered: BaseModel) -> BaseModel:
-            said = _Exchange(shape, cast(JsonModel, asked).outward(), cast(JsonModel, answered).outward())
+            sent = {**cast(JsonModel, asked).outward(), **use.fixed}
+            said = _Exchange(shape, sent, cast(JsonModel, answered).outward())
             values = {name: said.resolve(value) for name, value in undoing.args.items()}
-            return parse_args(undo, {name: value for name, value in values.items() if value is not None})
+            return parse_args(undo, {name: found[0] for name, found in values.items() if found})
 
         return undo_by(undo, argue)
 
 
 @dataclass(frozen=True)
 class _Exchange:
-    """What was ASKED of an operation and what it ANSWERED, by the document's names."""
+    """What was asked of an operation and what it answered, by the document's names."""
 
     shape: Operation
     request_values: Mapping[str, JsonValue]
     response_values: Mapping[str, JsonValue]
 
-    def resolve(self, value: Value) -> JsonValue:
-        """Return what VALUE, a constant or an expression, stands for."""
+    def resolve(self, value: Value) -> list[JsonValue]:
+        """Return what VALUE, a constant or an expression, stands for; an empty list if it leads nowhere."""
         match = EXPRESSION.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            return value
+            return [value]
         source, name, pointer = match[1], match[2], match[3] or ""
         if name:
-            return self.request_values.get(name)
-        where = ".".join(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+            argument = self.shape.argument_of(source.split(".")[1], name)
+            return [self.request_values[argument]] if argument is not None and argument in self.request_values else []
         if source == "response.body":
-            whole = self.response_values.get(RESULT) if self.shape.answer == "other" else dict(self.response_values)
-            return value_at(whole, where)
-        return value_at(self.request_values.get(BODY) if self.shape.body == "whole" else dict(self.request_values), where)
+            wrapped = self.shape.answer.kind in ("other", "text")
+            return _point([self.response_values.get(RESULT)] if wrapped else [dict(self.response_values)], pointer)
+        if self.shape.body_argument:
+            body = self.shape.body_argument
+            return _point([self.request_values[body]] if body in self.request_values else [], pointer)
+        fields = {name: each for name, each in self.request_values.items() if name in self.shape.body_fields}
+        return _point([fields], pointer)
+
+
+def _point(whole: list[JsonValue], pointer: str) -> list[JsonValue]:
+    """Return what WHOLE has at POINTER (RFC 6901), in a list that is empty if it has nothing there."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        holder = whole[0] if whole else None
+        if isinstance(holder, dict):
+            whole = [holder[name]] if name in holder else []
+        elif isinstance(holder, list):
+            whole = [holder[int(name)]] if name.isdecimal() and int(name) < len(holder) else []
+        else:
+            whole = []
+    return whole
 
 
 def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
@@ -204,7 +234,9 @@ def _check_use(shape: Operation, part: Part, use: Use, *, reads: bool) -> None:
             {**shape.input, **cast(Schema, shape.fields[name]), "required": [], "properties": {}}, value
         ):
             part.refuse(f"the fixed value of {name!r} does not fit: {misfit}")
-    if use.answer and shape.answer != "object":
+    if wrong := check_path(use.probe.removeprefix("GET ")):
+        part.refuse(f"the probe {use.probe!r} cannot be sent: {wrong}")
+    if use.answer and shape.answer.kind != "object":
         part.refuse("its answer is not an object, so `answer` cannot choose fields of it")
     if use.mechanism != "natural-key":
         return
@@ -224,15 +256,15 @@ def _check_expression(shape: Operation, part: Part, name: str, value: Value) -> 
     first = (match[3] or "").split("/")[1:2]
     if match[2]:
         place = match[1].split(".")[1]
-        if not any(each.name == match[2] and each.place == place for each in shape.parameters):
+        if shape.argument_of(place, match[2]) is None:
             part.refuse(f"{name}: {value} does not resolve: there is no such parameter")
-    elif match[1] == "response.body" and shape.answer == "object":
+    elif match[1] == "response.body" and shape.answer.kind == "object":
         fields = cast(Schema, shape.output.get("properties") or {})
         if fields and first and first[0] not in fields:
             part.refuse(f"{name}: {value} does not resolve; the answer has {', '.join(fields)}")
-    elif match[1] == "response.body" and shape.answer == "nothing":
+    elif match[1] == "response.body" and shape.answer.kind == "nothing":
         part.refuse(f"{name}: {value} does not resolve: no answer is described")
-    elif match[1] == "request.body" and shape.body == "fields" and first and first[0] not in shape.body_fields:
+    elif match[1] == "request.body" and shape.body_fields and first and first[0] not in shape.body_fields:
         part.refuse(f"{name}: {value} does not resolve; the body has {', '.join(shape.body_fields)}")
 
 
@@ -263,9 +295,13 @@ def _describe_by(shape: Operation, part: Part, template: str) -> Callable[[BaseM
 
     def describe(args: BaseModel) -> str:
         given = cast(JsonModel, args).outward()
-        return re.sub(r"{([^{}]+)}", lambda found: str(given.get(found[1], "")), template)
+        return re.sub(r"{([^{}]+)}", lambda found: _to_words(given.get(found[1], "")), template)
 
     return describe
+
+
+def _to_words(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _python_field(model: type[JsonModel], shape: Operation, part: Part, name: str) -> str:

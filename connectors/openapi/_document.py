@@ -55,6 +55,11 @@ class Document:
                 )
         return found
 
+    def path_item(self, path: str) -> Part | None:
+        """Return what the document says of all operations at PATH."""
+        paths = Part(self, dict(self.root), "#").get("paths")
+        return paths.get(path) if paths else None
+
     def operation(self, name: str) -> tuple[str, Part]:
         """Return `METHOD /path` and the operation that NAME stands for: that, or its operationId.
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, cast
 
 from pydantic import JsonValue
 
 from perdure.connectors.openapi._document import Part
+from perdure.connectors.openapi._styles import Style
 
 __all__ = ["Schema", "SchemaTranslator", "Side"]
 
 Schema = dict[str, JsonValue]
 Side = Literal["request", "response"]
 
-_TYPES: Final = {"string", "number", "integer", "boolean", "array", "object", "null"}
+ALL_KINDS: Final = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
+_DEEPEST: Final = 50
 _WITH_SCHEMA: Final = ("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else")
 _WITH_NAMED_SCHEMAS: Final = ("properties", "patternProperties", "dependentSchemas")
 _WITH_SCHEMA_LIST: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -74,10 +76,75 @@ class SchemaTranslator:
             schema = cast(Schema, self.definitions[name])
         return schema
 
-    def as_plain_object(self, schema: Schema) -> Schema | None:
+    def kinds(self, schema: Schema, trail: tuple[str, ...] = ()) -> frozenset[str]:
+        """Return the JSON types that a value of SCHEMA can have, as far as it says: all of them if it says nothing."""
+        found = _said_types(schema)
+        reference = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+        if reference in trail:
+            return found
+        if reference:
+            trail = (*trail, reference)
+            found &= self.kinds(cast(Schema, self.definitions[reference]), trail)
+        for union in ("anyOf", "oneOf"):
+            if isinstance(parts := schema.get(union), list) and parts:
+                found &= frozenset().union(*(self.kinds(each, trail) for each in parts if isinstance(each, dict)))
+        for part in cast(list[JsonValue], schema.get("allOf") or []):
+            found &= self.kinds(part, trail) if isinstance(part, dict) else found
+        return found
+
+    def is_open(self, schema: Schema) -> bool:
+        """Say whether a value of SCHEMA may be anything: then it is looked at when it is written."""
+        return self.kinds(schema) == ALL_KINDS
+
+    def items_of(self, schema: Schema) -> list[Schema]:
+        """Return the schemas that SCHEMA and its parts have for the items of a list."""
+        return self._inside(schema, ("items",), ("prefixItems",), ())
+
+    def members_of(self, schema: Schema) -> list[Schema]:
+        """Return the schemas that SCHEMA and its parts have for the members of an object."""
+        return self._inside(schema, ("additionalProperties",), (), ("properties", "patternProperties"))
+
+    def why_unwritable(self, schema: Schema, style: Style) -> str:
+        """Return what a value of SCHEMA can be that cannot be written in STYLE; empty if all can."""
+        if style.name == "deepObject" or self.is_open(schema):
+            return ""
+        kinds = self.kinds(schema)
+        if "array" in kinds and any(self._has_parts(item) for item in self.items_of(schema)):
+            return "a list of objects or lists cannot be written"
+        if "object" in kinds and style.explode and style.name in ("spaceDelimited", "pipeDelimited"):
+            return f"an object cannot be written in the style {style.name} with `explode`"
+        if "object" in kinds and any(self._has_parts(member) for member in self.members_of(schema)):
+            return "an object with objects or lists in it cannot be written"
+        return ""
+
+    def _has_parts(self, schema: Schema) -> bool:
+        return not self.is_open(schema) and bool(self.kinds(schema) & {"array", "object"})
+
+    def _inside(
+        self, schema: Schema, one: Sequence[str], several: Sequence[str], named: Sequence[str], trail: tuple[str, ...] = ()
+    ) -> list[Schema]:
+        reference = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+        found: list[JsonValue] = [schema[name] for name in one if name in schema]
+        found += [each for name in several for each in cast(list[JsonValue], schema.get(name) or [])]
+        found += [each for name in named for each in cast(Schema, schema.get(name) or {}).values()]
+        inner: list[JsonValue] = [self.definitions[reference]] if reference and reference not in trail else []
+        for union in ("anyOf", "oneOf", "allOf"):
+            inner += cast(list[JsonValue], schema.get(union) or [])
+        deeper = (*trail, reference) if reference else trail
+        return [each for each in found if isinstance(each, dict)] + [
+            each for part in inner if isinstance(part, dict) for each in self._inside(part, one, several, named, deeper)
+        ]
+
+    def as_plain_object(self, schema: Schema, depth: int = 0) -> Schema | None:
         """Return SCHEMA as one object with its properties, the parts of an `allOf` put together; None if it is no such."""
         schema = self.dereference(schema)
-        if schema.keys() - _ANNOTATIONS - {"type", "properties", "required", "additionalProperties", "allOf"}:
+        if depth > _DEEPEST or schema.keys() - _ANNOTATIONS - {
+            "type",
+            "properties",
+            "required",
+            "additionalProperties",
+            "allOf",
+        }:
             return None
         parts = schema.get("allOf", [])
         if schema.get("type", "object") != "object" or not isinstance(parts, list):
@@ -86,7 +153,7 @@ class SchemaTranslator:
             return schema if "properties" in schema or schema.get("type") == "object" else None
         together: list[Schema] = [{name: value for name, value in schema.items() if name != "allOf"}]
         for part in parts:
-            found = self.as_plain_object(cast(Schema, part))
+            found = self.as_plain_object(cast(Schema, part), depth + 1)
             if found is None:
                 return None
             together.append(found)
@@ -165,10 +232,35 @@ class SchemaTranslator:
                 del made["pattern"]  # another dialect: the target itself checks it
 
 
+def _said_types(schema: Schema) -> frozenset[str]:
+    given = schema.get("type")
+    found = ALL_KINDS
+    if isinstance(given, str | list):
+        found = frozenset([given] if isinstance(given, str) else cast(list[str], given))
+    elif schema.keys() & {"properties", "additionalProperties", "patternProperties"}:
+        found = frozenset({"object"})
+    elif schema.keys() & {"items", "prefixItems"}:
+        found = frozenset({"array"})
+    for values in (schema.get("enum"), [schema["const"]] if "const" in schema else None):
+        if isinstance(values, list):
+            found &= frozenset(kind for value in values for kind in _kinds_of(value))
+    return found
+
+
+def _kinds_of(value: JsonValue) -> tuple[str, ...]:
+    if value is None:
+        return ("null",)
+    if isinstance(value, bool):
+        return ("boolean",)
+    if isinstance(value, int | float):
+        return ("integer", "number")
+    return ("string",) if isinstance(value, str) else ("array",) if isinstance(value, list) else ("object",)
+
+
 def _check_keywords(part: Part) -> None:
     kinds = part.value.get("type", [])
     for kind in kinds if isinstance(kinds, list) else [kinds]:
-        if kind not in _TYPES or (kind == "null" and part.document.is_3_0):
+        if kind not in ALL_KINDS or (kind == "null" and part.document.is_3_0):
             part.refuse(f"the type {kind!r} is not supported")
     if part.value.get("format") == "binary":
         part.refuse("bytes (`format: binary`) cannot be an argument or an answer")

@@ -78,6 +78,8 @@ class Use(Frozen):
     """One line for people, e.g. `refund {amount} for order {order}`; no secrets."""
     fixed: Mapping[str, JsonValue] = Field(default_factory=dict)
     """Arguments that are always the same. Who uses the action does not give them."""
+    content_type: str = ""
+    """Which of the described media types the body is sent as. Empty: JSON if it is one of them, and the only kind of it."""
     answer: tuple[str, ...] = ()
     """The fields of the answer that are read and relied on. Empty: all that are described."""
     listing: Listing | None = None

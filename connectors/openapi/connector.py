@@ -12,16 +12,17 @@ import asyncio
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, cast
-from urllib.parse import urlencode, urljoin, urlsplit
+from typing import TYPE_CHECKING, ClassVar, Final, Self, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.connectors.contracts import Action, AnyAction, Attempt
 from perdure.connectors.drift.contracts import Contract, Operation
-from perdure.connectors.http import HttpConnector, Request
+from perdure.connectors.http import HttpConnector, Request, check_address, join
 from perdure.connectors.json_models import JsonModel
 from perdure.connectors.openapi._action import ActionBuilder, OpenApiAction
 from perdure.connectors.openapi._document import (
@@ -35,6 +36,7 @@ from perdure.connectors.openapi._document import (
 from perdure.connectors.openapi._operations import Operation as Described
 from perdure.connectors.openapi._operations import read_operation
 from perdure.connectors.openapi._schemas import Schema
+from perdure.connectors.openapi._servers import document_server, own_server, server_address
 from perdure.connectors.openapi._use import Undoing, Use
 from perdure.connectors.schemas import inline_references, keep_properties, normalize_path
 from perdure.errors import EffectRejected, InvalidSettings, TargetUnavailable
@@ -65,6 +67,8 @@ class OpenApiConnector(HttpConnector):
     is an address. What it says there is compared with DOCUMENT by `perdure connectors check`.
     """
 
+    takes: ClassVar[Mapping[str, str]] = {**HttpConnector.takes, r"url\.[\w.-]+": "https://upload..."}
+
     def __init__(self, name: str, document: str | Path, uses: Uses, *, live: str | None = None) -> None:
         self._document = read_document(document)
         source = str(document)
@@ -82,31 +86,86 @@ class OpenApiConnector(HttpConnector):
             raise KeyError(f"{self.name} has no action {name!r}; it has {', '.join(self._uses)}")
         return cast("Action[JsonModel, JsonModel]", found)
 
-    def args(self, name: str, **values: JsonValue) -> JsonModel:
+    def args(self, name: str, /, **values: JsonValue) -> JsonModel:
         """Return VALUES as the arguments of the action NAME. Raises pydantic's `ValidationError` if they do not fit."""
         return self.action(name).input.model_validate(values)
 
     def with_options(self, options: Mapping[str, str]) -> Self:
         """Return a copy of it that works with OPTIONS. Raises `InvalidSettings`.
 
-        Without `url` it goes to the first of the document's servers.
+        Without `url` it goes to the first of the document's servers. An operation that has a server of its own goes there;
+        `url.NAME` says where the operation of the action NAME is.
         """
-        if options.get("url") or (server := self._document_server()) is None:
-            return super().with_options(options)
-        return super().with_options({**options, "url": server})
+        where = f"[connectors.{self.name}]"
+        if strange := sorted(each for each in options if each.startswith("url.") and each[4:] not in self._uses):
+            raise InvalidSettings(f"{where} {strange[0]}: there is no such action; there are {', '.join(self._uses)}")
+        server = document_server(self._document) if not options.get("url") else None
+        if server is not None:
+            options = {**options, "url": server}
+        return super().with_options(options)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._servers: Mapping[tuple[str, str], str] = self._find_servers() if self._options is not None else {}
+
+    def _find_servers(self) -> dict[tuple[str, str], str]:
+        """Return the addresses of what is not below `url`, by action and `METHOD /path`."""
+        found: dict[tuple[str, str], str] = {}
+        for name, spec in zip(self._uses, self._openapi_actions, strict=True):
+            given = self.option(f"url.{name}")
+            if given and (wrong := check_address(given)):
+                raise InvalidSettings(f"{self.where} url.{name} cannot be used: {wrong}")
+            own = self._own_server(spec.request)
+            for template in filter(None, (spec.request, spec.probe, spec.listing.request if spec.listing else "")):
+                server = self._own_server(template)
+                if given and (server is None) == (own is None):
+                    found[spec.name, template] = given
+                elif server is not None:
+                    found[spec.name, template] = self._address_of(server, name)
+        return found
+
+    def _own_server(self, template: str) -> Part | None:
+        operations = self._document.operations
+        by_shape = {normalize_path(place): place for place in operations}
+        place = template if template in operations else by_shape.get(normalize_path(template.partition("?")[0]))
+        return own_server(self._document, place.partition(" ")[2], operations[place]) if place else None
+
+    def _address_of(self, server: Part, name: str) -> str:
+        address = server_address(server)
+        if address is None:
+            server.refuse(f"nobody can tell for sure where this server of {name} is: set url.{name} under {self.where}")
+        first = None
+        with suppress(InvalidSettings):  # it needs not be usable where `url` says something else
+            first = document_server(self._document)
+        if self.option("url").rstrip("/") not in (first, address):
+            server.refuse(
+                f"{name} has a server of its own, and the connector's url is not the document's: say where it is by "
+                f"url.{name} under {self.where}"
+            )
+        return address
+
+    def base_url(self, spec: AnyAction, request: Request) -> str:
+        """Return the address that the path of REQUEST is below."""
+        return self._servers.get((spec.name, request.template)) or super().base_url(spec, request)
 
     def encode_body(self, spec: AnyAction, request: Request, key: str) -> tuple[bytes | None, dict[str, str]]:
         """Return the content of REQUEST and the headers that describe it."""
-        if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.form and isinstance(request.body, dict):
-            fields = [pair for name, value in request.body.items() for pair in _pairs(name, value)]
-            return urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded"}
-        return super().encode_body(spec, request, key)
+        body = spec.operation.body if isinstance(spec, OpenApiAction) and spec.operation else None
+        if body is None or not request.content_type:
+            return super().encode_body(spec, request, key)
+        content, said = body.encode(request.body)
+        return content, {"Content-Type": said}
 
     def decode_response(self, spec: AnyAction, response: httpx.Response) -> JsonValue:
-        """Return the JSON of RESPONSE; where the document describes none, whatever comes says nothing."""
-        if isinstance(spec, OpenApiAction) and spec.operation and spec.operation.answer == "nothing":
-            return {}
-        return super().decode_response(spec, response)
+        """Return the JSON or text of RESPONSE; where the document describes none, whatever comes says nothing."""
+        kind = spec.operation.answer.kind if isinstance(spec, OpenApiAction) and spec.operation else "other"
+        if kind == "text":
+            return response.text
+        return {} if kind == "nothing" else super().decode_response(spec, response)
+
+    @property
+    def _openapi_actions(self) -> list[OpenApiAction[BaseModel, BaseModel]]:
+        return [cast("OpenApiAction[BaseModel, BaseModel]", action) for action in self._specs]
 
     def pinned(self) -> Contract | None:
         """Return what the document says that the actions were made from."""
@@ -148,7 +207,8 @@ class OpenApiConnector(HttpConnector):
         names = tuple(action.name for action in actions)
         ours = [action.key for action in actions if action.target.mechanism == "header"]
         try:
-            described = read_operation(document, place, part, ours=ours)
+            # What is sent has to be taken still, whatever else is.
+            described = read_operation(document, place, part, ours=ours, content_type=_sent_as(actions))
         except InvalidSettings:
             # It cannot be used any more as it is, and to have nothing to hold against is breaking.
             return Operation(actions=names)
@@ -159,7 +219,7 @@ class OpenApiConnector(HttpConnector):
         return Operation(
             request=_label_by_place(inline_references(described.input), described),
             response=inline_references(output),
-            annotations={"body": "form"} if described.form else {},
+            annotations=_describe_body(described),
             actions=names,
         )
 
@@ -167,7 +227,7 @@ class OpenApiConnector(HttpConnector):
         import httpx
 
         base = self.option("url", self.default_url)
-        address = live if is_address(live) else base.rstrip("/") + live
+        address = live if is_address(live) else join(base, live)
         same = urlsplit(address)[:2] == urlsplit(base)[:2]
         attempt = Attempt(key="", fence=0, deadline=max(action.target.deadline for action in self.actions.values()))
         if self._client is None:
@@ -187,23 +247,6 @@ class OpenApiConnector(HttpConnector):
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TargetUnavailable(f"{self.name}: its document cannot be fetched ({type(error).__name__})") from None
         return content
-
-    def _document_server(self) -> str | None:
-        """Return the address that the document gives for the system, if it gives one that may be trusted."""
-        servers = Part(self._document, dict(self._document.root), "#").each("servers")
-        if not servers:
-            return None
-        variables = servers[0].get("variables")
-        address = servers[0].text("url")
-        for name, variable in variables.items() if variables else ():
-            address = address.replace(f"{{{name}}}", variable.text("default"))
-        source = self._document.source
-        if is_address(source):
-            address = urljoin(source, address)
-            if urlsplit(address)[:2] != urlsplit(source)[:2]:
-                # A document that is fetched at each start must not say where our secrets go.
-                return None
-        return address.rstrip("/") if is_address(address) else None
 
 
 def connector_from_settings(name: str, section: Mapping[str, JsonValue]) -> OpenApiConnector:
@@ -240,24 +283,28 @@ def _read_uses(connector: str, uses: Uses) -> dict[str, Use]:
     return made
 
 
+def _sent_as(actions: Sequence[OpenApiAction[BaseModel, BaseModel]]) -> str:
+    body = actions[0].operation.body if actions[0].operation else None
+    return body.content_type if body else ""
+
+
+def _describe_body(described: Described) -> dict[str, JsonValue]:
+    if described.body is None or described.body.content_type == "application/json":
+        return {}
+    return {"body": "form" if described.body.kind == "form" else described.body.content_type}
+
+
 def _label_by_place(schema: Schema, described: Described) -> Schema:
     # Where a parameter is matters as much as what it is; which name a part of the path has does not.
     path = re.findall(r"{([^{}]+)}", described.request)
-    names = {each.name: f"{each.place} {each.name}" for each in described.parameters}
-    names |= {name: f"path {number}" for number, name in enumerate(path, start=1)}
+    numbers = {name: number for number, name in enumerate(path, start=1)}
+    names = {
+        each.argument: f"path {numbers[each.name]}" if each.place == "path" else f"{each.place} {each.name}"
+        for each in described.parameters
+    }
     properties = {names.get(name, name): value for name, value in cast(Schema, schema["properties"]).items()}
     required = [names.get(str(name), str(name)) for name in cast(list[JsonValue], schema["required"])]
     return {**schema, "properties": properties, "required": cast(list[JsonValue], required)}
-
-
-def _pairs(name: str, value: JsonValue) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        return [pair for inner, each in value.items() for pair in _pairs(f"{name}[{inner}]", each)]
-    if isinstance(value, list):
-        return [pair for each in value for pair in _pairs(name, each)]
-    if value is None:
-        return []
-    return [(name, value if isinstance(value, str) else json.dumps(value))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

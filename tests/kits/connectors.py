@@ -274,6 +274,7 @@ class Server:
     answers: list[bytes] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     bodies: list[JsonValue] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
     url: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -282,6 +283,7 @@ class Server:
         lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
         body = await reader.readexactly(int(lines.get("content-length", 0)))
         self.heads.append(head)
+        self.contents.append(body)
         self.bodies.append(_json(body))
         answer = self.answers.pop(0)
         if answer == b"silence":
@@ -302,4 +304,4 @@ def _json(body: bytes) -> JsonValue:
     try:
         return cast(JsonValue, json.loads(body or b"null"))
     except ValueError:
-        return body.decode()
+        return body.decode(errors="replace")
