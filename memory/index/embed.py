@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import importlib
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -124,30 +126,37 @@ class MiniLm:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._recent: OrderedDict[str, Vector] = OrderedDict()
+        self._turn = threading.Lock()  # event loops in several threads may share it
         self._remembered = remembered
 
     @classmethod
     async def load(cls, *, threads: int = 1) -> MiniLm:
-        """Return one, made in a thread. THREADS is how many cores one call may use."""
-        return await asyncio.to_thread(cls, threads=threads)
+        """Return the one of this process, made in a thread. THREADS is how many cores one call may use.
+
+        Whoever opens memory in this process shares it: another takes half a second and 40 MB.
+        """
+        return await asyncio.to_thread(_shared, threads)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Return one vector of length 1 for each of TEXTS, in their order. Texts seen a moment ago cost nothing."""
-        found = {text: self._recent[text] for text in texts if text in self._recent}
+        with self._turn:
+            found = {text: self._recent[text] for text in texts if text in self._recent}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
             found |= zip(missing, await asyncio.to_thread(self._run, missing), strict=True)
-        for text in found:
-            self._recent[text] = found[text]
-            self._recent.move_to_end(text)
-        while len(self._recent) > self._remembered:
-            self._recent.popitem(last=False)
+        with self._turn:
+            for text in found:
+                self._recent[text] = found[text]
+                self._recent.move_to_end(text)
+            while len(self._recent) > self._remembered:
+                self._recent.popitem(last=False)
         return [found[text] for text in texts]
 
     def forget(self, texts: Sequence[str]) -> None:
         """Keep nothing of TEXTS."""
-        for text in texts:
-            self._recent.pop(text, None)
+        with self._turn:
+            for text in texts:
+                self._recent.pop(text, None)
 
     def _run(self, texts: list[str]) -> list[Vector]:
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch([text[:READ] for text in texts])]
@@ -173,6 +182,11 @@ class MiniLm:
         weights = mask[..., None].astype(np.float32)
         means = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         return [tuple(vector) for vector in (means / np.linalg.norm(means, axis=1, keepdims=True)).tolist()]
+
+
+@cache
+def _shared(threads: int) -> MiniLm:
+    return MiniLm(threads=threads)
 
 
 def _read_verified(path: Path, sha256: str, remedy: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="session")
 def embedder() -> MiniLm:
     """The real model, loaded once."""
-    return MiniLm()
+    return asyncio.run(MiniLm.load())
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ def _cosine(a: Vector, b: Vector) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
+async def test_one_a_process() -> None:
+    """Whoever loads it in this process has the same one: a worker's memory and its router, and a second worker."""
+    assert await MiniLm.load() is await MiniLm.load()
+
+
 async def test_paraphrases_are_nearest(embedder: MiniLm) -> None:
     """The nearest of all others to a sentence is the one that says the same in other words."""
     left = await embedder.embed([one for one, _ in PARAPHRASES])
