@@ -178,6 +178,7 @@ _NAMES = {
     "narrowed": "keep_properties",
     "shape": "normalize_path",
     "spent": "total_spending",
+    "workflows.plan_model.compiled": "parse_expression",
 }
 """What was called so, wherever it is now. A name that two modules had says in which one it was."""
 

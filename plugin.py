@@ -52,6 +52,7 @@ PASSED_THROUGH = (
     "pydantic_core",
     "annotated_types",
     "cel",
+    "re2",
     "rfc8785",
     "structlog",
     "sqlmodel",

@@ -1,4 +1,4 @@
-"""Can a plan run: does the input fit it, and can it be undone as far as it says."""
+"""Can a plan run: is it written as plans are today, does the input fit it, and can it be undone as far as it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from pydantic import JsonValue
 
 from perdure.errors import InvalidInput, PlanError
 from perdure.workflows.plan import ActionFacts
-from perdure.workflows.plan_model import ActStep, Plan
+from perdure.workflows.plan_model import ActStep, Plan, check_expressions
+
+
+def check_texts(plan: Plan) -> None:
+    """Raise `PlanError` if an expression in PLAN is none; a plan in a history may be from when less was checked."""
+    try:
+        check_expressions(plan)
+    except ValueError as error:
+        raise PlanError(f"plan {plan.name}: {error}") from None
 
 
 def check_input(plan: Plan, given: JsonValue) -> None:

@@ -100,6 +100,7 @@ class Rooms:
         from perdure.routing.router import Router
         from perdure.routing.routes import SHIPPED
         from perdure.storage import open_database
+        from perdure.workflows.plan import describe_actions
 
         settings = self._settings
         routes = load_routes([*own_files(settings.models), *self._routes, SHIPPED])
@@ -124,6 +125,7 @@ class Rooms:
         connectors = {connector.name: connector for connector in self._connectors}
         watch = Watch.over(database, connectors, fresh=settings.contract_age)
         await watch.drift.register()
+        describe_actions(action for connector in self._connectors for action in connector.actions.values())
         self._database.use(database)
         stack.callback(self._database.use, None)
         return OpenRooms(

@@ -38,7 +38,7 @@ from perdure.routing.contracts import (
 )
 from perdure.workflows.answer_model import Answer, AnswerCall
 from perdure.workflows.effect_model import ActCall, ActResult
-from perdure.workflows.plan import ActionFacts, CheckCall, Checked
+from perdure.workflows.plan import ActionFacts, CheckCall, PlanCheck
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
 if TYPE_CHECKING:
@@ -131,10 +131,11 @@ class StepActivities:
         return RecordResult(approval=call.approval, ended=call.ended)
 
     @activity.defn(name="perdure.check_plan")
-    async def check_plan(self, call: CheckCall) -> Checked:
+    async def check_plan(self, call: CheckCall) -> PlanCheck:
         """Find out whether a plan can run here, before anything happens."""
-        from perdure.activities.plan_check import check_input, check_order
+        from perdure.activities.plan_check import check_input, check_order, check_texts
 
+        check_texts(call.plan)
         check_input(call.plan, call.input)
         rooms = self._rooms.open
         facts: dict[str, ActionFacts] = {}
@@ -155,7 +156,7 @@ class StepActivities:
                     undoable=action.undo is not None,
                 )
         check_order(call.plan, facts)
-        return Checked(actions=facts)
+        return PlanCheck(actions=facts, evaluation=2)
 
     def all(self) -> list[Callable[..., object]]:
         """Return the activities to register with a worker."""

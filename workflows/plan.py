@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
 from pydantic import JsonValue, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from perdure.connectors.contracts import Reversibility
+from perdure.connectors.contracts import AnyAction, Reversibility
 from perdure.errors import (
     ApprovalError,
     EffectRejected,
@@ -22,7 +23,7 @@ from perdure.errors import (
 from perdure.lineage import Frozen
 from perdure.memory.contracts import Recall, Scope
 from perdure.routing.contracts import OutputRef
-from perdure.workflows import attributes
+from perdure.workflows import _plan_evaluation_0_1, attributes, plan_model
 from perdure.workflows.approvals import approval
 from perdure.workflows.call import raise_translated
 from perdure.workflows.cancellation import wait_until_done
@@ -40,9 +41,7 @@ from perdure.workflows.plan_model import (
     PlanStep,
     RecallStep,
     RememberStep,
-    as_text,
-    evaluate,
-    render,
+    StoredPlan,
 )
 from perdure.workflows.run import current_run
 from perdure.workflows.saga import Saga
@@ -51,14 +50,14 @@ from perdure.workflows.saga import Saga
 class PlanRun(Frozen):
     """The argument of the workflow `perdure.plan`."""
 
-    plan: Plan
+    plan: StoredPlan
     input: JsonValue = None
 
 
 class CheckCall(Frozen):
     """The argument of the local activity `perdure.check_plan`."""
 
-    plan: Plan
+    plan: StoredPlan
     input: JsonValue = None
 
 
@@ -73,10 +72,12 @@ class ActionFacts(Frozen):
     undoable: bool = True
 
 
-class Checked(Frozen):
+class PlanCheck(Frozen):
     """The result of the local activity `perdure.check_plan`: every action and task of the plan exists on this worker."""
 
     actions: dict[str, ActionFacts]
+    evaluation: Literal[1, 2] = 1
+    """How the run evaluates expressions: 2 as CEL's specification says, 1 as perdure 0.1.0 did, in which the run began."""
 
 
 @workflow.defn(name="perdure.plan")
@@ -93,12 +94,12 @@ class PlanWorkflow:
         return await _Interpreter(call.plan, call.input, await _check(call)).run()
 
 
-async def _check(call: PlanRun) -> Checked:
+async def _check(call: PlanRun) -> PlanCheck:
     try:
-        checked: Checked = await workflow.execute_local_activity(
+        checked: PlanCheck = await workflow.execute_local_activity(
             "perdure.check_plan",
             CheckCall(plan=call.plan, input=call.input),
-            result_type=Checked,
+            result_type=PlanCheck,
             activity_id="check plan",
             summary=f"Check plan {call.plan.name}",
             start_to_close_timeout=timedelta(seconds=30),
@@ -108,12 +109,47 @@ async def _check(call: PlanRun) -> Checked:
     return checked
 
 
+class _Language(Protocol):
+    """What evaluates the expressions of a plan."""
+
+    def evaluate(self, expression: str, names: Mapping[str, JsonValue], place: str) -> JsonValue: ...
+
+    def render(self, value: JsonValue, names: Mapping[str, JsonValue], place: str) -> JsonValue: ...
+
+    def as_text(self, value: JsonValue) -> str: ...
+
+
+def _language(plan: Plan, evaluation: int) -> tuple[_Language, dict[str, set[str]]]:
+    """Return what evaluates the expressions of PLAN, and which steps end before each by what they mention."""
+    if evaluation == 2:
+        return plan_model, plan.graph()
+    return _plan_evaluation_0_1, plan.graph(_plan_evaluation_0_1.mentioned_steps)
+
+
+_DESCRIPTIONS: dict[str, Callable[[Mapping[str, JsonValue]], str]] = {}
+"""By action: what describes it. A plan knows an action by its name only, and what describes it is code of a connector."""
+
+
+def describe_actions(actions: Iterable[AnyAction]) -> None:
+    """Have plans on this worker say in summaries what each of ACTIONS does, as `Action.describe` has it."""
+    for action in actions:
+        if action.describe is not None:
+            _DESCRIPTIONS[action.name] = partial(_describe, action)
+
+
+def _describe(action: AnyAction, args: Mapping[str, JsonValue]) -> str:
+    try:
+        return action.describe(action.input.model_validate(args)) if action.describe else action.name
+    except Exception:  # noqa: BLE001  whatever is wrong with the arguments, the action says so itself
+        return action.name
+
+
 class _Interpreter:
-    def __init__(self, plan: Plan, given: JsonValue, checked: Checked) -> None:
+    def __init__(self, plan: Plan, given: JsonValue, checked: PlanCheck) -> None:
         self._plan = plan
-        self._graph = plan.graph()
         self._names: dict[str, JsonValue] = {"input": given, **{step.id: None for step in plan.steps}}
         self._checked = checked
+        self._language, self._graph = _language(plan, checked.evaluation)
         self._saga = Saga()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recalled: dict[str, Recall] = {}
@@ -122,13 +158,13 @@ class _Interpreter:
         async with self._saga:
             await self._run_steps()
             if self._plan.outcome is not None:
-                return render(self._plan.outcome, self._names, "outcome")
+                return self._language.render(self._plan.outcome, self._names, "outcome")
             return {step.id: self._names[step.id] for step in self._plan.steps}
 
     async def _run_steps(self) -> None:
         # A TaskGroup would cancel its tasks in the order of a set, which differs between a run and its replay.
         for step in self._plan.steps:
-            self._tasks[step.id] = asyncio.create_task(self._when_ready(step), name=step.id)
+            self._tasks[step.id] = asyncio.create_task(self._run_when_ready(step), name=step.id)
         tasks = list(self._tasks.values())
         try:
             await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -143,24 +179,24 @@ class _Interpreter:
         if failed is not None:
             await failed
 
-    async def _when_ready(self, step: PlanStep) -> None:
+    async def _run_when_ready(self, step: PlanStep) -> None:
         needs = [self._tasks[each.id] for each in self._plan.steps if each.id in self._graph[step.id]]
         if needs:
             await workflow.wait(needs, return_when=asyncio.FIRST_EXCEPTION)
         if any(task.cancelled() or task.exception() is not None for task in needs if task.done()):
             raise asyncio.CancelledError(f"a step that {step.id} needs has failed")
-        if step.when is not None and not self._holds(step.when, step.id):
+        if step.when is not None and not self._check_condition(step.when, step.id):
             workflow.logger.info("step skipped", extra={"step": step.id})
             return
-        self._names[step.id] = await self._do(step)
+        self._names[step.id] = await self._run_step(step)
 
-    def _holds(self, condition: str, place: str) -> bool:
-        result = evaluate(condition, self._names, f"step {place!r}, when")
+    def _check_condition(self, condition: str, place: str) -> bool:
+        result = self._language.evaluate(condition, self._names, f"step {place!r}, when")
         if not isinstance(result, bool):
             raise PlanError(f"step {place!r}, when: {condition!r} gives {result!r}; it has to give true or false")
         return result
 
-    def _do(self, step: PlanStep) -> Coroutine[object, object, JsonValue]:
+    def _run_step(self, step: PlanStep) -> Coroutine[object, object, JsonValue]:
         match step:
             case GenerateStep():
                 return self._generate(step)
@@ -169,7 +205,7 @@ class _Interpreter:
             case RememberStep():
                 return self._remember(step)
             case ActStep():
-                return self._act(step) if step.otherwise == "fail" else self._try(step)
+                return self._act(step) if step.otherwise == "fail" else self._act_or_continue(step)
             case ApprovalStep():
                 return self._approval(step)
 
@@ -230,7 +266,7 @@ class _Interpreter:
         written = await remember(self._scope(step.scope, step), self._text(step.remember, step), ttl=step.ttl, name=step.id)
         return written.model_dump(mode="json")
 
-    async def _try(self, step: ActStep) -> JsonValue:
+    async def _act_or_continue(self, step: ActStep) -> JsonValue:
         try:
             return await self._act(step)
         except EffectRejected as refused:
@@ -254,7 +290,7 @@ class _Interpreter:
                 step.act,
                 act_call(ref, step.act, args, item=item, must=must),
                 risk="" if facts.reads else facts.risk,
-                summary=f"{step.id}: {step.act}",
+                summary=f"{step.id}: {_DESCRIPTIONS[step.act](args) if step.act in _DESCRIPTIONS else step.act}",
                 timeout=facts.deadline + timedelta(seconds=30),
             )
             result = await perform_effect(request, parked_within=step.parked_within)
@@ -284,10 +320,10 @@ class _Interpreter:
                 raise PlanError(f"step {step.id!r}: its risk is {other!r}; it has to be low, medium or high")
 
     def _render(self, value: JsonValue, step: PlanStep) -> JsonValue:
-        return render(value, self._names, f"step {step.id!r}")
+        return self._language.render(value, self._names, f"step {step.id!r}")
 
     def _text(self, value: str, step: PlanStep) -> str:
-        return as_text(self._render(value, step))
+        return self._language.as_text(self._render(value, step))
 
     def _scope(self, scope: PlanScope, step: PlanStep) -> Scope:
         try:

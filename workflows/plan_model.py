@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
-from math import isfinite
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import cel
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from perdure.connectors.contracts import PARKED_WITHIN
 from perdure.errors import PlanError
+from perdure.lazy import lazy
+from perdure.workflows import _plan_evaluation_0_1
 from perdure.workflows.conversation_model import SUMMARY, TOKENS
+from perdure.workflows.expressions import (
+    TYPE_NAMES,
+    Expression,
+    InvalidExpression,
+    as_text,
+    parse_expression,
+    parse_template,
+)
 
-_EXPRESSION = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
+__all__ = [
+    "ActStep",
+    "ApprovalStep",
+    "GenerateStep",
+    "Plan",
+    "PlanContext",
+    "PlanScope",
+    "PlanStep",
+    "RecallStep",
+    "RememberStep",
+    "StoredPlan",
+    "as_text",
+    "check_expressions",
+    "evaluate",
+    "expressions",
+    "render",
+]
+
 _ID = r"^[a-z][a-z0-9_]*$"
-_RESERVED = ("input",)
-_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*([a-zA-Z_]\w*)\s*,")
+_INPUT = "input"
 
 
 class _Model(BaseModel):
@@ -34,6 +68,9 @@ class _Step(_Model):
     """Steps that have to end first, besides those its expressions mention."""
     when: str | None = None
     """A CEL condition; if it is false the step is skipped and its value is null."""
+
+    templates: ClassVar[frozenset[str]] = frozenset()
+    """The fields whose texts may hold `${...}`, however deep in them."""
 
 
 class PlanContext(_Model):
@@ -57,6 +94,10 @@ class PlanScope(_Model):
 
 class GenerateStep(_Step):
     """Ask a model."""
+
+    templates: ClassVar[frozenset[str]] = frozenset(
+        {"inputs", "conversation", "message", "scope", "tenant", "agent", "or_ask"}
+    )
 
     generate: str
     """The task."""
@@ -96,6 +137,8 @@ class GenerateStep(_Step):
 class RecallStep(_Step):
     """Recall from memory."""
 
+    templates: ClassVar[frozenset[str]] = frozenset({"recall", "scope"})
+
     recall: str
     scope: PlanScope
     limit: int = Field(default=5, ge=1, le=100)
@@ -104,6 +147,8 @@ class RecallStep(_Step):
 class RememberStep(_Step):
     """Write to memory."""
 
+    templates: ClassVar[frozenset[str]] = frozenset({"remember", "scope"})
+
     remember: str
     scope: PlanScope
     ttl: timedelta | None = None
@@ -111,6 +156,8 @@ class RememberStep(_Step):
 
 class ActStep(_Step):
     """Do an action of a connector."""
+
+    templates: ClassVar[frozenset[str]] = frozenset({"args", "item"})
 
     act: str
     args: dict[str, JsonValue] = Field(default_factory=dict, alias="with")
@@ -123,6 +170,8 @@ class ActStep(_Step):
 
 class ApprovalStep(_Step):
     """Ask a person."""
+
+    templates: ClassVar[frozenset[str]] = frozenset({"approval", "of", "about", "risk"})
 
     approval: str
     """The question."""
@@ -170,27 +219,34 @@ class Plan(_Model):
     """What the run returns, with expressions; default: every step's value by its id."""
 
     @model_validator(mode="after")
-    def _is_a_graph(self) -> Plan:
+    def _is_a_graph(self, info: ValidationInfo) -> Plan:
         ids = [step.id for step in self.steps]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"step id {twice[0]!r} stands twice")
-        if set(ids) & set(_RESERVED):
-            raise ValueError("step id 'input' is reserved for the plan's input")
+        repeated = sorted({name for name in ids if ids.count(name) > 1})
+        if repeated:
+            raise ValueError(f"step id {repeated[0]!r} stands twice")
+        if _INPUT in ids:
+            raise ValueError(f"step id {_INPUT!r} is reserved for the plan's input")
+        if info.context == _BEFORE_0_2:
+            _plan_evaluation_0_1.check(self)
+            graph = self.graph(_plan_evaluation_0_1.mentioned_steps)
+        else:
+            check_expressions(self)
+            graph = self.graph()
         try:
-            TopologicalSorter(self.graph()).prepare()
+            TopologicalSorter(graph).prepare()
         except CycleError as error:
             raise ValueError(f"steps wait for each other: {' -> '.join(error.args[1])}") from None
-        _check_names(expressions(self.outcome), {*ids, *_RESERVED}, "outcome")
         return self
 
-    def graph(self) -> dict[str, set[str]]:
+    def graph(self, mentioned: Callable[[PlanStep, set[str]], set[str]] | None = None) -> dict[str, set[str]]:
         """Return, per step, the steps that end before it.
 
         Those under its `needs` and in its expressions, the recalls in its context, the turn before in its conversation.
+        MENTIONED tells which steps the expressions of one mention, if it is not CEL's specification that says so.
         """
+        find = mentioned or _mentioned_steps
         ids = {step.id for step in self.steps}
-        graph = {step.id: _needs(step, ids) for step in self.steps}
+        graph = {step.id: _known_needs(step, ids) | find(step, ids) for step in self.steps}
         spoke: dict[str, str] = {}
         for step in self.steps:
             if isinstance(step, GenerateStep) and step.conversation is not None:
@@ -209,102 +265,188 @@ class Plan(_Model):
         return wanted
 
 
+def _accept_as_begun(value: object, validate: ValidatorFunctionWrapHandler) -> Plan:
+    try:
+        plan: Plan = validate(value)
+    except ValidationError as error:
+        # A run of before goes on with what 0.1.0 took. Remove after 2027-03.
+        try:
+            return Plan.model_validate(value, context=_BEFORE_0_2)
+        except ValidationError:
+            raise error from None
+    return plan
+
+
+_BEFORE_0_2 = "begun before 0.2"
+
+StoredPlan = Annotated[Plan, WrapValidator(_accept_as_begun)]
+"""A plan in the history of a run, which may have begun when expressions were read less strictly."""
+
+
+def check_expressions(plan: Plan) -> None:
+    """Raise ValueError, with a line for each, if a `${` in PLAN is not one of an expression over what is there."""
+    known = {_INPUT, *(step.id for step in plan.steps)}
+    problems = [problem for step in plan.steps for problem in _step_problems(step, known)]
+    problems += _template_problems(plan.outcome, known, "outcome")
+    problems += _literal_problems(plan.description, "description")
+    problems += _schema_problems(plan.input, "input")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
 def expressions(value: object) -> Iterator[str]:
-    """Yield the CEL expressions inside VALUE's `${...}`, however deep."""
-    if isinstance(value, str):
-        yield from _EXPRESSION.findall(value)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from expressions(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from expressions(each)
+    """Yield the CEL expressions inside VALUE's `${...}`, however deep. Raises `InvalidExpression`."""
+    for _, text in _texts(value):
+        for each in parse_template(text).expressions:
+            yield each.source
 
 
-def render(value: JsonValue, names: dict[str, JsonValue], place: str) -> JsonValue:
-    """Return VALUE with its `${...}` evaluated over NAMES. A string that is one expression keeps the type of its result."""
+def render(value: JsonValue, names: Mapping[str, JsonValue], place: str) -> JsonValue:
+    """Return VALUE with its `${...}` evaluated over NAMES. A string that is one expression keeps the type of its result.
+
+    Raises `PlanError` naming PLACE.
+    """
     if isinstance(value, dict):
         return {key: render(each, names, place) for key, each in value.items()}
     if isinstance(value, list):
         return [render(each, names, place) for each in value]
     if not isinstance(value, str):
         return value
-    whole = _EXPRESSION.fullmatch(value)
-    if whole:
-        return evaluate(whole[1], names, place)
-    return _EXPRESSION.sub(lambda match: as_text(evaluate(match[1], names, place)), value)
+    try:
+        return parse_template(value).render(names)
+    except InvalidExpression as error:
+        raise PlanError(f"{place}: {error}") from None
 
 
-def evaluate(expression: str, names: dict[str, JsonValue], place: str) -> JsonValue:
+def evaluate(expression: str, names: Mapping[str, JsonValue], place: str) -> JsonValue:
     """Return what the CEL EXPRESSION gives over NAMES. Raises `PlanError` naming PLACE."""
     try:
-        return _plain(compiled(expression).execute({**names, **_FUNCTIONS}))
-    except Exception as error:  # noqa: BLE001  CEL's errors have no common class, and one that got away would stall the run
-        said = f"there is no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise PlanError(f"{place}: {expression!r} cannot be evaluated: {said}") from None
+        return parse_expression(expression).evaluate(names)
+    except InvalidExpression as error:
+        raise PlanError(f"{place}: {error}") from None
 
 
-@lru_cache(maxsize=1024)
-def compiled(expression: str) -> cel.Program:
-    """Return the compiled EXPRESSION. Raises ValueError with the position if it is not CEL."""
-    return cel.compile(expression)
-
-
-def as_text(value: JsonValue) -> str:
-    """Return VALUE as it stands inside a text: nothing for null."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
-
-
-def _needs(step: PlanStep, ids: set[str]) -> set[str]:
+def _known_needs(step: PlanStep, ids: set[str]) -> set[str]:
     unknown = [name for name in step.needs if name not in ids]
     if unknown:
         raise ValueError(
             f"step {step.id!r} needs {unknown[0]!r}, and there is no such step; steps: {', '.join(sorted(ids))}"
         )
-    body = step.model_dump(mode="json", exclude={"id", "needs", "when", "output"})
-    found = [*expressions(body), *([step.when] if step.when else [])]
-    return {*step.needs, *_check_names(found, {*ids, *_RESERVED}, f"step {step.id!r}")} - set(_RESERVED)
+    return set(step.needs)
 
 
-def _check_names(found: Iterator[str] | list[str], known: set[str], place: str) -> set[str]:
-    mentioned: set[str] = set()
-    for expression in found:
-        try:
-            names = set(compiled(expression).variables()) - set(_BOUND.findall(expression))
-        except ValueError as error:
-            raise ValueError(f"{place}: {expression!r} is not a CEL expression: {str(error).splitlines()[0]}") from None
-        strange = sorted(names - known)
-        if strange:
-            raise ValueError(f"{place}: {expression!r} mentions {strange[0]!r}; known: {', '.join(sorted(known))}")
-        mentioned |= names
-    return mentioned
+def _mentioned_steps(step: PlanStep, ids: set[str]) -> set[str]:
+    found = [each for _, text in _templates(step) for each in parse_template(text).expressions]
+    if step.when is not None:
+        found.append(parse_expression(step.when))
+    return {name for each in found for name in each.names} & ids
 
 
-def _plain(value: object) -> JsonValue:
-    """Return what CEL gave as JSON: times become ISO text, durations seconds."""
+def _templates(step: PlanStep) -> Iterator[tuple[str, str]]:
+    """Yield the texts of STEP that may hold expressions, by their paths in the file."""
+    for field, value in _fields(step):
+        if field in step.templates:
+            yield from _texts(value, _alias(step, field))
+
+
+def _fields(step: PlanStep) -> Iterator[tuple[str, object]]:
+    return ((field, getattr(step, field)) for field in type(step).model_fields)
+
+
+def _alias(step: PlanStep, field: str) -> str:
+    return type(step).model_fields[field].alias or field
+
+
+def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in VALUE by its path, which begins with PATH."""
     match value:
-        case None | bool() | int() | str():
-            return value
-        case float() if isfinite(value):
-            return value
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
+        case str():
+            yield path, value
+        case BaseModel():
+            yield from _texts(dict(value), path)
+        case Mapping():
+            for key, each in value.items():
+                yield from _texts(each, f"{path}.{key}" if path else str(key))
+        case list() | tuple():
+            for index, each in enumerate(value):
+                yield from _texts(each, f"{path}.{index}" if path else str(index))
+
+
+def _step_problems(step: PlanStep, known: set[str]) -> Iterator[str]:
+    for field, value in _fields(step):
+        place = f"step {step.id!r}, {_alias(step, field)}"
+        if field == "when":
+            if step.when is not None:
+                yield from _condition_problems(step.when, known, place)
+        elif field in step.templates:
+            yield from _template_problems(value, known, place)
+        elif field == "output" and isinstance(value, dict):
+            yield from _schema_problems(value, place)
+        else:
+            yield from _literal_problems(value, place)
+
+
+def _template_problems(value: object, known: set[str], place: str) -> Iterator[str]:
+    yield from _key_problems(value, place)
+    for path, text in _texts(value, place):
+        try:
+            template = parse_template(text)
+        except InvalidExpression as error:
+            yield f"{path}: {error}"
+        else:
+            for each in template.expressions:
+                yield from _name_problems(each, known, path)
+
+
+def _condition_problems(condition: str, known: set[str], place: str) -> Iterator[str]:
+    try:
+        yield from _name_problems(parse_expression(condition), known, place)
+    except InvalidExpression as error:
+        hint = "; a condition is an expression as it stands, without `${}`" if condition.lstrip().startswith("${") else ""
+        yield f"{place}: {error}{hint}"
+
+
+def _name_problems(expression: Expression, known: set[str], place: str) -> Iterator[str]:
+    if strange := sorted(expression.names - known - TYPE_NAMES):
+        yield f"{place}: {expression.source!r} mentions {strange[0]!r}; known: {', '.join(sorted(known))}"
+
+
+def _literal_problems(value: object, place: str) -> Iterator[str]:
+    yield from _key_problems(value, place)
+    for path, text in _texts(value, place):
+        if "${" in text:
+            yield f"{path}: `${{` stands where nothing is evaluated: {text[:60]!r}"
+
+
+def _key_problems(value: object, place: str) -> Iterator[str]:
+    match value:
+        case Mapping():
+            for key, each in value.items():
+                if "${" in str(key):
+                    yield f"{place}: `${{` stands in the key {str(key)[:60]!r}, and keys are not evaluated"
+                yield from _key_problems(each, f"{place}.{key}")
+        case list() | tuple():
+            for index, each in enumerate(value):
+                yield from _key_problems(each, f"{place}.{index}")
+
+
+_PROSE = ("$comment", "description", "examples", "pattern", "title")
+
+
+def _schema_problems(schema: object, place: str) -> Iterator[str]:
+    """Yield where SCHEMA has `${`, which isn't evaluated there; prose and patterns may."""
+    match schema:
+        case str() if "${" in schema:
+            yield f"{place}: `${{` stands in a JSON schema, where nothing is evaluated: {schema[:60]!r}"
+        case Mapping():
+            for key, each in schema.items():
+                if key not in _PROSE or isinstance(each, Mapping):
+                    yield from _schema_problems(each, f"{place}.{key}")
         case list():
-            return [_plain(each) for each in value]
-        case dict():
-            return {str(key): _plain(each) for key, each in value.items()}
-    raise TypeError(f"it gives {value!r}, which JSON cannot hold")
+            for index, each in enumerate(schema):
+                yield from _schema_problems(each, f"{place}.{index}")
 
 
-def _day(text: str) -> datetime:
-    return datetime.fromisoformat(text[:10]).replace(tzinfo=UTC)
-
-
-_FUNCTIONS = {"day": _day}
-"""What expressions may call besides CEL's own functions: `day('2026-11-23...')` is the start of that day in UTC."""
+if not TYPE_CHECKING:
+    # Names of 0.1.0; `perdure.moved` has them. Remove after 2027-06.
+    __getattr__ = lazy(__name__, {})

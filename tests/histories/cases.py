@@ -20,6 +20,7 @@ from kits.chain_workflows import WritesOnce
 from kits.reserving_workflows import ReservesPlainly
 from kits.returns import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
 from kits.workflows import parked
+from pydantic import JsonValue
 from stand_ins.box import Box
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
@@ -277,6 +278,34 @@ async def _converses_by_plan(scene: Scene) -> Handle:
     return handle
 
 
+async def _evaluates(scene: Scene) -> Handle:
+    given: JsonValue = {"name": "M\u00fcller", "list": [1, True, None], "id": 123456789012345678901}
+    handle = await scene.start("perdure.plan", PlanRun(plan=Plan.model_validate(_EVALUATES), input=given))
+    await handle.result()
+    return handle
+
+
+# `evaluates-by-0-1-0` is the same plan, with one `${` more that has no end, when `size` counted bytes.
+_EVALUATES = {
+    "name": "evaluates",
+    "steps": [
+        {"id": "short", "act": "null.write", "when": "size(input.name) <= 6", "with": {"text": "short: ${input.name}"}},
+        {"id": "items", "act": "null.write", "with": {"text": "items: ${input.list} ${input.id}"}},
+        {
+            "id": "matched",
+            "act": "null.write",
+            "when": "input.name.matches('^M') && timestamp('2026-11-23T23:00:00Z').getDate('Europe/Berlin') == 24",
+            "with": {"text": "${ {'name': {'is': input.name}}.name.is }"},
+        },
+    ],
+    "outcome": {
+        "short": "${short != null}",
+        "items": "${items.value.text}",
+        "id": "${input.id}",
+        "same": "${matched.value}",
+    },
+}
+
 _PLAN = {
     "name": "talks",
     "steps": [
@@ -450,6 +479,7 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "converses": _converses,
     "converses-on": _converses_on,
     "converses-by-plan": _converses_by_plan,
+    "evaluates": _evaluates,
     "remembers": _remembers,
     "keeps": _keeps,
     "memory-swept": _memory_swept,

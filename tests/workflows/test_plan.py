@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from pathlib import Path
+
 import pytest
 from kits.runs import step_summaries
 from kits.workflows import OpenWorker
@@ -10,6 +14,8 @@ from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
 
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
+from perdure.workflows.plan import _language
+from perdure.workflows.plan_model import evaluate
 
 WRITES = {
     "name": "writes",
@@ -89,3 +95,51 @@ async def test_a_step_that_fails_undoes_the_others(governed: OpenWorker) -> None
         assert "Undo first" in step_summaries(await handle.fetch_history())
         assert 2 == len(desk.null.effects)
         assert await desk.replays(handle, [])
+
+
+async def test_what_is_written_down_is_what_is_sent(governed: OpenWorker) -> None:
+    """Integers of any size, expressions with zones and patterns, and braces in strings go through a run and its replay."""
+    steps: list[JsonValue] = [
+        {"id": "first", "act": "null.write", "with": {"text": "${input.id} ${'}'} ${ {'a': {'b': input.list}} }"}},
+        {
+            "id": "second",
+            "act": "null.write",
+            "when": "input.at.matches('^2026') && timestamp(input.at).getHours('Europe/Berlin') == 0",
+            "with": {"text": "${string(size(input.name))}"},
+        },
+    ]
+    outcome: JsonValue = {"id": "${input.id}", "texts": ["${first.value.text}", "${second.value.text}"]}
+    given: JsonValue = {"id": 2**70, "list": [1, None], "at": "2026-11-23T23:31:30Z", "name": "M\u00fcller"}
+    async with governed() as desk:
+        handle = await desk.start(PlanWorkflow.run, running(given, input={}, steps=steps, outcome=outcome))
+
+        assert {"id": 2**70, "texts": [f'{2**70} }} {{"a": {{"b": [1, null]}}}}', "6"]} == await handle.result()
+        assert await desk.replays(handle, [])
+
+
+async def test_a_plan_that_is_not_read_first_is_refused_by_its_run(governed: OpenWorker) -> None:
+    """A client that sends JSON of its own gets the reason, and the run does not stay behind."""
+    raw = {"plan": {"name": "raw", "steps": [{"id": "a", "act": "null.write", "with": {"text": "${input.a"}}]}}
+    async with governed() as desk:
+        handle = await desk.start("perdure.plan", raw)
+
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert "plan raw: step 'a', with.text: '${input.a' (column 1): `${` without an end" in str(failed.value.cause)
+        assert not desk.null.effects
+
+
+async def test_a_run_of_before_goes_on_as_it_began() -> None:
+    """What 0.1.0 decided in a run it decides at its replay, and what it would not refuse is not refused."""
+    recorded = json.loads((Path(__file__).parents[1] / "histories" / "evaluates-by-0-1-0@0.1.0.json").read_text())
+    call = base64.b64decode(
+        recorded["events"][0]["workflowExecutionStartedEventAttributes"]["input"]["payloads"][0]["data"]
+    )
+    begun = PlanRun.model_validate_json(call)
+
+    then, _ = _language(begun.plan, 1)
+
+    names: dict[str, JsonValue] = {"input": begun.input}
+    assert then.evaluate("size(input.name) <= 6", names, "x") is False
+    assert evaluate("size(input.name) <= 6", names, "x") is True
+    assert "[1, True, None] ${input.order" == then.render("${input.list} ${input.order", names, "x")
