@@ -16,6 +16,7 @@ from perdure.connectors.contracts import (
     AnyAction,
     Attempt,
     CannotTell,
+    Executed,
     Found,
     In,
     Listed,
@@ -25,6 +26,7 @@ from perdure.connectors.contracts import (
     undo_by,
 )
 from perdure.connectors.http import HttpAction, HttpConnector, Item, Listing, Request, parse_time
+from perdure.errors import EffectRejected
 from perdure.lineage import Frozen
 
 __all__ = ["Capture", "Intent", "Pay", "Payment", "Refund", "RefundDone", "StripeConnector"]
@@ -39,7 +41,17 @@ _PAGES: Final = 10
 _PAGE: Final = "limit=100&starting_after={after}"
 _INTENTS: Final = Listing(f"GET /v1/payment_intents?{_PAGE}", items="data", at="created", newest_first=True)
 _REFUNDS: Final = Listing(f"GET /v1/refunds?{_PAGE}", items="data", at="created", newest_first=True)
-_IN_FORCE: Final = frozenset({"processing", "requires_action", "requires_capture", "succeeded"})
+_PREPARED: Final = frozenset({"requires_payment_method", "requires_confirmation"})
+_STATUSES: Final = _PREPARED | {
+    "processing",
+    "requires_action",
+    "requires_capture",
+    "succeeded",
+    "canceled",
+    "pending",
+    "failed",
+}
+"""Those of payment intents and refunds. With another nobody here can tell whether something has happened."""
 
 
 class Pay(Frozen):
@@ -66,7 +78,7 @@ class Capture(Frozen):
 
 
 class Payment(Frozen):
-    """A payment intent as it stands. `requires_action`: the customer has to confirm it, e.g. in their bank's app."""
+    """A payment intent as it stands. `requires_action`, after `confirm`: the customer goes on, e.g. in their bank's app."""
 
     id: str
     amount: int
@@ -83,7 +95,7 @@ class Refund(Frozen):
 
 
 class RefundDone(Frozen):
-    """What was given back. `pending` is on its way; it can still fail."""
+    """What was given back. One that is `pending` or waits for the customer is not: it is looked up again, then parked."""
 
     id: str
     amount: int
@@ -99,6 +111,8 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
     """Makes the path of the list that the object would be in."""
     success_statuses: frozenset[str] = frozenset()
     """The statuses with which it has happened."""
+    pending_statuses: frozenset[str] = frozenset()
+    """Those with which it may still happen or not. With any other that is known it has not."""
     counts_unkeyed: bool = False
     """Whether whatever is listed counts, also what has no key of ours."""
 
@@ -115,6 +129,24 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
             ours: dict[str, JsonValue] = {_KEY: key, _ACTION: self.name}
             body["metadata"] = {**(given if isinstance(given, dict) else {}), **ours}
         return replace(request, body=None if self.reads else body)
+
+    def parse_result(self, answer: JsonValue) -> Executed:
+        """Read ANSWER. Raises `EffectRejected` where its status says that it failed, `ValueError` where nobody can tell."""
+        executed = super().parse_result(answer)
+        if not self.reads and (why := self.judge_status(answer)) is not None:
+            if isinstance(why, Absent):
+                raise EffectRejected(f"{self.name}: {self.connector} says {_describe_status(answer)}")
+            raise ValueError(why.why)
+        return executed
+
+    def judge_status(self, answer: JsonValue) -> Absent | CannotTell | None:
+        """Return what the status of ANSWER says of whether it has happened; None: it has."""
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status in self.success_statuses:
+            return None
+        if status in self.pending_statuses or status not in _STATUSES:
+            return CannotTell(f"it is {_describe_status(answer)}, which is neither done nor failed")
+        return Absent()
 
     def key_headers(self, key: str) -> dict[str, str]:
         """Return the headers that carry the effect's KEY."""
@@ -141,7 +173,7 @@ class StripeAction(HttpAction[In, Out], Generic[In, Out]):
             facts=facts,
             at=parse_time(item.get("created")),
             # Of a payment that was given back its status says nothing.
-            stands=None if item.get("status") in self.success_statuses else False,
+            stands=False if isinstance(self.judge_status(dict(item)), Absent) else None,
         )
 
 
@@ -172,6 +204,7 @@ class StripeConnector(HttpConnector):
             Payment,
             request="POST /v1/payment_intents/{payment}/cancel",
             success_statuses=frozenset({"canceled"}),
+            pending_statuses=frozenset({"processing"}),
             target=STRIPE,
             reversibility="retriable",
             describe=lambda intent: f"cancel payment {intent.payment}",
@@ -185,7 +218,8 @@ class StripeConnector(HttpConnector):
                 {"payment_intent": refund.payment, "amount": refund.amount, "metadata": dict(refund.metadata)}
             ),
             list_path=lambda refund: f"/v1/refunds?payment_intent={refund.payment}",
-            success_statuses=frozenset({"succeeded", "pending", "requires_action"}),
+            success_statuses=frozenset({"succeeded"}),
+            pending_statuses=frozenset({"pending", "requires_action"}),
             listing=_REFUNDS,
             counts_unkeyed=True,
             target=STRIPE,
@@ -200,6 +234,7 @@ class StripeConnector(HttpConnector):
             request="POST /v1/payment_intents/{payment}/capture",
             body=lambda capture: _drop_nulls({"amount_to_capture": capture.amount}),
             success_statuses=frozenset({"succeeded"}),
+            pending_statuses=frozenset({"processing"}),
             target=STRIPE,
             risk="high",
             reversibility="pivot",
@@ -210,7 +245,9 @@ class StripeConnector(HttpConnector):
             Intent,
             Payment,
             request="POST /v1/payment_intents/{payment}/confirm",
-            success_statuses=_IN_FORCE,
+            # What the customer has to do next is the customer's.
+            success_statuses=frozenset({"succeeded", "requires_capture", "requires_action"}),
+            pending_statuses=frozenset({"processing"}),
             target=STRIPE,
             risk="high",
             reversibility="pivot",
@@ -223,7 +260,7 @@ class StripeConnector(HttpConnector):
             request="POST /v1/payment_intents",
             body=_pay_body,
             list_path=intents,
-            success_statuses=frozenset({*_IN_FORCE, "requires_confirmation", "requires_payment_method"}),
+            success_statuses=_STATUSES - {"canceled", "failed"},
             listing=_INTENTS,
             target=STRIPE,
             reversibility="compensatable",
@@ -237,7 +274,8 @@ class StripeConnector(HttpConnector):
             request="POST /v1/payment_intents",
             body=lambda pay: {**_pay_body(pay), "confirm": True, "capture_method": "manual"},
             list_path=intents,
-            success_statuses=_IN_FORCE,
+            success_statuses=frozenset({"requires_capture", "succeeded"}),
+            pending_statuses=frozenset({"processing", "requires_action"}),
             listing=_INTENTS,
             target=STRIPE,
             risk="high",
@@ -252,7 +290,8 @@ class StripeConnector(HttpConnector):
             request="POST /v1/payment_intents",
             body=lambda pay: {**_pay_body(pay), "confirm": True, "capture_method": "automatic"},
             list_path=intents,
-            success_statuses=_IN_FORCE,
+            success_statuses=frozenset({"succeeded"}),
+            pending_statuses=frozenset({"processing", "requires_action", "requires_capture"}),
             listing=_INTENTS,
             target=STRIPE,
             risk="high",
@@ -287,7 +326,7 @@ class StripeConnector(HttpConnector):
         answer = await self.get_json(look, Request("GET", f"/v1/payment_intents/{vars(args)['payment']}"), attempt)
         if not isinstance(answer, dict):
             return CannotTell(f"{action.name}: the payment cannot be looked up")
-        return _judge_status(action, answer)
+        return _judge(action, answer)
 
     async def _find_in_list(self, action: _Action, path: str, attempt: Attempt) -> Probe:
         after = ""
@@ -299,7 +338,7 @@ class StripeConnector(HttpConnector):
                 return CannotTell(f"{action.name}: the list has no data")
             for each in objects:
                 if isinstance(each, dict) and _metadata(each).get(_KEY) == attempt.key:
-                    return _judge_status(action, each)
+                    return _judge(action, each)
             last = objects[-1] if objects else None
             if not answer.get("has_more") or not isinstance(last, dict):
                 return Absent()
@@ -312,14 +351,26 @@ def _metadata(item: Item) -> Mapping[str, JsonValue]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _judge_status(action: _Action, found: dict[str, JsonValue]) -> Probe:
-    if found.get("status") not in action.success_statuses:
-        # It was declined or has failed. Asking again says so, and cannot do it twice.
-        return Absent()
+def _judge(action: _Action, found: dict[str, JsonValue]) -> Probe:
+    if (undecided := action.judge_status(found)) is not None:
+        # Where it was declined or has failed, asking again says so, and cannot do it twice.
+        return undecided
     try:
         return Found(action.parse_result(found))
     except ValueError as error:
         return CannotTell(f"{action.name}: it is there, and {error}")
+
+
+def _describe_status(answer: JsonValue) -> str:
+    item = answer if isinstance(answer, dict) else {}
+    error = item.get("last_payment_error")
+    reasons = [
+        item.get("failure_reason"),
+        item.get("cancellation_reason"),
+        error.get("code") if isinstance(error, dict) else None,
+    ]
+    why = ", ".join(str(reason) for reason in reasons if reason)
+    return f"{item.get('status')!r}{f' ({why})' if why else ''}"
 
 
 def _pay_body(pay: Pay) -> dict[str, JsonValue]:
