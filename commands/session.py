@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.commands.options import Options
-from perdure.errors import NotFound, Unreachable
+from perdure.errors import NotAllowed, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
@@ -108,6 +108,12 @@ def parse_run(run: str) -> tuple[str, str | None]:
     if slash and len(run_id) == 36 and run_id.count("-") == 4:
         return workflow_id, run_id
     return run, None
+
+
+def refuse_unverified(settings: Settings) -> None:
+    """Raise `NotAllowed` if SETTINGS let no decision count whose sender nobody verified. Call it before any decision."""
+    if settings.unverified_decisions == "refuse":
+        raise NotAllowed("nobody verifies who types a command, and these settings refuse that (unverified_decisions)")
 
 
 def terminal_user() -> str:

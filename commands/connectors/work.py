@@ -25,7 +25,7 @@ from perdure.commands.output import (
     table,
 )
 from perdure.commands.scheduling import schedule_on_worker
-from perdure.commands.session import Session, client_settings, terminal_user
+from perdure.commands.session import Session, client_settings, refuse_unverified, terminal_user
 from perdure.connectors.drift.contracts import CheckContractCall, ContractCheck, ContractState
 from perdure.connectors.reconciliation.contracts import (
     Finding,
@@ -42,6 +42,7 @@ from perdure.connectors.reconciliation.contracts import (
 from perdure.errors import (
     InvalidInput,
     NotFound,
+    PerdureError,
     Unreachable,
 )
 from perdure.governance.contracts import APPROVALS, ApprovalRequest
@@ -143,16 +144,26 @@ async def check_contracts(
                 session, "perdure.check_contract", each, CheckContractCall(connector=each), every, stop=stop
             )
         return
-    states = [
-        await run_on_worker(session, "perdure.check_contract", each, CheckContractCall(connector=each), ContractState)
-        for each in names
-    ]
+    states: list[ContractState] = []
+    failures: dict[str, str] = {}
+    for each in names:
+        call = CheckContractCall(connector=each)
+        try:
+            states.append(await run_on_worker(session, "perdure.check_contract", each, call, ContractState))
+        except PerdureError as error:
+            # One target that cannot be asked keeps nobody from hearing of the others.
+            if name is not None:
+                raise
+            failures[each] = error.message
     if options.format is not Format.text:
-        emit_rows(options.format, [state.model_dump(mode="json") for state in states])
+        rows = [state.model_dump(mode="json") for state in states]
+        emit_rows(options.format, [*rows, *({"connector": each, "error": failures[each]} for each in failures)])
     else:
         for state in states:
             _show_contract(state)
-    if any(state.checked and state.checked.verdict in ("breaking", "wording") for state in states):
+    for each, message in failures.items():
+        say(f"{each}: its contract could not be checked: {message}")
+    if failures or any(state.checked and state.checked.verdict in ("breaking", "wording") for state in states):
         raise typer.Exit(Exit.ERROR)
 
 
@@ -249,8 +260,9 @@ async def start_repair(
 
 async def accept_contract(options: Options, name: str, *, digest: str | None, by: str | None) -> None:
     """Have the contract of NAME that the last check found relied on, if its digest is DIGEST."""
-    who = by or terminal_user()
-    async with open_watch(client_settings()) as watch:
+    settings, who = client_settings(), by or terminal_user()
+    refuse_unverified(settings)
+    async with open_watch(settings) as watch:
         accepted = await watch.drift.accept(name, by=who, live=digest)
     if options.format is not Format.text:
         _emit_one(options, accepted[0])

@@ -23,7 +23,7 @@ from perdure.commands.output import (
     say,
     table,
 )
-from perdure.commands.session import Session, client_settings, open_session, terminal_user
+from perdure.commands.session import Session, client_settings, open_session, refuse_unverified, terminal_user
 from perdure.connectors.contracts import (
     Effect,
     EffectEvent,
@@ -34,7 +34,6 @@ from perdure.connectors.ledger.contracts import RESOLVED, Dependent, Resolution
 from perdure.connectors.reconciliation.contracts import REPAIRING, repair_id
 from perdure.errors import (
     InvalidInput,
-    NotAllowed,
     NotFound,
     Unreachable,
 )
@@ -175,8 +174,7 @@ async def resolve_effect(options: Options, given: ResolutionInput) -> ResolvedEf
     not be told: saying the same again tells them.
     """
     settings = client_settings()
-    if settings.unverified_decisions == "refuse":
-        raise NotAllowed("nobody verifies who types a command, and these settings refuse that (unverified_decisions)")
+    refuse_unverified(settings)
     modules = [*given.modules, *settings.modules] if "happened" in given.verdicts else None
     async with open_ledger(settings, modules) as ledger:
         effect = await ledger.find(given.key)

@@ -18,8 +18,7 @@ from perdure.commands.output import (
     say,
     table,
 )
-from perdure.commands.session import client_settings, terminal_user
-from perdure.errors import NotAllowed
+from perdure.commands.session import client_settings, refuse_unverified, terminal_user
 
 if TYPE_CHECKING:
     from perdure.routing.canary import CanaryStatus, Counts, Report, State
@@ -74,8 +73,8 @@ async def decide_and_report(options: Options, name: str, state: State, *, by: st
 
     settings = client_settings()
     # Going back to what has served all along needs nobody's word.
-    if state != "rolled back" and settings.unverified_decisions == "refuse":
-        raise NotAllowed("nobody verifies who types a command, and these settings refuse that (unverified_decisions)")
+    if state != "rolled back":
+        refuse_unverified(settings)
     async with open_database(settings.database) as database:
         row = await decide(database, name, state, by=by or terminal_user(), why=why)
         status = (await report(database, row["id"])).status

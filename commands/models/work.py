@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from perdure.commands.options import Format, Options
 from perdure.commands.output import Column, emit, emit_rows, format_usd, say, table
-from perdure.commands.session import client_settings, open_session, terminal_user
+from perdure.commands.session import client_settings, open_session, refuse_unverified, terminal_user
 from perdure.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ async def raise_and_report(
     from perdure.routing.calls import budget_states, raise_by_hand
     from perdure.storage import open_database
 
-    async with open_database(client_settings().database) as database:
+    settings = client_settings()
+    refuse_unverified(settings)
+    async with open_database(settings.database) as database:
         fitting = [
             each
             for each in await budget_states(database)

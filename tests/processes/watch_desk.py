@@ -26,7 +26,7 @@ from perdure.examples.returns_desk.desk_connectors import (
 )
 from perdure.workflows import act
 
-__all__ = ["Pays", "inventory", "payments"]
+__all__ = ["Pays", "archive", "inventory", "payments"]
 
 FAST = Target(mechanism="natural-key", settle=timedelta(seconds=0.3), deadline=timedelta(seconds=1), looks=3)
 
@@ -78,6 +78,14 @@ class ListedInventory(HttpConnector):
     )
 
 
+class Archive(HttpConnector):
+    """What the shop no longer describes: its document is not where it was."""
+
+    openapi = "/gone.json"
+    find = HttpAction("archive.find", Reserve, Reserved, request="GET /archive/{order}", reads=True)
+
+
+archive = Archive()
 inventory = ListedInventory()
 payments = ListedPayments()
 

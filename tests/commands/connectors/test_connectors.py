@@ -36,7 +36,7 @@ def shop(home: Path) -> Iterator[ShopProcess]:
 @pytest.fixture(scope="module")
 def settings(shop: ShopProcess) -> dict[str, str]:
     """The variables of this module's worker and commands."""
-    connectors = {name: {"url": shop.url} for name in ("inventory", "payments")}
+    connectors = {name: {"url": shop.url} for name in ("archive", "inventory", "payments")}
     return {
         "PERDURE_TASK_QUEUE": "watched",
         "PERDURE_CONNECTORS": json.dumps(connectors),
@@ -152,7 +152,31 @@ def test_what_agents_can_do(desk: Perdure) -> None:
     reserve = next(line.split() for line in lines if line.startswith("inventory.reserve"))
 
     assert ["inventory.reserve", "low", "natural-key", "inventory.release", "yes", "same"] == reserve
-    assert {"inventory", "payments"} == {row["name"] for row in desk("connectors", "list", "-o", "jsonl").rows}
+    assert {"archive", "inventory", "payments"} == {row["name"] for row in desk("connectors", "list", "-o", "jsonl").rows}
+
+
+def test_a_document_that_is_gone_hides_no_other(desk: Perdure) -> None:
+    """Where one target's description cannot be had, the others are checked and shown, and that one is named (case 70)."""
+    until(lambda: "archive" in desk("connectors", "list").out)
+    checked = desk("connectors", "check")
+    rows = desk("connectors", "check", "-o", "jsonl").rows
+    alone = desk("connectors", "check", "archive")
+
+    assert (Exit.ERROR, Exit.ERROR) == (checked.code, alone.code)
+    assert "payments" in checked.out + checked.err
+    assert "archive: its contract could not be checked: " in checked.err
+    assert {"archive": True, "inventory": False, "payments": False} == {row["connector"]: "error" in row for row in rows}
+
+
+def test_who_is_not_verified_accepts_nothing(desk: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With unverified_decisions = refuse, a contract is not accepted by typing a name: held writes stay held (case 70)."""
+    desk("connectors", "check", "payments")
+    monkeypatch.setenv("PERDURE_UNVERIFIED_DECISIONS", "refuse")
+
+    refused = desk("connectors", "accept", "payments", "--as", "mara")
+
+    assert Exit.NOT_ALLOWED == refused.code
+    assert "unverified_decisions" in refused.err
 
 
 def test_a_release_that_breaks(desk: Perdure, shop: ShopProcess) -> None:
