@@ -124,6 +124,7 @@ class VendureConnector(GraphqlConnector):
             document="mutation($input: RefundOrderInput!) { refundOrder(input: $input) { "
             f"... on Refund {{ {_REFUND} }} {_ERROR} }} }}",
             variables=reading.refund_variables,
+            read=reading.read_refund,
             look=_REFUNDS_OF,
             matches=reading.find_refunds,
             target=VENDURE,
@@ -138,6 +139,7 @@ class VendureConnector(GraphqlConnector):
             document="mutation($input: SettleRefundInput!) { settleRefund(input: $input) { "
             f"... on Refund {{ {_REFUND} }} {_ERROR} }} }}",
             variables=lambda asked, _: {"input": {"id": asked.refund, "transactionId": asked.transaction}},
+            read=reading.read_refund,
             look=_REFUNDS_OF,
             matches=lambda root, asked, _: [
                 each for each in reading.read_refunds(root) if each["id"] == asked.refund and each["state"] == "Settled"

@@ -61,6 +61,13 @@ def refund_variables(asked: Refund, key: str) -> Json:
     return {"input": {**given, "lines": [], "shipping": 0, "adjustment": 0}}
 
 
+def read_refund(root: JsonValue, _asked: object, _key: str) -> JsonValue:
+    """Return the refund ROOT. Raises `EffectRejected` if the payment provider has turned it down."""
+    if _dict(root).get("state") == "Failed":
+        raise EffectRejected(f"refund {_dict(root).get('id')} has failed at the payment provider")
+    return root
+
+
 def find_refunds(root: JsonValue, _asked: Refund, key: str) -> list[JsonValue]:
     """Return the refunds of the order ROOT that have KEY. One that failed has not happened, so it is asked for again."""
     return [each for each in read_refunds(root) if ends_with_key(each.get("reason"), key) and each.get("state") != "Failed"]

@@ -79,6 +79,15 @@ async def test_refund_that_is_not_ours_or_has_failed(
     assert isinstance(await probe(vendure, vendure.refund, REFUND), expected)
 
 
+async def test_a_refund_that_failed_has_not_happened(recorded: Recorded, vendure: VendureConnector) -> None:
+    """A refund that is answered as failed is refused, as the look-up has it (case 09)."""
+    failed: JsonValue = {"refundOrder": {**_recorded_refund(recorded), "state": "Failed"}}
+    recorded.next(_json({"data": failed}), _order([{**_recorded_refund(recorded), "state": "Failed"}]))
+
+    with pytest.raises(EffectRejected, match="has failed at the payment provider"):
+        await execute(vendure, vendure.refund, REFUND)
+
+
 async def test_two_refunds_with_one_key(recorded: Recorded, vendure: VendureConnector) -> None:
     """Where the shop has it twice, nobody can say which one is ours."""
     recorded.next(_order([_recorded_refund(recorded)] * 2))
