@@ -25,6 +25,8 @@
     ├── EffectError
     │   ├── EffectBusy          another attempt holds the effect's claim (retryable)
     │   ├── EffectUnknown       the target may have acted; looked up again later (retryable)
+    │   │   ├── UnusableAnswer  it answered, and what it said does not tell whether it acted (retryable)
+    │   │   └── AlreadyThere    it refused because it has such a thing already: perhaps ours (retryable)
     │   ├── TargetUnavailable   the target did not take the request (retryable)
     │   │   └── ContractDrifted   the target's contract has changed; nothing is sent until a person accepts it (retryable)
     │   ├── EffectRejected      the target said no; nothing happened there
@@ -210,6 +212,14 @@ class EffectUnknown(EffectError):
     """The target may have acted; it is asked again after the settle time."""
 
     retryable = True
+
+
+class UnusableAnswer(EffectUnknown):
+    """The target answered, and what it said does not tell whether it acted. After a few of these a person is asked."""
+
+
+class AlreadyThere(EffectUnknown):
+    """The target refused because it has such a thing already, which an earlier attempt may have made: look it up again."""
 
 
 class TargetUnavailable(EffectError):

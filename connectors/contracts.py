@@ -52,7 +52,10 @@ class Target(Frozen):
     deadline: timedelta = timedelta(seconds=10)
     """How long one call may take."""
     looks: int = Field(default=5, ge=1)
-    """After how many look-ups that could not tell a person is asked."""
+    """After how many look-ups that could not tell, or answers from which nobody can tell, a person is asked."""
+    losses: int = Field(default=20, ge=1)
+    """After how many requests whose answers were lost a person is asked, where each look-up says that it is not there. Each
+    waits twice as long as the one before, five minutes at most."""
 
 
 @dataclass(frozen=True)

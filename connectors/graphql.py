@@ -25,7 +25,7 @@ from perdure.connectors.drift.contracts import Contract
 from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after
 from perdure.connectors.paging import find_more_anywhere
 from perdure.connectors.schemas import from_graphql
-from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
+from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable, UnusableAnswer
 
 if TYPE_CHECKING:
     import httpx
@@ -125,7 +125,8 @@ class GraphqlConnector(HttpConnector):
         except EffectRejected as refusal:
             return await self.raise_unless_found(spec, args, attempt, refusal)
         except ValueError as error:
-            raise open_end(f"{spec.name}: {self.name} answered, and {error}") from None
+            kind = TargetUnavailable if spec.reads else UnusableAnswer
+            raise kind(f"{spec.name}: {self.name} answered, and {error}") from None
 
     async def raise_unless_found(
         self, spec: _Graphql, args: BaseModel, attempt: Attempt, refusal: EffectRejected

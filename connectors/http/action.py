@@ -70,6 +70,9 @@ class HttpAction(Action[In, Out], Generic[In, Out]):
     """The field of the target's JSON by which it calls what now exists."""
     untouched: tuple[int, ...] = (429,)
     """The statuses with which the target says that it has done nothing and may be asked again."""
+    exists: tuple[int, ...] = ()
+    """The statuses, 409 say, with which the target refuses what it has already. Where nobody else makes a thing with our
+    reference, an earlier attempt has made it: it is looked up again, and not taken for a refusal."""
     listing: Listing | None = None
     """Where the target lists what the action has made, so that the ledger can be compared with it."""
 

@@ -31,11 +31,13 @@ from perdure.connectors.http.action import HttpAction, Request
 from perdure.connectors.http.listing import Item, Listing
 from perdure.connectors.paging import find_more
 from perdure.errors import (
+    AlreadyThere,
     EffectError,
     EffectRejected,
     EffectUnknown,
     InvalidSettings,
     TargetUnavailable,
+    UnusableAnswer,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +134,8 @@ class HttpConnector(ConfiguredConnector):
             raise TargetUnavailable(
                 f"{self._describe_failure(spec, response)}, so the next attempt uses a new access token"
             )
+        if status in spec.exists and not spec.reads:
+            raise AlreadyThere(f"{self._describe_failure(spec, response)}: it may be what an earlier attempt has made")
         # To a repeated key, 409 says that the first request with it is still at work.
         at_work = status == 409 and bool(spec.key_headers(attempt.key))
         if 400 <= status < 500 and status != 408 and not at_work:
@@ -142,11 +146,13 @@ class HttpConnector(ConfiguredConnector):
         if not 200 <= status < 300:
             if spec.reads and status < 400:
                 raise EffectRejected(f"{self._describe_failure(spec, response)}: check the connector's url")
-            raise open_end(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
+            kind = UnusableAnswer if status < 400 and not spec.reads else open_end
+            raise kind(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
         try:
             return spec.parse_result(self.decode_response(spec, response))
         except ValueError as error:
-            raise open_end(f"{spec.name}: {self._name} answered {status}, but {error}") from None
+            kind = TargetUnavailable if spec.reads else UnusableAnswer
+            raise kind(f"{spec.name}: {self._name} answered {status}, but {error}") from None
 
     async def probe(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Probe:
         """Ask for the effect of `attempt.key`. Raises `TargetUnavailable` where there is no answer."""

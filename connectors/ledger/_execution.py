@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import NoReturn
 
 from pydantic import BaseModel, JsonValue
@@ -30,14 +31,19 @@ from perdure.connectors.ledger.states import (
 )
 from perdure.connectors.wire import canonical_json, sha256
 from perdure.errors import (
+    AlreadyThere,
     EffectBusy,
     EffectError,
     EffectParked,
     EffectRejected,
     EffectUnknown,
     TargetUnavailable,
+    UnusableAnswer,
 )
 from perdure.storage import now
+
+_LONGEST_PAUSE = timedelta(minutes=5)
+"""How long an effect waits at most between one request whose answer was lost and the next."""
 
 CLOSED_UNSENT = "it was undone before it was sent, so it is never sent"
 ABANDONED = "its run has ended, and it is not at the target"
@@ -238,18 +244,24 @@ class EffectExecution:
         return probe if isinstance(probe, Found) else None
 
     async def _record_lost_answer(self, claim: Claim, error: Exception) -> NoReturn:
-        why = f"the answer of {self._intent.action.connector} was lost: {_reason(error)}"
+        answered = isinstance(error, UnusableAnswer | AlreadyThere)
+        connector = self._intent.action.connector
+        why = _reason(error) if answered else f"the answer of {connector} was lost: {_reason(error)}"
         if self._target.mechanism == "none":
             await self._park(claim, why)
         settled = self._now() + self._target.settle
         doubt_until = settled if claim.doubt_until is None else max(settled, claim.doubt_until)
-        looks = claim.looks + 1 if self._target.replays_errors else claim.looks
+        looks = claim.looks + 1 if self._target.replays_errors or answered else claim.looks
+        losses = await self._journal.count_losses(claim.key) + 1
+        absent_each_time = self._target.mechanism == "natural-key" and losses >= self._target.losses
+        if absent_each_time or (answered and looks >= self._target.looks):
+            # It would go on for ever. A target that is away is another thing: it cannot be looked up either.
+            await self._park(claim, f"it was sent {claim.sent} times, and nobody can tell what came of it: {why}")
         changes = {"lease_until": None, "doubt_until": doubt_until, "looks": looks, "error": why}
         await self._journal.move(claim, "unknown", changes, note=why)
         asked = error.retry_after if isinstance(error, EffectError) else None
-        raise EffectUnknown(
-            f"{self._what} may have happened: {why}", retry_after=max(asked or self._target.settle, self._target.settle)
-        ) from error
+        pause = min(self._target.settle * 2 ** (losses - 1), max(_LONGEST_PAUSE, self._target.settle))
+        raise EffectUnknown(f"{self._what} may have happened: {why}", retry_after=max(asked or pause, pause)) from error
 
     async def _park(self, held: Effect | Claim, why: str, **more: object) -> NoReturn:
         changes: dict[str, object] = {"fence": held.fence + 1, "lease_until": None, "error": why} | more

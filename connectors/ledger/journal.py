@@ -233,6 +233,11 @@ class Journal:
         async with self._database.read() as connection:
             return [_to_effect(row) for row in (await connection.execute(query)).mappings()]
 
+    async def count_losses(self, key: str) -> int:
+        """Return how many requests for the effect under KEY got no answer that tells what came of it."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(_COUNT_LOSSES, {"key": key})).scalar_one())
+
     async def events(self, key: str) -> Sequence[EffectEvent]:
         """Return the transitions of the effect under KEY, oldest first."""
         async with self._database.read() as connection:
@@ -266,6 +271,11 @@ _RELEASE_BUSINESS_KEY = sa.update(EffectRow).where(
     col(EffectRow.key) == sa.bindparam("held_key"),
     col(EffectRow.state) == sa.bindparam("held_state"),
     sa.not_(col(EffectRow.beside)),
+)
+_COUNT_LOSSES = sa.select(sa.func.count()).where(
+    col(EffectEventRow.key) == sa.bindparam("key"),
+    col(EffectEventRow.before) == "in flight",
+    col(EffectEventRow.after) == "unknown",
 )
 _SELECT_EVENTS = (
     sa.select(EffectEventRow).where(col(EffectEventRow.key) == sa.bindparam("key")).order_by(col(EffectEventRow.id))

@@ -144,6 +144,7 @@ class ActionBuilder:
             answer=answers,
             remote_ref=use.remote_ref,
             untouched=use.untouched,
+            exists=use.exists,
             listing=use.listing,
             operation=shape,
             fixed=use.fixed,

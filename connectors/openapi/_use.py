@@ -72,6 +72,8 @@ class Use(Frozen):
     deadline: timedelta = timedelta(seconds=30)
     untouched: tuple[int, ...] = (429,)
     """The statuses with which the target says that it has done nothing and may be asked again."""
+    exists: tuple[int, ...] = ()
+    """The statuses with which the target refuses what it has already: it is looked up again then."""
     once_per: tuple[str, ...] = ()
     """The arguments that name what may happen once in the world, whatever run asks."""
     describe: str = ""

@@ -17,7 +17,7 @@ from perdure.connectors import (
 )
 from perdure.connectors.drift._compatibility import compare
 from perdure.connectors.graphql import GraphqlAction, GraphqlConnector
-from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
+from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable, UnusableAnswer
 from perdure.lineage import Frozen
 
 
@@ -131,8 +131,8 @@ NOT_THERE = answer({"data": {"letters": []}})
         (answer(error("INTERNAL_SERVER_ERROR", "sendLetter")), EffectUnknown),
         (answer({"errors": ["so"]}), EffectUnknown),
         (answer({"data": None}), EffectUnknown),
-        (answer({"data": {"sendLetter": None}}), EffectUnknown),
-        (answer({"data": {"sendLetter": {"id": "7"}}}), EffectUnknown),
+        (answer({"data": {"sendLetter": None}}), UnusableAnswer),
+        (answer({"data": {"sendLetter": {"id": "7"}}}), UnusableAnswer),
         (answer([]), EffectUnknown),
         (answer({}, 500), EffectUnknown),
         (answer({}, 408), EffectUnknown),

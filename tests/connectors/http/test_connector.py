@@ -25,10 +25,12 @@ from perdure.connectors import (
 from perdure.connectors.contracts import In, Out
 from perdure.connectors.http import parse_retry_after
 from perdure.errors import (
+    AlreadyThere,
     EffectRejected,
     EffectUnknown,
     InvalidSettings,
     TargetUnavailable,
+    UnusableAnswer,
 )
 from perdure.examples.returns_desk.desk_connectors import (
     LookUp,
@@ -74,6 +76,7 @@ class Bank(HttpConnector):
         remote_ref="number",
         target=NATURAL,
     )
+    made = HttpAction("bank.made", Pay, Paid, request="POST /pay", exists=(409,))
     balance = HttpAction("bank.balance", Pay, Paid, request="GET /balance", reads=True)
 
 
@@ -142,13 +145,15 @@ async def test_shape_of_the_target_is_translated(server: Server, bank: Bank) -> 
         ("bank.pay", reply(503, Retry_After="7"), EffectUnknown),
         ("bank.take", reply(503, Retry_After="7"), TargetUnavailable),
         ("bank.pay", reply(500, {"error": "oops"}), EffectUnknown),
-        ("bank.pay", reply(302, Location="/elsewhere"), EffectUnknown),
-        ("bank.pay", reply(303, Location="/paid"), EffectUnknown),
+        ("bank.pay", reply(302, Location="/elsewhere"), UnusableAnswer),
+        ("bank.pay", reply(303, Location="/paid"), UnusableAnswer),
         ("bank.pay", reply(301, Location="/pay/"), EffectRejected),
         ("bank.pay", reply(307, Location="https://elsewhere.example/pay"), EffectRejected),
         ("bank.pay", reply(308, Location="//["), EffectRejected),
-        ("bank.pay", reply(200, b"<html>"), EffectUnknown),
-        ("bank.pay", reply(200, {"sum": 5}), EffectUnknown),
+        ("bank.pay", reply(200, b"<html>"), UnusableAnswer),
+        ("bank.pay", reply(200, {"sum": 5}), UnusableAnswer),
+        ("bank.made", reply(409), AlreadyThere),
+        ("bank.made", reply(422), EffectRejected),
         ("bank.pay", reply(200, {"amount": 5})[:-4], EffectUnknown),
         ("bank.pay", b"", EffectUnknown),
         ("bank.pay", b"nonsense\r\n\r\n", EffectUnknown),

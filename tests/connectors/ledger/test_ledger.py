@@ -13,11 +13,12 @@ import pytest
 import sqlalchemy as sa
 from kits.connectors import AT_ONCE, QUICK, SETTLE, Bank, call, key_of, persist, step, undo
 
-from perdure.connectors import CannotTell, EffectCall, Target
+from perdure.connectors import Absent, CannotTell, EffectCall, EffectResult, Target
 from perdure.connectors.contracts import Mechanism
 from perdure.connectors.ledger import Ledger, lease_duration
 from perdure.connectors.ledger.states import STALL
 from perdure.errors import (
+    AlreadyThere,
     EffectBusy,
     EffectConflict,
     EffectParked,
@@ -27,6 +28,7 @@ from perdure.errors import (
     NotFound,
     TargetUnavailable,
     UnknownAction,
+    UnusableAnswer,
 )
 from perdure.storage import Database, now
 
@@ -538,3 +540,57 @@ class SlowDatabase(Database):
 
 async def _course(ledger: Ledger) -> list[tuple[str | None, str]]:
     return [(event.before, event.after) for event in await ledger.events(key_of(call()))]
+
+
+@pytest.mark.parametrize("mechanism", ["natural-key", "header"])
+async def test_nonsense_for_ever_comes_to_an_end(database: Database, mechanism: Mechanism) -> None:
+    """A target that answers each request with what says nothing is put before a person with its last answer (case 70)."""
+    bank = Bank(target=AT_ONCE.model_copy(update={"mechanism": mechanism}))
+    bank.sends = [UnusableAnswer(f"it answered 200, but with error {number}") for number in range(100)]
+    ledger = Ledger(database, {"bank": bank})
+
+    with pytest.raises(EffectParked, match=r"it was sent 3 times, and nobody can tell .* with error 2"):
+        await persist(lambda: ledger.perform(call()))
+
+    assert 3 == bank.target.looks == len(bank.attempts)
+
+
+async def test_losses_without_end_come_to_an_end(database: Database) -> None:
+    """Where each look-up says that it is not there and each request is lost, a person is asked (case 70)."""
+    bank = Bank(target=AT_ONCE.model_copy(update={"settle": timedelta(milliseconds=1), "losses": 4}))
+    bank.sends = [EffectUnknown("gone")] * 100
+    ledger = Ledger(database, {"bank": bank})
+    waits = []
+
+    async def attempt() -> EffectResult:
+        try:
+            return await ledger.perform(call())
+        except EffectUnknown as error:
+            waits.append(error.retry_after)
+            raise
+
+    with pytest.raises(EffectParked, match="it was sent 4 times"):
+        await persist(attempt)
+
+    assert [timedelta(milliseconds=1), timedelta(milliseconds=2), timedelta(milliseconds=4)] == waits
+
+
+async def test_exists_is_looked_up_again(database: Database, bank: Bank) -> None:
+    """The first answer is lost, the list lags behind, and the repeat is refused: it is found in the end (case 70)."""
+    bank.sends, bank.lands_anyway = [EffectUnknown("gone"), AlreadyThere("409: the reference exists")], True
+    bank.looks = [Absent()]
+    ledger = Ledger(database, {"bank": bank})
+
+    done = await persist(lambda: ledger.perform(call()))
+
+    assert ("probe", 2) == (done.receipt.confirmed_by, len(bank.attempts))
+
+
+async def test_what_exists_and_is_never_found_is_parked(database: Database) -> None:
+    """A target that says it exists, and never shows it, is put before a person, and is no failure."""
+    bank = Bank(target=AT_ONCE)
+    bank.sends, bank.looks = [AlreadyThere("409: the reference exists")] * 9, [Absent()] * 9
+    ledger = Ledger(database, {"bank": bank})
+
+    with pytest.raises(EffectParked, match="409: the reference exists"):
+        await persist(lambda: ledger.perform(call()))
