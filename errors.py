@@ -29,6 +29,7 @@
     │   │   └── AlreadyThere    it refused because it has such a thing already: perhaps ours (retryable)
     │   ├── TargetUnavailable   the target did not take the request (retryable)
     │   │   └── ContractDrifted   the target's contract has changed; nothing is sent until a person accepts it (retryable)
+    │   ├── WrongDatabase       the run's effects are in another database than the worker's (retryable)
     │   ├── EffectRejected      the target said no; nothing happened there
     │   ├── EffectConflict      the same key came with other arguments; a person has to say what holds
     │   ├── EffectParked        nobody can tell what happened; a person has to
@@ -230,6 +231,12 @@ class TargetUnavailable(EffectError):
 
 class ContractDrifted(TargetUnavailable):
     """The target's contract has changed in a way that breaks the action; nothing is sent until a person accepts it."""
+
+
+class WrongDatabase(EffectError):
+    """The run's effects are in another database than this worker's; nothing is sent until a worker with theirs comes."""
+
+    retryable = True
 
 
 class EffectRejected(EffectError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import structlog
 from pydantic import ValidationError
 from temporalio import activity
+from temporalio.api.common.v1 import Payloads
+from temporalio.api.workflowservice.v1 import RecordActivityTaskHeartbeatRequest
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
@@ -16,6 +19,27 @@ from perdure.errors import EffectError, ModelError, PerdureError
 from perdure.lineage import StepRef
 
 log = structlog.get_logger(__name__)
+
+_told: ContextVar[list[object]] = ContextVar("what the attempt in progress has told the server")
+
+
+async def tell_next_attempts(fact: str) -> None:
+    """Have the server keep FACT for the next attempts of this activity, as their `heartbeat_details`; return when it has.
+
+    The SDK's own heartbeats are sent some time or other: too late for what must be known of a worker that is killed.
+    """
+    info, client = activity.info(), activity.client()
+    details = await client.data_converter.encode([fact])
+    await client.workflow_service.record_activity_task_heartbeat(
+        RecordActivityTaskHeartbeatRequest(
+            namespace=info.namespace,
+            task_token=info.task_token,
+            details=Payloads(payloads=details),
+            identity=client.identity,
+        )
+    )
+    if (told := _told.get(None)) is not None:
+        told[:] = [fact]
 
 
 class Boundary(Interceptor):
@@ -79,11 +103,14 @@ def _heartbeats(every: float) -> Iterator[None]:
     waiting: list[asyncio.TimerHandle] = []
 
     def beat() -> None:
-        activity.heartbeat()
+        activity.heartbeat(*told)  # each heartbeat replaces what the last one said
         waiting[0] = loop.call_later(every, beat)
 
+    told: list[object] = list(activity.info().heartbeat_details)
+    token = _told.set(told)
     waiting.append(loop.call_later(every, beat))
     try:
         yield
     finally:
         waiting[0].cancel()
+        _told.reset(token)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from temporalio import activity
 
 from perdure.activities import metering
+from perdure.activities.boundary import tell_next_attempts
 from perdure.activities.step_context import current_step
 from perdure.connectors.contracts import (
     EffectResult,
@@ -37,7 +38,7 @@ from perdure.routing.contracts import (
     RaiseResult,
 )
 from perdure.workflows.answer_model import Answer, AnswerCall
-from perdure.workflows.effect_model import ActCall, ActResult
+from perdure.workflows.effect_model import UNKNOWN_DATABASE, ActCall, ActResult
 from perdure.workflows.plan import ActionFacts, CheckCall, PlanCheck
 from perdure.workflows.plan_model import ActStep, GenerateStep
 
@@ -97,16 +98,37 @@ class StepActivities:
         """Perform an action through the ledger. In a conversation its answer is stored and not returned."""
         step = current_step(call)
         effect, ref = call.to_effect_call(step), call.ref
+        database = await self._require_database(call, effect.action)
         if ref is None:
             done = await self._rooms.open.ledger.perform(effect)
-            return done if call.step else ActResult.from_receipt(done.receipt).model_copy(update={"value": done.value})
+            if call.step:
+                return done
+            return ActResult.from_receipt(done.receipt).model_copy(update={"value": done.value, "database": database})
         from perdure.activities.tool_message import append_tool_message
 
         # Before anything happens: an effect could not be said in a conversation that is not there.
         await self._rooms.open.messages.check(step.lineage, ref)
         ref = await self._rooms.open.messages.append(step.lineage, ref, call.new, of=call.of)
         done = await self._rooms.open.ledger.perform(effect)
-        return await append_tool_message(self._rooms.open.messages, step.lineage, ref, effect, done)
+        told = await append_tool_message(self._rooms.open.messages, step.lineage, ref, effect, done)
+        return told.model_copy(update={"database": database})
+
+    async def _require_database(self, call: ActCall, action: str) -> str:
+        """Refuse the step if the run's effects are in another database than this. Returns what the run wants to know of it.
+
+        The database of a first effect stands in no history yet. Temporal keeps it for the effect's next attempts, in case
+        this worker dies.
+        """
+        ledger = self._rooms.open.ledger
+        if call.database != UNKNOWN_DATABASE or ledger.action(action).reads:
+            await ledger.require_database("" if call.database == UNKNOWN_DATABASE else call.database)
+            return ""
+        own = await ledger.identity()
+        for earlier in activity.info().heartbeat_details:
+            await ledger.require_database(str(earlier))
+            return own
+        await tell_next_attempts(own)
+        return own
 
     @activity.defn(name="perdure.undo")
     async def undo(self, call: UndoCall) -> UndoResult:

@@ -251,6 +251,8 @@ class EffectCall(Frozen):
     """Whether the run can only go forward: then a refusal is no end, it is parked for a person."""
     instead_of: str = Field(default="", exclude_if=lambda key: not key)
     """The key of an effect that is gone at the target, where a person has approved that this is sent in its place."""
+    database: str = Field(default="", exclude_if=lambda id: not id)
+    """The id of the database that the run's effects are in; empty if the run does not know."""
 
 
 class Receipt(Frozen):
@@ -291,6 +293,10 @@ class UndoCall(Frozen):
     effect: str
     action: str
     args: dict[str, JsonValue] = Field(default_factory=dict)
+    database: str = Field(default="", exclude_if=lambda id: not id)
+    """The id of the database that the run's effects are in; empty if the run does not know."""
+    happened: bool = Field(default=False, exclude_if=lambda happened: not happened)
+    """Whether the run has the effect's receipt: then a database without it is not the one that it is in."""
 
 
 class UndoResult(Frozen):

@@ -23,6 +23,9 @@ from perdure.workflows.conversation_model import (
     to_hex,
 )
 
+UNKNOWN_DATABASE = "?"
+"""What stands in a call of a run that has done nothing yet: it wants to know in which database its effects are."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEY = "pe-"
 
@@ -39,6 +42,8 @@ class ActCall(ConversationCall):
     generation: int = 0
     must: bool = False
     instead_of: str = ""
+    database: str = ""
+    """The id of the database that the run's effects are in."""
 
     def to_effect_call(self, running: StepRef) -> EffectCall:
         """Return the call as the ledger takes it, for the step that is RUNNING."""
@@ -50,6 +55,7 @@ class ActCall(ConversationCall):
             generation=self.generation,
             must=self.must,
             instead_of=self.instead_of,
+            database="" if self.database == UNKNOWN_DATABASE else self.database,
         )
 
 
@@ -97,6 +103,8 @@ class ActResult(ShortReceipt):
 
     value: JsonValue = None
     """Left out too if it is a message now."""
+    database: str = ""
+    """The id of the database that the effect is in, for a run that does not know it yet."""
     head: str = ""
     """The newest message afterwards. Empty: it follows from the arguments and the receipt."""
 

@@ -25,7 +25,7 @@ from perdure.lineage import StepRef
 from perdure.workflows.call import EFFECT_RETRIES, execute
 from perdure.workflows.cancellation import wait_until_done
 from perdure.workflows.conversation_model import ConversationPosition, base_name, position_in
-from perdure.workflows.effect_model import ActCall, ActResult
+from perdure.workflows.effect_model import UNKNOWN_DATABASE, ActCall, ActResult
 from perdure.workflows.parked import wait_until_resolved
 from perdure.workflows.run import current_run, upsert
 
@@ -109,6 +109,7 @@ def act_call(
     """Return the call for ACTION by STEP of this run: what the activity finds out by itself is left out."""
     return ActCall(
         **current_run().call_context(),
+        database=current_run().database or UNKNOWN_DATABASE,
         **(position or position_in(None)),
         action="" if action == base_name(step.name) else action,
         args=dict(args),
@@ -162,6 +163,7 @@ async def _attempt(request: EffectRequest) -> ActResult:
         if cancelled():
             raise asyncio.CancelledError(workflow.cancellation_reason()) from error
         raise
+    current_run().database = current_run().database or result.database
     # The activity ended well although a cancellation came in between: the wait above has swallowed it.
     if cancelled():
         raise asyncio.CancelledError(workflow.cancellation_reason())
@@ -174,7 +176,12 @@ async def _settle(request: EffectRequest) -> None:
     try:
         await execute(
             "perdure.settle",
-            UndoCall(step=step, effect=effect_key(request.step, item=request.call.item), action=request.action),
+            UndoCall(
+                step=step,
+                effect=effect_key(request.step, item=request.call.item),
+                action=request.action,
+                database=current_run().database,
+            ),
             SettleResult,
             id=step.name,
             summary=f"Find out about {request.step.name}",

@@ -133,6 +133,8 @@ class Run:
     conversations: dict[str, OpenConversation] = field(default_factory=dict)
     trail: list[str] = field(default_factory=list)
     """What was done so far, a line a step, for the run's page."""
+    database: str = ""
+    """The id of the database that its effects are in, once one has happened."""
     _namespace_told: bool = False
 
     def step(self, wanted: str) -> StepRef:

@@ -237,7 +237,13 @@ class Saga:
             undone = await wait_until_resolved(
                 lambda: execute(
                     "perdure.undo",
-                    UndoCall(step=step, effect=effect.key, action=effect.action),
+                    UndoCall(
+                        step=step,
+                        effect=effect.key,
+                        action=effect.action,
+                        database=current_run().database,
+                        happened=effect.outcome == "done",
+                    ),
                     UndoResult,
                     id=step.name,
                     summary=f"Undo {effect.step}",

@@ -153,6 +153,7 @@ async def _pollers(session: Session) -> Check:
 
 
 async def _database(settings: Settings, *, migrate: bool) -> Check:
+    from perdure.connectors.ledger import Journal
     from perdure.storage import HEAD, Database, without_password
 
     database = Database(settings.database)
@@ -160,6 +161,7 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
         if migrate:
             await database.migrate()
         revision = await database.revision()
+        identity = await Journal(database).identity() if revision == HEAD else ""
     except PerdureError as error:
         return Check(name="database", state="fail", said=error.message)
     finally:
@@ -169,7 +171,7 @@ async def _database(settings: Settings, *, migrate: bool) -> Check:
         newer = f"this perdure knows {HEAD}"
         todo = "perdure doctor --migrate; a worker does it too when it starts"
         return Check(name="database", state="warn", said=f"{said}; {newer}", todo=todo)
-    return Check(name="database", state="ok", said=said)
+    return Check(name="database", state="ok", said=f"{said}, id {identity}")
 
 
 def _models(settings: Settings) -> Check:

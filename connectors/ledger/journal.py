@@ -20,7 +20,7 @@ from perdure.connectors.contracts import (
     EffectState,
 )
 from perdure.connectors.ledger.states import TRANSITIONS, doubt_duration, lease_duration
-from perdure.connectors.ledger.tables import EffectEventRow, EffectRow
+from perdure.connectors.ledger.tables import EffectEventRow, EffectRow, LedgerRow
 from perdure.errors import EffectBusy, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.storage import Database, GroupCommit, now
@@ -174,6 +174,11 @@ class Journal:
         async with self._database.write() as connection:
             event = _event_row(held.key, held.fence, (state, state), self.clock(), _storable(note))
             await connection.execute(_INSERT_EVENT, event)
+
+    async def identity(self) -> str:
+        """Return the id of the database that these rows are in."""
+        async with self._database.read() as connection:
+            return str((await connection.execute(sa.select(col(LedgerRow.id)))).scalar_one())
 
     async def find(self, key: str) -> Effect | None:
         """Return the effect under KEY, if there is one."""

@@ -32,8 +32,8 @@ from perdure.connectors.ledger.dependents import Dependents
 from perdure.connectors.ledger.journal import Intent, Journal
 from perdure.connectors.ledger.states import FINAL_STATES
 from perdure.connectors.wire import canonical_json, parse_args, sha256
-from perdure.errors import EffectParked, NotFound, UnknownAction
-from perdure.storage import Database, now
+from perdure.errors import EffectParked, NotFound, UnknownAction, WrongDatabase
+from perdure.storage import Database, now, without_password
 
 if TYPE_CHECKING:
     from perdure.connectors.drift import Guard
@@ -61,6 +61,7 @@ class Ledger:
         self._dependents = Dependents(database, clock)
         self._connectors = dict(connectors)
         self._guard = guard
+        self._identity = ""
 
     async def perform(self, call: EffectCall) -> EffectResult:
         """Perform CALL, or return what is recorded if it has happened before.
@@ -69,10 +70,11 @@ class Ledger:
         after which time the same call should come again. Raises `EffectRejected` when the target said no, `EffectParked`
         when a person has to find out what happened, `EffectConflict` when the key or the business key came with other
         arguments before and a person has to say what holds, `ContractDrifted` when a person has to accept what the target
-        has become, `UnknownAction` and `InvalidInput`. A cancellation is raised once the request in flight has ended and is
-        recorded.
+        has become, `WrongDatabase` when the run's effects are elsewhere, `UnknownAction` and `InvalidInput`. A cancellation
+        is raised once the request in flight has ended and is recorded.
         """
         connector, action = self._find_action(call.action)
+        await self.require_database(call.database)
         args = parse_args(action, call.args)
         connector = await self._guard_connector(connector, action)
         if action.reads:
@@ -102,6 +104,7 @@ class Ledger:
         _, action = self._find_action(call.action)
         if action.reads:
             return UndoResult(effect=call.effect, outcome="nothing to undo")
+        await self.require_database(call.database)
         return await _run_to_end(self._undo_all(call))
 
     async def find_out(self, effect: Effect) -> Effect:
@@ -122,6 +125,7 @@ class Ledger:
         Nothing is sent and nothing undone. One that is not at the target may still be asked for, after a reset for example.
         Raises `EffectBusy` and `EffectUnknown` as `perform` does; what nobody can tell is parked.
         """
+        await self.require_database(call.database)
         return await _run_to_end(self._settle(call))
 
     async def resolve(self, resolution: Resolution) -> Effect:
@@ -133,6 +137,23 @@ class Ledger:
         effect = await self._journal.get(resolution.effect)
         action = self._find_action(effect.action)[1] if resolution.verdict == "happened" else None
         return await resolve(self._journal, effect, resolution, action)
+
+    async def identity(self) -> str:
+        """Return the id of this ledger's database, which runs keep with their first effect."""
+        self._identity = self._identity or await self._journal.identity()
+        return self._identity
+
+    async def require_database(self, wanted: str) -> None:
+        """Raise `WrongDatabase` if the database called WANTED is another than this one. Empty: nobody knows which."""
+        if wanted and wanted != await self.identity():
+            raise await self._wrong_database(f"the effects of this run are in database {wanted}")
+
+    async def _wrong_database(self, why: str) -> WrongDatabase:
+        return WrongDatabase(
+            f"{why}, and this worker has database {await self.identity()} ({without_password(self.database.url)}), so "
+            "nothing was sent. Start a worker with the PERDURE_HOME or PERDURE_DATABASE_URL that the run's worker had; "
+            "`perdure doctor` shows the id of a database."
+        )
 
     async def find(self, prefix: str) -> Effect:
         """Return the one effect whose key starts with PREFIX. Raises `NotFound` if there is none, or more than one."""
@@ -191,6 +212,8 @@ class Ledger:
 
     async def _undo_all(self, call: UndoCall) -> UndoResult:
         found = await self._journal.find(call.effect)
+        if found is None and call.happened:
+            raise await self._wrong_database(f"the run has the receipt of effect {call.effect} of {call.action}")
         later = await self._journal.later_generations(found) if found else []
         done = [await self._undo(call, each.key) for each in (*later, *([found] if found else []))]
         if found is None:

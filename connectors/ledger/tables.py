@@ -12,6 +12,14 @@ from perdure.storage import UtcDateTime
 _HOLDS = sa.text("state NOT IN ('failed', 'compensated') AND NOT beside")
 
 
+class LedgerRow(SQLModel, table=True):
+    """The one row that tells this database from others. Whoever moves the data to another database moves it along."""
+
+    __tablename__ = "ledger"  # pyright: ignore[reportAssignmentType]  # how SQLModel wants it
+
+    id: str = Field(primary_key=True)
+
+
 class EffectRow(SQLModel, table=True):
     """One execution of an action. `perdure.connectors.contracts.Effect` says what the columns mean."""
 
