@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from pydantic import JsonValue
 
@@ -19,6 +21,20 @@ def check_texts(plan: Plan) -> None:
         raise PlanError(f"plan {plan.name}: {error}") from None
 
 
+if TYPE_CHECKING:
+    from jsonschema import ValidationError as JsonSchemaError
+
+_ARTICLES = {
+    "object": "an object",
+    "array": "a list",
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
 def check_input(plan: Plan, given: JsonValue) -> None:
     """Raise `InvalidInput`, naming the field, if GIVEN does not fit the input schema of PLAN."""
     if not plan.input:
@@ -31,8 +47,31 @@ def check_input(plan: Plan, given: JsonValue) -> None:
         raise InvalidInput(f"plan {plan.name}: its input schema is not a JSON schema: {error.message}") from None
     wrong = sorted(Draft202012Validator(plan.input).iter_errors(given), key=lambda error: error.json_path)
     if wrong:
-        said = "; ".join(f"{error.json_path}: {error.message}" for error in wrong[:5])
+        said = "; ".join(_describe(error) for error in wrong[:5])
         raise InvalidInput(f"the input does not fit plan {plan.name}: {said}")
+
+
+def _describe(error: JsonSchemaError) -> str:
+    """Return what is wrong in JSON's words and not in Python's."""
+    place = error.json_path.removeprefix("$").removeprefix(".") or "the input"
+    if error.validator != "type":
+        return f"{place}: {error.message}"
+    wanted = error.validator_value
+    wanted = " or ".join(wanted) if isinstance(wanted, list) else str(wanted)
+    return f"{place} has to be {_ARTICLES.get(wanted, wanted)}, and is {_kind(cast('JsonValue', error.instance))}"
+
+
+def _kind(value: JsonValue) -> str:
+    match value:
+        case None:
+            return "null or was not given"
+        case bool():
+            return f"{value}".lower()
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+    return json.dumps(value, ensure_ascii=False)[:60]
 
 
 def check_order(plan: Plan, actions: Mapping[str, ActionFacts]) -> None:

@@ -82,6 +82,17 @@ def _pointed_at(text: str, error: Malformed) -> str:
     return f"\n  {shown}\n  {' ' * (error.column - 1 - begin)}^"
 
 
+def describe_first(error: ValidationError) -> str:
+    """Return the first thing that is wrong with what was typed, in words."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"there is no {place}"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {message}" if place else message
+
+
 def _wrong(error: ValidationError, data: Mapping[str, object]) -> list[str]:
     lines = []
     found = error.errors(include_url=False, include_input=False)

@@ -102,7 +102,7 @@ ScheduleOption = Annotated[
         show_default=False,
     ),
 ]
-UnscheduleOption = Annotated[bool, typer.Option("--unschedule", help="Do it no more on a schedule.")]
+UnscheduleOption = Annotated[bool, typer.Option("--unschedule", help="Stop doing it on a schedule.")]
 
 UserOption = Annotated[str | None, typer.Option("--user", help="Whose memory: this user's.", metavar="NAME")]
 AgentOption = Annotated[str | None, typer.Option("--agent", help="Whose memory: this agent's.", metavar="NAME")]

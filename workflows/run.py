@@ -297,7 +297,10 @@ def _parked_details(waiting: ParkedEffect) -> str:
         f"until {waiting.until:%Y-%m-%d %H:%M} UTC; then the step fails",
         f"`perdure effects show {waiting.key}` tells what is known. Look at the target, then say what is so:",
         f"`perdure effects resolve {waiting.key} --comment WHY` with one of:",
-        "`--happened --remote-ref REF`, `--did-not-happen`, `--send-again`, `--as-new-generation`",
+        # The message of a changed intent names what it calls for.
+        "`--as-new-generation`, `--did-not-happen`"
+        if "--as-new-generation" in waiting.why
+        else "`--happened --remote-ref REF`, `--did-not-happen`, `--send-again`",
     ]
     return "\n\n".join(lines)
 

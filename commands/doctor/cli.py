@@ -32,7 +32,7 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Register the search attributes that the namespace lacks.")] = False,
     migrate: Annotated[bool, typer.Option("--migrate", help="Bring the database's schema up to date.")] = False,
 ) -> None:
-    """Check everything perdure stands on.
+    """Check everything that perdure needs here.
 
     Each line says ok, warn or fail, and what to do; the exit code is 1 if something fails.
     """

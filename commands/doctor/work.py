@@ -190,7 +190,8 @@ def _models(settings: Settings) -> Check:
             if deployment.api_key and not os.environ.get(deployment.api_key.removeprefix("env:"))
         }
     )
-    said = f"{path}: {len(routes.tasks)} tasks, deployments {', '.join(routes.deployments)}"
+    count = len(routes.tasks)
+    said = f"{path}: {count} task{'' if count == 1 else 's'}, deployments {', '.join(routes.deployments)}"
     if missing:
         return Check(name="models", state="warn", said=said, todo=f"Set {', '.join(missing)} where the worker runs.")
     return Check(name="models", state="ok", said=said)

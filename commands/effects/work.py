@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 from pydantic import ValidationError
 
-from perdure.commands.inputs import read_json
+from perdure.commands.inputs import describe_first, read_json
 from perdure.commands.options import Format, Options
 from perdure.commands.output import (
     Column,
@@ -229,8 +229,7 @@ def _resolution(effect: Effect, given: ResolutionInput) -> Resolution:
             }
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InvalidInput(describe_first(error)) from None
 
 
 async def _tell(session: Session, workflow_id: str, key: str) -> bool:
@@ -261,7 +260,7 @@ def _print(found: EffectDetails) -> None:
         ("answer", one_line(effect.response) if effect.response is not None else ""),
         ("reference", effect.remote_ref),
         ("confirmed", f"by {effect.confirmed_by}, {format_time(effect.confirmed_at)}" if effect.confirmed_at else ""),
-        ("sent", f"{effect.sent} times, last {format_time(effect.last_sent_at)}" if effect.sent else "never"),
+        ("sent", f"{_times(effect.sent)}, last at {format_time(effect.last_sent_at)}" if effect.sent else "never"),
         ("contradicts", effect.contradicts or ""),
         ("undoes", effect.undo_of or ""),
         ("undone by", found.undo or ""),
@@ -275,3 +274,7 @@ def _print(found: EffectDetails) -> None:
         moved = f"{event.before or 'begins'} -> {event.after}" if event.before != event.after else "note"
         note = one_line(event.note)
         typer.echo(printable(f"{format_time(event.at)}  {moved}{who}{': ' if note else ''}{note}"))
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -239,7 +239,7 @@ def stats(
 @app.command("export")
 @takes_options
 def export(
-    options: Options,  # noqa: ARG001  an export is lines of JSON whatever is asked for
+    options: Options,
     *,
     user: UserOption = None,
     agent: AgentOption = None,
@@ -249,11 +249,11 @@ def export(
         bool, typer.Option("--erasures", help="Only what was erased, without content: to keep beside backups.")
     ] = False,
 ) -> None:
-    """Print memories as lines of JSON, with every version, source and receipt, for `import`."""
+    """Print memories with every version, source and receipt, for `import`: lines of JSON, or one list with -o json."""
     from perdure.commands.memory.work import export as work
 
     scope = optional_scope(tenant, agent, user, session)
-    asyncio.run(work(scope, tenant, erasures=erasures))
+    asyncio.run(work(options, scope, tenant, erasures=erasures))
 
 
 @app.command("import")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.commands.inputs import describe_first
 from perdure.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ def required_scope(tenant: str, agent: str | None, user: str | None, session: st
     try:
         return Scope(tenant=tenant, agent=agent, user=user, session=session)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])) from None
+        raise InvalidInput(describe_first(error)) from None
 
 
 def optional_scope(tenant: str | None, agent: str | None, user: str | None, session: str | None) -> Scope | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -226,22 +226,36 @@ async def stats(options: Options, scope: Scope | None, tenant: str | None) -> No
         table(("MOST USED", *numbers), rows)
 
 
-async def export(scope: Scope | None, tenant: str | None, *, erasures: bool) -> None:
-    """Print an export."""
+async def export(options: Options, scope: Scope | None, tenant: str | None, *, erasures: bool) -> None:
+    """Print an export: a line of JSON for each thing, or one JSON list."""
+    one_list, count = options.format is Format.json, 0
     async with open_records(client_settings()) as memory:
         async for line in memory.export(scope=scope, tenant=tenant, erasures=erasures):
-            typer.echo(line)
+            typer.echo(f"{',' if count else '['}{line}" if one_list else line)
+            count += 1
+    if one_list:
+        typer.echo("]" if count else "[]")
 
 
 async def import_(options: Options, file: Path) -> None:
     """Write the export in FILE, and say how many versions were new, and how many it had erased here."""
     async with open_records(client_settings()) as memory:
         with file.open(encoding="utf-8") as lines:
-            done = await memory.restore(lines)
+            done = await memory.restore(_without_brackets(lines))
     if options.format is not Format.text:
         emit({"added": done.added, "erased": done.erased})
     erased = f", {done.erased} erased, as the export says" if done.erased else ""
     say(f"{done.added} versions added{erased}; the worker's next recall puts that in the index")
+
+
+def _without_brackets(lines: Iterable[str]) -> Iterator[str]:
+    """Yield LINES of an export, also of one that `export -o json` printed as a list."""
+    for line in lines:
+        text = line.strip()
+        # No thing in an export is a list, so only the list around them begins and ends so.
+        text = text[1:] if text[:1] in ("[", ",") else text
+        if text not in ("", "]"):
+            yield text
 
 
 async def sweep(session: Session, options: Options, *, dry_run: bool, every: timedelta | None, stop: bool) -> None:

@@ -123,7 +123,8 @@ async def raise_and_report(
             if each.budget == budget and subject in (None, each.subject) and since in (None, each.since)
         ]
         if not fitting:
-            raise NotFound(f"no budget {budget!r} was drawn on so. `perdure budgets list` shows those that were.")
+            of = "".join([f" of {subject}" if subject else "", f" since {since}" if since else ""])
+            raise NotFound(f"budget {budget!r}{of} has not been used yet. `perdure budgets list` shows those that have.")
         if len(fitting) > 1:
             raise InvalidInput(
                 f"budget {budget!r} is kept for {len(fitting)} subjects or times. Say which: --subject, --since."

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from perdure.commands import on_worker
-from perdure.errors import NotFound, Unreachable
+from perdure.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
     from temporalio.api.history.v1 import HistoryEvent
@@ -45,7 +45,7 @@ class View(Protocol):
 async def follow(session: Session, workflow_id: str, run_id: str, view: View, *, until: float | None = None) -> Timeline:
     """Show the run and its continuations in VIEW until it has ended or the monotonic time is UNTIL; return the timeline.
 
-    Raises `NotFound` if no worker knows its workflow type, `Unreachable` if the server is lost for long.
+    Raises `UnknownWorkflow` if no worker knows its workflow type, `Unreachable` if the server is lost for long.
     """
     while True:
         timeline = await _Follower(session, workflow_id, run_id, view).run(until)
@@ -142,7 +142,7 @@ class _Follower:
             self._view.note(message)
 
 
-class UnknownWorkflow(NotFound):
+class UnknownWorkflow(InvalidInput):
     """The worker that took the run does not know its workflow type."""
 
     def __init__(self, workflow: str, known: str, task_queue: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from perdure.commands.session import Session
     from perdure.timetravel.contracts import Timeline
     from perdure.workflows.plan_model import Plan
+
+
+_MISFIT = re.compile(r"does not fit: |was started with \d+ inputs")
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,16 @@ async def start_and_watch(session: Session, options: Options, start: Start) -> N
         with view(sys.stderr, lines=options.format is Format.jsonl) as shown:
             timeline = await follow.follow(session, handle.id, run_id, shown, until=until)
     except follow.UnknownWorkflow as error:
-        # Nothing of it has run, and nothing ever would: a mistyped name must not stay behind in the list.
+        # Nothing of it has run, and nothing ever would.
         await handle.terminate(error.message)
+        await _remove(session, handle.id, run_id)
         raise
     except BaseException:
         say(f"the run goes on: `perdure show {handle.id}` shows it, `perdure cancel {handle.id}` ends it")
         raise
+    if (misfit := _misfit(timeline)) is not None:
+        await _remove(session, handle.id, run_id)
+        raise InvalidInput(misfit)
     _finish(options, timeline, link)
 
 
@@ -134,6 +142,32 @@ async def _start(session: Session, start: Start) -> WorkflowHandle[object, objec
         )
     except WorkflowAlreadyStartedError:
         raise await _used_already(session, start.workflow_id) from None
+
+
+def _misfit(timeline: Timeline) -> str | None:
+    """Return why the input does not fit the workflow, if that is why none of its code has run."""
+    failure = timeline.run.failure
+    if failure is None or timeline.steps or failure.type != "InvalidInput" or not _MISFIT.search(failure.message):
+        return None
+    return f"the input does not fit workflow {timeline.run.workflow_type}: {failure.message}"
+
+
+async def _remove(session: Session, workflow_id: str, run_id: str) -> None:
+    """Have a run deleted that has done nothing, so that what was mistyped does not stay in the list.
+
+    The server does it some seconds later; until then the id counts as used.
+    """
+    from temporalio.api.common.v1 import WorkflowExecution
+    from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+    from temporalio.service import RPCError
+
+    execution = WorkflowExecution(workflow_id=workflow_id, run_id=run_id)
+    try:
+        await session.client.workflow_service.delete_workflow_execution(
+            DeleteWorkflowExecutionRequest(namespace=session.client.namespace, workflow_execution=execution)
+        )
+    except RPCError as error:  # not everybody who may start runs may delete them
+        say(f"perdure: {workflow_id} did nothing and stays in the list: {error.message}")
 
 
 async def _used_already(session: Session, workflow_id: str) -> InvalidInput:

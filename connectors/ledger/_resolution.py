@@ -63,8 +63,8 @@ async def _check(journal: Journal, effect: Effect, said: Resolution) -> None:
     if said.verdict == "new generation":
         if not changed:
             raise NotParked(
-                f"effect {effect.key} is no changed intent, so it stays what it is: say that it happened, that it did not, "
-                "or that it is to be sent again"
+                f"effect {effect.key} is no new intent, so a new generation does not fit: use "
+                "--happened, --did-not-happen or --send-again"
             )
         await _check_settled(journal, effect)
     at = journal.clock()

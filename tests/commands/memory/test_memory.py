@@ -180,7 +180,9 @@ def test_index_is_checked_and_filled(desk: Perdure, user: str) -> None:
 def test_export_goes_into_another_home(desk: Perdure, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `export` prints, `import` writes into an empty home, which needs neither worker nor server for it."""
     lines = desk("memory", "export", "--user", user).out
-    (tmp_path / "memories.jsonl").write_text(lines)
+    as_list = desk("memory", "export", "--user", user, "-o", "json")
+    assert as_list.json == [json.loads(line) for line in lines.splitlines()], "(case 80: `memory export -o json`)"
+    (tmp_path / "memories.jsonl").write_text(as_list.out)
     monkeypatch.setenv("PERDURE_HOME", str(tmp_path / "other"))
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     imported = desk("memory", "import", str(tmp_path / "memories.jsonl"))

@@ -34,3 +34,4 @@ def test_no_budgets(desk: Perdure) -> None:
     said = desk("budgets", "raise", "cap", "--usd", "5")
 
     assert (Exit.ERROR, True) == (said.code, "`perdure budgets list`" in said.err)
+    assert "has not been used yet" in said.err, "(case 80: odd texts)"

@@ -168,13 +168,13 @@ def test_again_needs_an_id(perdure: Perdure) -> None:
 
 
 def test_an_unknown_workflow_is_told_and_leaves_nothing_behind(desk: Perdure) -> None:
-    """A mistyped name ends with the names there are, and no run stays in the list."""
+    """A mistyped name ends with 2 and the names there are, and the run is removed (case 80: exit codes)."""
     ended = desk("run", "Dsk", "-i", "1", "--id", "mistyped")
 
-    assert Exit.ERROR == ended.code
+    assert Exit.USAGE == ended.code
     assert "no workflow is called 'Dsk'" in ended.err
     assert "Desk" in ended.err
-    assert "terminated" == desk("show", "mistyped", "-o", "json").json["run"]["state"]
+    assert "stays in the list" not in ended.err  # the server deletes it, when it comes to that
 
 
 def test_nobody_to_do_the_work_is_said(perdure: Perdure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +196,23 @@ def test_nobody_to_do_the_work_is_said_when_detached(perdure: Perdure) -> None:
     assert "no worker polls task queue" in ended.err
 
 
-def test_an_input_that_does_not_fit_the_workflow_fails_the_run(desk: Perdure) -> None:
-    """A workflow's input is checked by its worker: the run fails and names the field."""
-    ended = desk("run", "Desk", "-i", '{"mesage": "x"}')
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("-i", '{"mesage": "x"}'), "Mail does not fit: message: Field required"),
+        (("-i", "[]"), "Mail does not fit"),
+        ((), "Desk was started with 0 inputs; it takes mail"),
+    ],
+)
+def test_an_input_that_does_not_fit_the_workflow_is_told(desk: Perdure, given: tuple[str, ...], said: str) -> None:
+    """What does not fit ends with 2 and the field, nothing is done and the run is removed (case 80: exit codes)."""
+    workflow_id = f"misfit-{len(said)}"
 
-    assert Exit.RUN_FAILED == ended.code
-    assert "InvalidInput: Mail does not fit: message: Field required" in ended.err
+    ended = desk("run", "Desk", *given, "--id", workflow_id)
+
+    assert Exit.USAGE == ended.code
+    assert f"the input does not fit workflow Desk: {said}" in ended.err
+    assert "stays in the list" not in ended.err  # the server deletes it, when it comes to that
 
 
 def test_code_that_cannot_go_on_is_told(desk: Perdure) -> None:
@@ -255,6 +266,22 @@ def test_an_input_that_does_not_fit_the_plan_is_told_before_the_start(perdure: P
 
     assert Exit.USAGE == ended.code
     assert "'text' is a required property" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "the input has to be an object, and is null or was not given"),
+        (("-i", "[1]"), "the input has to be an object, and is a list"),
+        (("-i", '{"text": 1}'), "text has to be a text, and is 1"),
+    ],
+)
+def test_a_misfit_is_told_in_words(perdure: Perdure, given: tuple[str, ...], said: str) -> None:
+    """What does not fit a plan is told in JSON's words and not in Python's (case 80: `$: None is not of type`)."""
+    ended = perdure("run", PLAN, *given, "--address", "127.0.0.1:1")
+
+    assert Exit.USAGE == ended.code
+    assert f"the input does not fit plan note: {said}" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ async def test_only_what_is_parked_is_resolved(ledger: Ledger) -> None:
 
 async def test_an_approval_is_for_a_changed_intent(parked: Ledger) -> None:
     """An effect that is merely unknown cannot be made another one."""
-    with pytest.raises(NotParked, match="no changed intent"):
+    with pytest.raises(NotParked, match="no new intent"):
         await parked.resolve(said(KEY, "new generation"))
 
 
