@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Generic, Literal
@@ -16,6 +17,7 @@ from perdure.connectors.contracts import (
     Out,
     Target,
 )
+from perdure.connectors.sql._statement import find_fault, find_parameters
 from perdure.errors import EffectRejected
 
 SQL_TARGET: Final = Target(mechanism="natural-key", settle=timedelta(seconds=1), deadline=timedelta(seconds=10))
@@ -44,14 +46,16 @@ class SqlAction(Action[In, Out], Generic[In, Out]):
         if not self.statements or isinstance(self.statements, str):
             raise ValueError(f"action {self.name}: statements is a sequence of at least one SQL statement")
         for statement in self.statements:
-            unknown = _find_parameters(statement) - set(self.input.model_fields) - {KEY_PARAMETER}
+            if fault := find_fault(statement):
+                raise ValueError(f"action {self.name}: the statement {statement.strip()[:60]!r} {fault}")
+            unknown = find_parameters(statement) - set(self.input.model_fields) - {KEY_PARAMETER}
             if unknown:
                 raise ValueError(f"action {self.name}: {self.input.__name__} has no field {', '.join(sorted(unknown))}")
 
     def parameters(self, statement: str, args: In, key: str) -> dict[str, object]:
         """Return the values that STATEMENT binds for ARGS under KEY."""
         values = {name: getattr(args, name) for name in self.input.model_fields} | {KEY_PARAMETER: key}
-        return {name: values[name] for name in _find_parameters(statement)}
+        return {name: values[name] for name in find_parameters(statement)}
 
     def read(self, rows: Sequence[Mapping[str, object]] | None, changed: int) -> Out:
         """Return the answer that ROWS of the last statement make; None: it returned none and CHANGED so many.
@@ -76,18 +80,22 @@ class SqlAction(Action[In, Out], Generic[In, Out]):
         try:
             return self.output.model_validate(values)
         except ValidationError as error:
+            # Drivers hand out JSON columns as text.
+            if (decoded := _decode_json(values, error)) is not None:
+                return self._validate_output(decoded)
             wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             raise ValueError(f"what {self.name} returns does not fit {self.output.__name__}: {wrong}") from None
 
 
-def escape_colons(statement: str) -> str:
-    """Return STATEMENT so that SQLAlchemy leaves the colons in its strings and comments alone."""
-    return _TOKEN.sub(lambda found: found[0] if found[1] else found[0].replace(":", "\\:"), statement)
+_STRUCTURES: Final = ("dict_type", "list_type", "model_type", "mapping_type", "tuple_type", "set_type")
 
 
-# A colon that begins a name and is not the second of `::type`. Strings and comments are left alone.
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|(?<!:):([A-Za-z_]\w*)", re.DOTALL)
-
-
-def _find_parameters(statement: str) -> set[str]:
-    return {found for found in _TOKEN.findall(statement) if found}
+def _decode_json(values: Mapping[str, object], error: ValidationError) -> dict[str, object] | None:
+    """Return VALUES with the texts decoded that ERROR wants to be objects or lists; None if there are none such."""
+    decoded = dict(values)
+    for item in error.errors():
+        name = str(item["loc"][0]) if len(item["loc"]) == 1 else ""
+        if item["type"] in _STRUCTURES and isinstance(text := values.get(name), str):
+            with suppress(ValueError):
+                decoded[name] = json.loads(text)
+    return decoded if decoded != values else None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+import re
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
@@ -26,8 +27,10 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.sql._action import SqlAction, escape_colons
+from perdure.connectors.sql._action import SqlAction
 from perdure.connectors.sql._contract import columns_in, from_columns
+from perdure.connectors.sql._statement import escape_colons, find_json_parameters
+from perdure.connectors.sql._values import UnbindableError, bind, explain
 from perdure.errors import (
     EffectRejected,
     EffectUnknown,
@@ -36,7 +39,7 @@ from perdure.errors import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import RowMapping
+    from sqlalchemy.engine import Compiled, RowMapping
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -174,11 +177,18 @@ class SqlConnector(ConfiguredConnector):
 
     async def _run_statements(self, connection: AsyncConnection, spec: _Action, args: BaseModel, key: str) -> BaseModel:
         import sqlalchemy as sa
+        from sqlalchemy.exc import DBAPIError
 
         rows: Sequence[RowMapping] | None = None
         changed = 0
         for statement in spec.statements:
-            result = await connection.execute(sa.text(escape_colons(statement)), spec.parameters(statement, args, key))
+            values = spec.parameters(statement, args, key)
+            text = sa.text(escape_colons(statement))
+            try:
+                result = await connection.execute(text, _bind_all(connection, spec, statement, values))
+            except DBAPIError as error:
+                _name_field(error, spec, text.compile(dialect=connection.dialect), values)
+                raise
             rows = result.mappings().all() if result.returns_rows else None
             changed = max(result.rowcount, 0)
         return spec.read(None if rows is None else [dict(row) for row in rows], changed)
@@ -229,6 +239,30 @@ def _read_row(row: RowMapping) -> Listed:
     return Listed(
         action=row["action"], remote_ref=row["key"], key=row["key"], facts=facts if isinstance(facts, dict) else {}
     )
+
+
+def _bind_all(
+    connection: AsyncConnection, spec: _Action, statement: str, values: Mapping[str, object]
+) -> dict[str, object]:
+    sqlite, as_json = connection.dialect.name == "sqlite", find_json_parameters(statement)
+    bound: dict[str, object] = {}
+    for name, value in values.items():
+        try:
+            bound[name] = bind(value, sqlite=sqlite, as_json=name in as_json)
+        except UnbindableError as error:
+            raise EffectRejected(f"{spec.name}: the field {name} cannot be sent: {error}; nothing was changed") from None
+    return bound
+
+
+def _name_field(error: DBAPIError, spec: _Action, statement: Compiled, values: Mapping[str, object]) -> None:
+    """Raise what ERROR says of a value, with the name of its field: the driver counts, and quotes the value."""
+    said = str(error.orig)
+    found = re.search(r"invalid input for query argument \$(\d+)", said)
+    names: Sequence[str] = getattr(statement, "positiontup", None) or []
+    if found and int(found[1]) <= len(names):
+        name = names[int(found[1]) - 1]
+        why = explain(said, values[name]).replace(":field", f":{name}")
+        raise EffectRejected(f"{spec.name}: the field {name} cannot be sent: {why}; nothing was changed") from None
 
 
 def _require_sql(action: AnyAction) -> _Action:
