@@ -137,6 +137,15 @@ def test_the_map_names_files() -> None:
     assert [] == sorted(name for name in inside if f"`{name}/`" not in text)
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    """A path in a page that begins with a room or with tests/, docs/ or bench/ leads to a file."""
+    first = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0].isalpha()))
+    named = set(re.findall(rf"`((?:{first})/[a-z0-9_/.]+\.(?:py|md|toml|yaml))`", page.read_text()))
+
+    assert [] == sorted(path for path in named if not (ROOT / path).exists())
+
+
 def test_decisions_are_numbered_and_listed() -> None:
     """Each decision has a number of its own, says it in its heading, and is listed in docs/index.md."""
     files = sorted((DOCS / "decisions").glob("*.md"))
