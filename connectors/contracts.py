@@ -253,6 +253,8 @@ class EffectCall(Frozen):
     """The key of an effect that is gone at the target, where a person has approved that this is sent in its place."""
     database: str = Field(default="", exclude_if=lambda id: not id)
     """The id of the database that the run's effects are in; empty if the run does not know."""
+    exact: bool = Field(default=False, exclude_if=lambda exact: not exact)
+    """Whether ARGS were written down and not dumped by a model: then null is null, and does not stand for "not given"."""
 
 
 class Receipt(Frozen):

@@ -7,14 +7,27 @@ import keyword
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from perdure.connectors.json_schema import Checker, Schema, find_misfit
 from perdure.lazy import lazy
 
-__all__ = ["JsonModel", "OpenJsonModel", "Schema", "build_model", "find_misfit"]
+__all__ = ["DUMPED", "JsonModel", "OpenJsonModel", "Schema", "build_model", "find_misfit", "with_nulls_marked"]
+
+DUMPED: Final = "perdure.dumped"
+"""Says in the context of a validation that the values were dumped by a model: None may stand for what was not given."""
 
 
 class JsonModel(BaseModel):
@@ -29,23 +42,56 @@ class JsonModel(BaseModel):
     """What checks values against it."""
     nullable_: ClassVar[frozenset[str]] = frozenset()
     """The properties that have to be there and may be null."""
+    marker_: ClassVar[str] = "$null"
+    """Where a dump names the properties that were given as null. Those that were not given are None in it as well."""
+    answers_: ClassVar[bool] = False
+    """Whether it is what a target answers: then null and absent are the same."""
 
     @model_validator(mode="before")
     @classmethod
-    def _check(cls, value: object) -> object:
-        if isinstance(value, dict) and (misfit := cls.checker_.find_misfit(cls._by_target_names(value))):
+    def _check(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = cls._read(value, dumped=bool((info.context or {}).get(DUMPED)))
+        if misfit := cls.checker_.find_misfit({cls._target_name(name): each for name, each in given.items()}):
             raise ValueError(misfit)
-        return value
+        return given
+
+    @classmethod
+    def _read(cls, value: Mapping[str, JsonValue], *, dumped: bool) -> dict[str, JsonValue]:
+        """Return what VALUE gives: a null only where it was given as one, and the schema takes it."""
+        given = dict(value)
+        marked = given.pop(cls.marker_, None)
+        named = set(cast("list[str]", marked)) if isinstance(marked, list) else set()
+
+        def is_null(name: str) -> bool:
+            if name in cls.nullable_ or cls.answers_:
+                return name in cls.nullable_
+            # A run passes on every field, so what it dumped has to say which were given.
+            return name in named if dumped or marked is not None else cls.checker_.takes_null(name)
+
+        return {name: each for name, each in given.items() if each is not None or is_null(cls._target_name(name))}
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        dumped: dict[str, JsonValue] = dump(self)
+        nulls = [
+            self._target_name(name)
+            for name, value in dumped.items()
+            if value is None and name in self.model_fields_set and self._target_name(name) not in self.nullable_
+        ]
+        return {**dumped, self.marker_: cast(JsonValue, nulls)} if nulls and not self.answers_ else dumped
 
     def outward(self) -> dict[str, JsonValue]:
         """Return it as the target takes it: by the target's names, and without what was not given."""
-        return self._by_target_names(self.model_dump(mode="json"))
-
-    @classmethod
-    def _by_target_names(cls, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        named = {cls._target_name(name): value for name, value in values.items()}
-        # A run passes on every field. None stands for "not given", except where the schema has it as a value.
-        return {name: value for name, value in named.items() if value is not None or name in cls.nullable_}
+        dumped: dict[str, JsonValue] = self.model_dump(mode="json")
+        given = {name: value for name, value in dumped.items() if name in self.model_fields_set}
+        # In an answer, fields that are not there are None.
+        return {
+            self._target_name(name): value
+            for name, value in given.items()
+            if not self.answers_ or value is not None or self._target_name(name) in self.nullable_
+        }
 
     @classmethod
     def _target_name(cls, name: str) -> str:
@@ -64,17 +110,27 @@ class OpenJsonModel(JsonModel):
     model_config = ConfigDict(extra="allow")
 
 
-def build_model(name: str, schema: Schema) -> type[JsonModel]:
+def build_model(name: str, schema: Schema, *, answers: bool = False) -> type[JsonModel]:
     """Return a model called NAME of objects that fit SCHEMA, with a field for each of its properties.
 
     A property whose name Python or pydantic has another use for gets an underscore at its end, and its own name as alias.
+    ANSWERS says that they are what a target answers, and not what it is given.
     """
-    return _build_model(name, json.dumps(schema))
+    return _build_model(name, json.dumps(schema), answers)
+
+
+def with_nulls_marked(model: type[BaseModel], values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return VALUES, in which null is what somebody wrote down, as MODEL dumps them: with the nulls named."""
+    if not issubclass(model, JsonModel):
+        return dict(values)
+    dumped: dict[str, JsonValue] = model.model_validate(dict(values)).model_dump(mode="json")
+    marked = {model.marker_: dumped[model.marker_]} if model.marker_ in dumped else {}
+    return {**values, **marked}
 
 
 # Workflow code imports the modules that it uses anew with each run, and models take milliseconds each.
 @lru_cache(maxsize=4096)
-def _build_model(name: str, text: str) -> type[JsonModel]:
+def _build_model(name: str, text: str, answers: bool) -> type[JsonModel]:
     schema: Schema = json.loads(text)
     checker = Checker(schema)
     read = _as_mapping(checker.schema)
@@ -99,6 +155,9 @@ def _build_model(name: str, text: str) -> type[JsonModel]:
     model.schema_ = schema
     model.checker_ = checker
     model.nullable_ = frozenset(each for each in needed if checker.takes_null(each))
+    model.answers_ = answers
+    while model.marker_ in properties:
+        model.marker_ += "_"
     return model
 
 

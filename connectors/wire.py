@@ -8,17 +8,34 @@ import json
 import rfc8785
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from perdure.connectors import json_models
 from perdure.connectors.contracts import AnyAction
+from perdure.connectors.json_models import DUMPED, JsonModel
 from perdure.errors import InvalidInput
 
 
 def parse_args(action: AnyAction, args: dict[str, JsonValue]) -> BaseModel:
-    """Return ARGS as the input model of ACTION. Raises `InvalidInput` naming the fields, without their values."""
+    """Return ARGS, as ACTION's input model has dumped them, as that. Raises `InvalidInput` naming fields, not values."""
     try:
-        return action.input.model_validate(args)
+        dumped = {DUMPED: True} if issubclass(action.input, JsonModel) else None
+        return action.input.model_validate(args, context=dumped)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in error.errors())
-        raise InvalidInput(f"{action.name} does not take these arguments: {wrong}") from None
+        raise _explain(action, error) from None
+
+
+def with_nulls_marked(action: AnyAction, args: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return ARGS, in which null is what somebody wrote down, as `parse_args` takes them. Raises `InvalidInput`."""
+    if None not in args.values():
+        return args
+    try:
+        return json_models.with_nulls_marked(action.input, args)
+    except ValidationError as error:
+        raise _explain(action, error) from None
+
+
+def _explain(action: AnyAction, error: ValidationError) -> InvalidInput:
+    wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in error.errors())
+    return InvalidInput(f"{action.name} does not take these arguments: {wrong}")
 
 
 def canonical_json(value: JsonValue) -> bytes:

@@ -44,6 +44,8 @@ class ActCall(ConversationCall):
     instead_of: str = ""
     database: str = ""
     """The id of the database that the run's effects are in."""
+    exact: bool = False
+    """Whether a null in ARGS was written down as one, and does not stand for what was not given."""
 
     def to_effect_call(self, running: StepRef) -> EffectCall:
         """Return the call as the ledger takes it, for the step that is RUNNING."""
@@ -56,6 +58,7 @@ class ActCall(ConversationCall):
             must=self.must,
             instead_of=self.instead_of,
             database="" if self.database == UNKNOWN_DATABASE else self.database,
+            exact=self.exact,
         )
 
 

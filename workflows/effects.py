@@ -105,6 +105,7 @@ def act_call(
     item: str = "",
     must: bool = False,
     position: ConversationPosition | None = None,
+    exact: bool = False,
 ) -> ActCall:
     """Return the call for ACTION by STEP of this run: what the activity finds out by itself is left out."""
     return ActCall(
@@ -115,6 +116,7 @@ def act_call(
         args=dict(args),
         item=item,
         must=must,
+        exact=exact,
     )
 
 

@@ -288,7 +288,7 @@ class _Interpreter:
             request = EffectRequest(
                 ref,
                 step.act,
-                act_call(ref, step.act, args, item=item, must=must),
+                act_call(ref, step.act, args, item=item, must=must, exact=None in args.values()),
                 risk="" if facts.reads else facts.risk,
                 summary=f"{step.id}: {_DESCRIPTIONS[step.act](args) if step.act in _DESCRIPTIONS else step.act}",
                 timeout=facts.deadline + timedelta(seconds=30),

@@ -31,7 +31,7 @@ from perdure.connectors.ledger.contracts import Dependent, Resolution
 from perdure.connectors.ledger.dependents import Dependents
 from perdure.connectors.ledger.journal import Intent, Journal
 from perdure.connectors.ledger.states import FINAL_STATES
-from perdure.connectors.wire import canonical_json, parse_args, sha256
+from perdure.connectors.wire import canonical_json, parse_args, sha256, with_nulls_marked
 from perdure.errors import EffectParked, NotFound, UnknownAction, WrongDatabase
 from perdure.storage import Database, now, without_password
 
@@ -75,11 +75,12 @@ class Ledger:
         """
         connector, action = self._find_action(call.action)
         await self.require_database(call.database)
-        args = parse_args(action, call.args)
+        given = with_nulls_marked(action, call.args) if call.exact else call.args
+        args = parse_args(action, given)
         connector = await self._guard_connector(connector, action)
         if action.reads:
             return await perform_read(connector, action, args)
-        content = canonical_json(call.args)
+        content = canonical_json(given)
         intent = Intent(
             key=effect_key(call.step, item=call.item, generation=call.generation),
             action=action,

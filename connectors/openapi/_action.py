@@ -34,7 +34,7 @@ from perdure.connectors.openapi._use import (
     Value,
 )
 from perdure.connectors.schemas import keep_properties
-from perdure.connectors.wire import parse_args
+from perdure.connectors.wire import parse_args, with_nulls_marked
 from perdure.errors import InvalidSettings
 
 __all__ = ["ActionBuilder", "OpenApiAction"]
@@ -112,7 +112,7 @@ class ActionBuilder:
             given = {**given, "properties": {**cast(Schema, given["properties"]), shape.body_argument: body}}
         taken = _build_model(f"{full} input", given, part)
         output = keep_properties(shape.output, use.answer, shape.output) if use.answer else shape.output
-        answered = _build_model(f"{full} output", output, part)
+        answered = _build_model(f"{full} output", output, part, answers=True)
         target = Target(
             mechanism=use.mechanism,
             key_lifetime=use.key_lifetime,
@@ -170,7 +170,8 @@ class ActionBuilder:
             sent = {**cast(JsonModel, asked).outward(), **use.fixed}
             said = _Exchange(shape, sent, cast(JsonModel, answered).outward())
             values = {name: said.resolve(value) for name, value in undoing.args.items()}
-            return parse_args(undo, {name: found[0] for name, found in values.items() if found})
+            given = {name: found[0] for name, found in values.items() if found}
+            return parse_args(undo, with_nulls_marked(undo, given))
 
         return undo_by(undo, argue)
 
@@ -269,9 +270,9 @@ def _check_expression(shape: Operation, part: Part, name: str, value: Value) -> 
         part.refuse(f"{name}: {value} does not resolve; the body has {', '.join(shape.body_fields)}")
 
 
-def _build_model(name: str, schema: Schema, part: Part) -> type[JsonModel]:
+def _build_model(name: str, schema: Schema, part: Part, *, answers: bool = False) -> type[JsonModel]:
     try:
-        return build_model(name, schema)
+        return build_model(name, schema, answers=answers)
     except (ValidationError, TypeError, ValueError, NameError) as error:
         part.refuse(f"its schema cannot become a model: {error}")
 

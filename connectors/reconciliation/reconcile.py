@@ -27,6 +27,7 @@ from perdure.connectors.ledger.tables import EffectRow
 from perdure.connectors.reconciliation._compare import Differences, find_differences, missing_finding
 from perdure.connectors.reconciliation.contracts import Finding, ReconcileCall, Report
 from perdure.connectors.reconciliation.findings import Findings
+from perdure.connectors.wire import parse_args
 from perdure.errors import InvalidInput, NotFound, PerdureError
 from perdure.storage import Database, now
 
@@ -143,7 +144,7 @@ async def look_up(connector: Connector, action: AnyAction, effect: Effect) -> Pr
     """Ask the target of CONNECTOR for EFFECT. Whatever goes wrong is a `CannotTell`."""
     attempt = Attempt(key=effect.key, fence=effect.fence, deadline=action.target.deadline)
     try:
-        args = action.input.model_validate(effect.args)
+        args = parse_args(action, effect.args)
         async with asyncio.timeout(attempt.deadline.total_seconds()):
             return await connector.probe(action, args, attempt)
     except PerdureError as error:

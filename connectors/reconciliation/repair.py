@@ -30,6 +30,7 @@ from perdure.connectors.reconciliation.contracts import (
 )
 from perdure.connectors.reconciliation.findings import Findings
 from perdure.connectors.reconciliation.reconcile import look_up
+from perdure.connectors.wire import parse_args
 from perdure.errors import InvalidInput, UnknownAction
 from perdure.lineage import Lineage, StepRef
 from perdure.storage import Database
@@ -167,7 +168,7 @@ def _undo_argument(
     asked: dict[str, JsonValue] = effect.args if effect else finding.facts
     asked = {name: value for name, value in asked.items() if effect or name in action.input.model_fields}
     try:
-        return undo.argue(action.input.model_validate(asked), action.output.model_validate(finding.facts))
+        return undo.argue(parse_args(action, asked), action.output.model_validate(finding.facts))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InvalidInput(
@@ -176,4 +177,4 @@ def _undo_argument(
 
 
 def _describe(action: AnyAction, args: dict[str, JsonValue]) -> str:
-    return action.describe(action.input.model_validate(args)) if action.describe else action.name
+    return action.describe(parse_args(action, args)) if action.describe else action.name

@@ -24,6 +24,7 @@ from perdure.connectors.contracts import (
     Target,
 )
 from perdure.connectors.drift.contracts import HasContract
+from perdure.connectors.wire import parse_args
 from perdure.errors import EffectError
 from perdure.storage import now
 
@@ -41,7 +42,7 @@ async def find_broken_promises(connector: Connector, action: AnyAction, args: Ba
         problems.append(f"connector {connector.name!r} has no action {action.name!r}")
     if action.connector != connector.name:
         problems.append(f"{action.name} is not an action of {connector.name!r}: its name has to begin with that")
-    if args != action.input.model_validate(args.model_dump(mode="json")):
+    if args != parse_args(action, args.model_dump(mode="json")):
         problems.append(f"{action.input.__name__} is not the same after a trip through JSON")
     if problems:
         return problems

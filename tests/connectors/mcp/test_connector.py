@@ -20,7 +20,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from perdure.connectors import EffectCall, EffectResult, Target
 from perdure.connectors.contracts import Risk
-from perdure.connectors.json_models import JsonModel
+from perdure.connectors.json_models import DUMPED, JsonModel
 from perdure.connectors.ledger import Ledger
 from perdure.connectors.mcp import (
     McpConnector,
@@ -276,7 +276,7 @@ def test_names_that_python_has_another_use_for() -> None:
     schema = {"type": "object", "properties": names}
     connector = McpConnector("t", [Tool.model_validate({"name": "t", "inputSchema": schema})])
     args = connector.args("t", class_="a", x_y_=1)
-    through_json = type(args).model_validate(args.model_dump(mode="json"))
+    through_json = type(args).model_validate(args.model_dump(mode="json"), context={DUMPED: True})
 
     assert ["class_", "x_y_", "json_", "x_y", "x_y__"] == list(type(args).model_fields)
     assert {"class": "a", "x-y": 1} == args.outward() == through_json.outward()
