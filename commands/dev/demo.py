@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -25,6 +25,7 @@ from perdure.commands.output import (
     stderr_console,
     stdout_console,
 )
+from perdure.commands.session import terminal_user
 from perdure.examples.returns_desk.demo import (
     REVIEWER,
     Decide,
@@ -56,10 +57,9 @@ async def run(options: Options, wanted: DemoOptions) -> Report:
     view = View()
     async with Stage(wanted.home, database_url=wanted.database_url, models=wanted.models, say=view.say) as stage:
         asked = wanted.ask and sys.stdin.isatty() and sys.stderr.isatty()
-        reviewer = getpass.getuser() if asked else REVIEWER
-        demo = Demo(stage, kills=wanted.kills, plan=wanted.plan, decide=_never, reviewer=reviewer, say=view.say)
-        labels = decide_by_labels(demo.labels, demo.requests, reviewer)
-        demo.decide = Reviewer(view, labels).decide if asked else labels
+        demo = Demo(stage, kills=wanted.kills, plan=wanted.plan, decide=_never, say=view.say)
+        labels = decide_by_labels(demo.labels, demo.requests, REVIEWER)
+        demo.decide = Reviewer(view, labels, terminal_user()).decide if asked else labels
         if not asked:
             view.say(f"approvals are decided by {REVIEWER} as the requests are labelled; nobody verified that name")
         async with view.showing(demo.progress):
@@ -80,11 +80,16 @@ class View:
     def __init__(self) -> None:
         self._console = stderr_console()
         self._live: Live | None = None
+        self._asking = False
+        self._held: list[Text] = []
         self._began = time.monotonic()
 
     def say(self, message: str) -> None:
-        """Print MESSAGE above the live block."""
+        """Print MESSAGE above the live block; while somebody is asked it waits."""
         line = Text(f"{time.monotonic() - self._began:6.1f} s  {printable(message)}")
+        if self._asking:
+            self._held.append(line)
+            return
         (self._live.console if self._live else self._console).print(line)
 
     @asynccontextmanager
@@ -103,24 +108,29 @@ class View:
                 self._live = None
 
     async def question(self, text: Text) -> str:
-        """Stop the live block, ask TEXT, go on, and return what was typed."""
-        live, self._live = self._live, None
+        """Stop the live block, ask TEXT, go on, and return the line that was typed; empty when there is no more input."""
+        live, self._live, self._asking = self._live, None, True
         if live:
             live.stop()
         self._console.print(text, end="")
         answer: str = await asyncio.to_thread(sys.stdin.readline)
+        self._asking = False
+        for line in self._held:
+            self._console.print(line)
+        self._held.clear()
         if live:
             live.start()
             self._live = live
-        return answer.strip()
+        return answer
 
 
 class Reviewer:
     """The person at the terminal: decides one by one, or leaves the rest to the labels."""
 
-    def __init__(self, view: View, labels: Decide) -> None:
+    def __init__(self, view: View, labels: Decide, name: str) -> None:
         self._view = view
         self._labels = labels
+        self._name = name
         self._rest = False
 
     async def decide(self, request: ApprovalEntry) -> DecisionCall:
@@ -131,20 +141,31 @@ class Reviewer:
         about = request.about if isinstance(request.about, dict) else {}
         mail = about.get("request")
         message = one_line(str(mail.get("message", "")) if isinstance(mail, dict) else "", 300)
-        answer = ""
-        while answer[:1] not in ("y", "n", "a"):
-            text = Text.assemble(
-                "\n",
-                (printable(request.question), "bold"),
-                f"\n  {message}\n  a desk that knows would say: {suggested.verdict} ({printable(suggested.comment)})\n",
-                ("  refund it? [y]es, [n]o, [a]ll the rest as the desk would: ", "bold"),
-            )
+        prompt = ("  refund it? [y]es, [n]o, [a]ll the rest as the desk would: ", "bold")
+        text = Text.assemble(
+            "\n",
+            (printable(request.question), "bold"),
+            f"\n  {_amount(about.get('order'))}risk {request.risk}\n  {message}",
+            f"\n  a desk that knows would say: {suggested.verdict} ({printable(suggested.comment)})\n",
+            prompt,
+        )
+        answer = (await self._view.question(text)).lower()
+        while answer and answer.strip()[:1] not in ("y", "n", "a"):
+            text = Text.assemble(f"  {printable(answer.strip())!r} is none of y, n and a\n", prompt)
             answer = (await self._view.question(text)).lower()
+        # Whoever closes the input leaves the rest, too.
+        answer = answer.strip() or "a"
         self._rest = answer.startswith("a")
         if self._rest:
             return suggested
         verdict = "approve" if answer.startswith("y") else "reject"
-        return suggested.model_copy(update={"verdict": verdict, "comment": "decided at the terminal"})
+        return suggested.model_copy(update={"verdict": verdict, "by": self._name, "comment": "decided at the terminal"})
+
+
+def _amount(order: JsonValue) -> str:
+    if not isinstance(order, dict) or not isinstance(cents := order.get("amount"), int):
+        return ""
+    return printable(f"{cents / 100:,.2f} {order.get('currency', '')}, ")
 
 
 def show(report: Report) -> None:

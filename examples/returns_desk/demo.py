@@ -110,14 +110,12 @@ Decide = Callable[[ApprovalEntry], Awaitable[DecisionCall]]
 class Demo:
     """One performance on STAGE. DECIDE answers an open approval; PLAN runs the YAML plan instead of the Python workflow."""
 
-    def __init__(
-        self, stage: Stage, *, kills: int, plan: bool, decide: Decide, reviewer: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, stage: Stage, *, kills: int, plan: bool, decide: Decide, say: Callable[[str], None]) -> None:
         self._stage = stage
         self._kills = kills
         self._plan = plan
         self.decide = decide
-        self._reviewer = reviewer
+        self._deciders: Counter[str] = Counter()
         self._say = say
         self._killed: list[_Kill] = []
         self._decided = 0
@@ -223,6 +221,7 @@ class Demo:
                 await handle.execute_update(DECIDE, call, id=f"{call.digest}-{call.verdict}", result_type=Decision)
                 asked.add((each.workflow_id, each.approval))
                 self._decided += 1
+                self._deciders[call.by] += 1
             await asyncio.sleep(0.2)  # as above
 
     async def _report(
@@ -250,7 +249,7 @@ class Demo:
             customers_asked=self.progress.ended["ask"],
             approvals=self._decided,
             decided_by_people=sum(outcome is not None and outcome.decided_by == "person" for outcome in outcomes.values()),
-            reviewer=self._reviewer,
+            reviewer=self._describe_deciders(),
             worker_kills=len(self._killed),
             effects_in_flight_at_kills=sum(kill.in_flight for kill in self._killed),
             resumed_after_seconds=[_seconds_to_resume(histories, kill) for kill in self._killed],
@@ -263,6 +262,12 @@ class Demo:
             web_ui=self._stage.server.ui,
             home=str(self._stage.home),
         )
+
+    def _describe_deciders(self) -> str:
+        """Return who decided: the name, or the names with how many decisions each made."""
+        if len(self._deciders) < 2:
+            return next(iter(self._deciders), REVIEWER)
+        return " and ".join(f"{name} ({count})" for name, count in self._deciders.most_common())
 
     def _accuracy(self, outcomes: Mapping[str, Outcome | None]) -> tuple[int, int]:
         unseen = {name: outcome for name, outcome in outcomes.items() if outcome and self.labels[name].part == "unseen"}

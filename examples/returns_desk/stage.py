@@ -83,7 +83,11 @@ class Stage:
         """Start a worker and return its pid."""
         with (self.home / "worker.log").open("ab") as log:
             self._worker = await child_process.start(
-                [sys.executable, "-m", "perdure.worker", DESK], env=self._environment(), stderr=log.fileno()
+                [sys.executable, "-m", "perdure.worker", DESK],
+                env=self._environment(),
+                # The SDK's own warnings about a worker that was killed go to stdout, where a person is being asked.
+                stdout=log.fileno(),
+                stderr=log.fileno(),
             )
         return self._worker.pid
 
