@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NoReturn, cast
 
 from pydantic import BaseModel, JsonValue
 
+from perdure.connectors._graphql_document import Document, parse_document
 from perdure.connectors.contracts import (
     Absent,
     Action,
@@ -22,7 +23,7 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after
+from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after, value_at
 from perdure.connectors.paging import find_more_anywhere
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable, UnusableAnswer
@@ -38,46 +39,54 @@ Matches = Callable[[JsonValue, In, str], Sequence[JsonValue]]
 class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
     """An action that is one GraphQL operation with one field at its root, and how its effect is found again.
 
-    Name the fields of DOCUMENT as the output has them (`total: totalWithTax`). An answer whose `errorCode` is set is a
-    refusal, so ask for it: `... on ErrorResult { errorCode message }`.
+    Name the fields of DOCUMENT as the output has them (`total: totalWithTax`). Ask for what says that it was refused:
+    `... on ErrorResult { errorCode message }`, `userErrors { message }`. An answer that has it is a refusal.
     """
 
     request: str = "POST /"
     document: str = ""
     variables: Callable[[In, str], Variables] | None = None
-    """Makes the variables from the input and the effect's key; by default they are the input."""
+    """Makes the variables from the input and the effect's key; by default they are those of the input's fields that the
+    document declares. A field whose default is null is left out when it is null, any other null is sent."""
     read: Callable[[JsonValue, In, str], JsonValue] | None = None
     """Makes the output of what the root field answered, the input and the effect's key, where it is not simply that."""
     look: str = ""
     """The query that finds the effect. The input's fields are its variables, as far as it asks for them."""
+    refused_in: tuple[str, ...] | None = None
+    """The fields of the answer that hold refusals, as paths such as `refund.errors`: lists or texts that are empty where
+    there is none, or a flag that is false. None: what is called so by custom, `errorCode`, `userErrors`, `success`."""
+    untouched_codes: tuple[str, ...] = ()
+    """The codes of errors with which the target says that it has done nothing and may later, besides the connector's."""
     matches: Matches[In] | None = None
     """Picks from what the root field of LOOK answered all that is the effect of the input and the key."""
 
     def __post_init__(self) -> None:
         Action.__post_init__(self)  # the probe is not HttpAction's
-        if not _OPERATION.match(self.document):
-            raise ValueError(f"action {self.name}: its document is not a query or a mutation")
+        if self._parse("document", self.document).kind == "query" and not self.reads:
+            raise ValueError(f"action {self.name}: its document is a query, so say `reads=True`")
+        if self.look and self._parse("look", self.look).kind != "query":
+            raise ValueError(f"action {self.name}: its look is not a query")
         if not self.reads and self.target.mechanism == "natural-key" and not (self.look and self.matches):
             raise ValueError(f"action {self.name}: a natural-key target needs `look` and `matches`")
 
     def build_request(self, args: In, key: str) -> Request:
         """Return the request that does the action with ARGS under the effect's KEY."""
-        given = self.variables(args, key) if self.variables else args.model_dump(mode="json")
+        given = self.variables(args, key) if self.variables else self._default_variables(self.document, args)
         return Request("POST", "", {"query": self.document, "variables": given})
 
     def build_probe(self, args: In, key: str) -> Request:
         """Return the request that finds the effect of KEY."""
-        wanted = set(re.findall(r"\$(\w+)\s*:", self.look))
-        given = {name: value for name, value in args.model_dump(mode="json").items() if name in wanted}
-        return Request("POST", "", {"query": self.look, "variables": given})
+        return Request("POST", "", {"query": self.look, "variables": self._default_variables(self.look, args)})
 
     def read_answer(self, root: JsonValue, args: In, key: str) -> Executed:
         """Read ROOT, what the root field of the operation with ARGS under KEY answered.
 
         Raises `EffectRejected` if it is a refusal, `ValueError` where it does not fit.
         """
-        if isinstance(root, dict) and root.get("errorCode"):
-            raise EffectRejected(f"{self.name}: {self.connector} says no: {root.get('message') or root['errorCode']}")
+        for said in self._find_refusals(root):
+            if not self.reads and isinstance(root, dict) and _has_result(root, self.refused_in or ()):
+                raise ValueError(f"says both that it was refused ({said}) and what was made")
+            raise EffectRejected(f"{self.name}: {self.connector} says no: {said}")
         return self.parse_result(self.read(root, args, key) if self.read else root)
 
     def read_lookup(self, root: JsonValue, args: In, key: str) -> Probe:
@@ -102,8 +111,40 @@ class GraphqlAction(HttpAction[In, Out], Generic[In, Out]):
     def operations(self) -> Iterator[str]:
         """The operations that it relies on, such as `mutation refundOrder`."""
         for document in filter(None, (self.document, self.look)):
-            if (names := _OPERATION.match(document)) is not None:
-                yield f"{names[1]} {names[2]}"
+            parsed = parse_document(document)
+            yield f"{parsed.kind} {parsed.root}"
+
+    def _parse(self, what: str, document: str) -> Document:
+        try:
+            return parse_document(document)
+        except ValueError as error:
+            raise ValueError(f"action {self.name}: its {what} {error}") from None
+
+    def _default_variables(self, document: str, args: In) -> Variables:
+        declared = {variable.name for variable in parse_document(document).variables}
+        fields = type(args).model_fields
+        # A run passes on every field. Null is a value to GraphQL, and what was not given is none.
+        return {
+            name: value
+            for name, value in args.model_dump(mode="json").items()
+            if name in declared and (value is not None or name not in fields or fields[name].get_default() is not None)
+        }
+
+    def _find_refusals(self, root: JsonValue) -> Iterator[str]:
+        """Yield what ROOT says of why it was refused."""
+        if not isinstance(root, dict):
+            return
+        if self.refused_in is not None:
+            found = {path: value_at(root, path) for path in self.refused_in}
+        elif self.reads:
+            found = {"errorCode": root.get("errorCode")}
+        else:
+            found = {name: value for name, value in root.items() if _REFUSAL.search(name)}
+            if str(root.get("__typename", "")).endswith("Error"):
+                found["__typename"] = root["__typename"]
+        for path, value in found.items():
+            if value is False or (value and value is not True):
+                yield _describe_refusal(root, path, value)
 
 
 _Graphql = GraphqlAction[BaseModel, BaseModel]
@@ -114,6 +155,8 @@ class GraphqlConnector(HttpConnector):
 
     refusals: ClassVar[Collection[str]] = ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT")
     """The codes of errors with which the target says that it has done nothing."""
+    untouched_codes: ClassVar[Collection[str]] = ("THROTTLED", "RATE_LIMITED", "TOO_MANY_REQUESTS", "SERVICE_UNAVAILABLE")
+    """Those with which it says that it has done nothing, and may do so later."""
 
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the operation of ACTION once. Raises as `Connector.execute` says."""
@@ -184,13 +227,29 @@ class GraphqlConnector(HttpConnector):
             what = f"{status}" if answer else f"{status}, and it is not JSON"
             raise open_end(f"{spec.name}: {self.name} answered {what}", retry_after=parse_retry_after(response))
         if answer.get("errors"):
-            if _error_code(answer) in self.refusals:
-                raise EffectRejected(f"{spec.name}: {self.name} says no: {self._quote_error(answer)}")
-            raise open_end(f"{spec.name}: {self.name} failed: {self._quote_error(answer)}")
+            self._raise_errors(spec, answer, open_end)
         data = answer.get("data")
         if not isinstance(data, dict) or len(data) != 1:
             raise open_end(f"{spec.name}: {self.name} answered no data")
         return next(iter(data.values()))
+
+    def _raise_errors(
+        self, spec: _Graphql, answer: dict[str, JsonValue], open_end: type[EffectUnknown | TargetUnavailable]
+    ) -> NoReturn:
+        said = self._quote_error(answer)
+        errors = _errors(answer)
+        codes = [_code_of(error) for error in errors]
+        if codes and all(code in self.refusals for code in codes):
+            raise EffectRejected(f"{spec.name}: {self.name} says no: {said}")
+        if codes and all(code in (*self.untouched_codes, *spec.untouched_codes) for code in codes):
+            raise TargetUnavailable(f"{spec.name}: {self.name} does not take it now: {said}")
+        # Without `data` the request failed before anything of it was executed (GraphQL, 7.1.2).
+        began = not errors or any("path" in error for error in errors) or any(code in _INTERNAL for code in codes)
+        if "data" not in answer and not began:
+            if any("locations" in error for error in errors):
+                raise EffectRejected(f"{spec.name}: {self.name} says no: {said}")
+            raise TargetUnavailable(f"{spec.name}: {self.name} did not begin it: {said}")
+        raise open_end(f"{spec.name}: {self.name} failed: {said}")
 
     def _quote_error(self, answer: JsonValue) -> str:
         line = " ".join(str(_first_error(answer).get("message", "")).split())
@@ -241,7 +300,9 @@ _INTROSPECTIONS: Final = tuple(
 )
 """As much of the schema as a contract is made from."""
 
-_OPERATION = re.compile(r"\s*(query|mutation)[^{]*{\s*(?:\w+\s*:\s*)?(\w+)")
+_REFUSAL = re.compile(r"^(?:errorCode|error|success|successful|ok)$|[eE]rrors$")
+"""How the fields are called that say that a mutation was refused."""
+_INTERNAL: Final = ("INTERNAL_SERVER_ERROR", "INTERNAL_ERROR", "INTERNAL", "UNKNOWN")
 _MAX_QUOTE: Final = 200
 _ACCESS_DENIED = ("FORBIDDEN", "UNAUTHENTICATED")
 
@@ -260,20 +321,46 @@ def _parse_json(response: httpx.Response) -> JsonValue:
     return answer
 
 
-def _first_error(answer: JsonValue) -> dict[str, JsonValue]:
+def _errors(answer: JsonValue) -> list[dict[str, JsonValue]]:
     errors = answer.get("errors") if isinstance(answer, dict) else None
-    return errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    return [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+
+
+def _first_error(answer: JsonValue) -> dict[str, JsonValue]:
+    return next(iter(_errors(answer)), {})
 
 
 def _error_code(answer: JsonValue) -> JsonValue:
-    """Return the code of the error in ANSWER, if it is of the operation itself.
+    return _code_of(_first_error(answer))
+
+
+def _code_of(error: dict[str, JsonValue]) -> JsonValue:
+    """Return the code of ERROR, if it is of the operation itself.
 
     Below the root, the operation had been done when something in its answer went wrong.
     """
-    error = _first_error(answer)
     path, extensions = error.get("path"), error.get("extensions")
-    below = isinstance(path, list) and len(path) > 1
-    return extensions.get("code") if isinstance(extensions, dict) and not below else None
+    if isinstance(path, list) and len(path) > 1:
+        return None
+    code = extensions.get("code") if isinstance(extensions, dict) else None
+    return code or error.get("type")
+
+
+def _has_result(root: Mapping[str, JsonValue], refused_in: Sequence[str]) -> bool:
+    """Say whether ROOT has, besides what says that it was refused, an object or a list of what was made."""
+    names = {path.partition(".")[0] for path in refused_in}
+    return any(
+        isinstance(value, dict | list) and value and name not in names and not _REFUSAL.search(name)
+        for name, value in root.items()
+    )
+
+
+def _describe_refusal(root: Mapping[str, JsonValue], path: str, value: JsonValue) -> str:
+    items = value if isinstance(value, list) else [value]
+    said = [str(each.get("message") or each.get("code") or each) if isinstance(each, dict) else str(each) for each in items]
+    message = root.get("message")
+    line = " ".join((str(message) if message and not isinstance(value, list) else "; ".join(said)).split())
+    return (line if value is not False else f"{path} is false{f': {line}' if message else ''}")[:_MAX_QUOTE]
 
 
 def _words_in(actions: Sequence[_Graphql]) -> set[str]:

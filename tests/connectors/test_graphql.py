@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import cast
 
 import httpx
 import pytest
@@ -203,7 +205,7 @@ async def test_look_up_that_is_refused(recorded: Recorded, post: Post, response:
 @pytest.mark.parametrize(
     "declare",
     [
-        lambda: GraphqlAction("post.x", Send, Sent, document="{ x }", reads=True),
+        lambda: GraphqlAction("post.x", Send, Sent, document="subscription { x }", reads=True),
         lambda: GraphqlAction("post.x", Send, Sent, document="mutation { x }", target=Target(mechanism="natural-key")),
     ],
 )
@@ -266,3 +268,154 @@ def _of(kind: str) -> JsonValue:
 
 
 SCHEMA: JsonValue = {"data": {"__schema": _schema("Letter", "Error", fields=("id", "body"))}}
+
+
+Make = Callable[[GraphqlAction["Send", "Refunded"]], Awaitable[GraphqlConnector]]
+
+
+class Refunded(Frozen):
+    """What came of a refund."""
+
+    refund: dict[str, JsonValue] | None = None
+
+
+_REFUND = "mutation($to: ID!) { refund(to: $to) { refund { id } userErrors { message } } }"
+
+
+def _refund(
+    document: str = _REFUND, *, refused_in: tuple[str, ...] | None = None, untouched_codes: tuple[str, ...] = ()
+) -> GraphqlAction[Send, Refunded]:
+    return GraphqlAction(
+        "post.refund", Send, Refunded, document=document, refused_in=refused_in, untouched_codes=untouched_codes
+    )
+
+
+@pytest.fixture
+async def shop(recorded: Recorded) -> AsyncIterator[Make]:
+    """Makes a connector of one action."""
+    async with AsyncExitStack() as stack:
+
+        async def make(action: GraphqlAction[Send, Refunded]) -> GraphqlConnector:
+            made = cast("GraphqlConnector", type("Shop", (GraphqlConnector,), {"refund": action})())
+            connector = made.with_options({"url": "http://s", "token": "its-token"})
+            return await stack.enter_async_context(answered(connector, recorded))
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("document", "operation"),
+    [
+        ("# a note\nmutation { refund(id: 1) { id } }", "mutation refund"),
+        ("fragment F on R { id }\nmutation M($to: ID!) { refund(to: $to) { ...F } }", "mutation refund"),
+        ("mutation($to: ID!, $text: Opts = {notify: true}) { refund(id: $to, o: $text) { id } }", "mutation refund"),
+        ('mutation($text: String = "}{)(") @live(a: 1) { r: refund(x: $text) { ... on A { id } } }', "mutation refund"),
+        ('mutation { refund(t: """a } " b""") { id } } # end', "mutation refund"),
+        ("\ufeffmutation mutation { refund @include(if: true) { id } }", "mutation refund"),
+        ("mutation { ...R } fragment R on Mutation { refund { id } }", "mutation refund"),
+    ],
+)
+def test_documents_as_people_keep_them(document: str, operation: str) -> None:
+    """Comments, fragments, defaults and texts change nothing about which operation it is (case 24)."""
+    assert [operation] == list(_refund(document).operations)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("", "is not a query or a mutation"),
+        ("subscription { refunds { id } }", "is not a query or a mutation"),
+        ("mutation { a { id } b { id } }", "has 2 fields at its root"),
+        ("mutation A { a } mutation B { b }", "holds 2 operations"),
+        ("mutation { a(x: $gone) }", "uses .gone and does not declare it"),
+        ("mutation { ...Gone }", "has no fragment Gone"),
+        ("mutation { a { id }", "brackets that do not fit"),
+        ("{ a { id } }", "is a query, so say `reads=True`"),
+    ],
+)
+def test_documents_that_cannot_be_sent(document: str, said: str) -> None:
+    """What is not one field of one operation is refused when it is declared (case 24)."""
+    with pytest.raises(ValueError, match=said):
+        _refund(document)
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "said"),
+    [
+        ({"errors": [{"message": "Throttled", "extensions": {"code": "THROTTLED"}}]}, TargetUnavailable, "Throttled"),
+        ({"errors": [{"message": "Slow", "type": "RATE_LIMITED"}], "data": None}, TargetUnavailable, "Slow"),
+        ({"errors": [{"message": "Busy", "extensions": {"code": "LOCKED"}}], "data": None}, TargetUnavailable, "Busy"),
+        ({"errors": [{"message": "Down"}]}, TargetUnavailable, "did not begin it: Down"),
+        ({"errors": [{"message": "Bad", "locations": [{"line": 1, "column": 2}]}]}, EffectRejected, "says no: Bad"),
+        ({"errors": [{"message": "Oops", "extensions": {"code": "INTERNAL_SERVER_ERROR"}}]}, EffectUnknown, "Oops"),
+        ({"errors": [{"message": "Oops"}], "data": None}, EffectUnknown, "Oops"),
+        ({"errors": [{"message": "Oops", "path": ["refund", "refund"]}], "data": {"refund": {}}}, EffectUnknown, "Oops"),
+        (
+            {"errors": [{"message": "A", "extensions": {"code": "BAD_USER_INPUT"}}, {"message": "B"}], "data": None},
+            EffectUnknown,
+            "A",
+        ),
+        (
+            {"data": {"refund": {"refund": None, "userErrors": [{"message": "Order not found"}]}}},
+            EffectRejected,
+            "Order not found",
+        ),
+        ({"data": {"refund": {"refund": None, "errors": [{"code": "GONE"}]}}}, EffectRejected, "GONE"),
+        ({"data": {"refund": {"success": False, "message": "Too late"}}}, EffectRejected, "Too late"),
+        ({"data": {"refund": {"__typename": "TooLateError", "message": "Too late"}}}, EffectRejected, "Too late"),
+        ({"data": {"refund": {"refund": {"id": 1}, "userErrors": [{"message": "Half"}]}}}, EffectUnknown, "says both"),
+    ],
+)
+async def test_refusals_as_others_say_them(
+    recorded: Recorded, shop: Make, body: JsonValue, error: type[Exception], said: str
+) -> None:
+    """What was not begun is not parked, and a refusal in the payload is no success (cases 09 and 24)."""
+    action = _refund(untouched_codes=("LOCKED",))
+    connector = await shop(action)
+    recorded.next(answer(body))
+
+    with pytest.raises(error, match=said):
+        await execute(connector, action, SEND)
+
+
+async def test_declared_refusals(recorded: Recorded, shop: Make) -> None:
+    """Where refusals are declared, only what is declared is one (case 24)."""
+    action = _refund(refused_in=("result.problems", "done"))
+    connector = await shop(action)
+    recorded.next(
+        answer({"data": {"refund": {"refund": {"id": 1}, "errors": [{"message": "only a note"}], "done": True}}}),
+        answer({"data": {"refund": {"result": {"problems": [{"message": "Too late"}]}}}}),
+        answer({"data": {"refund": {"done": False}}}),
+    )
+
+    assert {"refund": {"id": 1}} == (await execute(connector, action, SEND)).output.model_dump()
+    with pytest.raises(EffectRejected, match="Too late"):
+        await execute(connector, action, SEND)
+    with pytest.raises(EffectRejected, match="done is false"):
+        await execute(connector, action, SEND)
+
+
+class Change(Frozen):
+    """What to change: who has no end date says null."""
+
+    id: str
+    until: str | None
+    note: str | None = None
+    level: int | None = 3
+
+
+def test_null_and_nothing() -> None:
+    """A null is sent where it is a value; what was not given or is not asked for is not (case 24)."""
+    document = 'mutation($id: ID!, $until: Date, $note: String = "none", $level: Int) { change(id: $id) { id } }'
+    action = GraphqlAction("post.change", Change, Refunded, document=document)
+    narrow = GraphqlAction("post.change", Change, Refunded, document="mutation($id: ID!) { change(id: $id) { id } }")
+
+    assert {"id": "1", "until": None, "level": None} == _variables(action, Change(id="1", until=None, level=None))
+    assert {"id": "1", "until": "x", "note": "n", "level": 3} == _variables(action, Change(id="1", until="x", note="n"))
+    assert {"id": "1"} == _variables(narrow, Change(id="1", until="x"))
+
+
+def _variables(action: GraphqlAction[Change, Refunded], change: Change) -> JsonValue:
+    body = action.build_request(change, KEY).body
+    assert isinstance(body, dict)
+    return body["variables"]
