@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 
 import structlog
 from pydantic import ValidationError
@@ -15,10 +16,14 @@ from temporalio.api.workflowservice.v1 import RecordActivityTaskHeartbeatRequest
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from perdure.connectors.wire import whole_text
 from perdure.errors import EffectError, ModelError, PerdureError
 from perdure.lineage import StepRef
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_DELAY = timedelta(hours=1)
+"""A step is tried again after this at the latest, whatever a target says: it may say so again."""
 
 _told: ContextVar[list[object]] = ContextVar("what the attempt in progress has told the server")
 
@@ -79,11 +84,12 @@ def to_failure(error: PerdureError) -> ApplicationError:
     if isinstance(error, ModelError) and error.facts:
         details = [dict(error.facts)]
     return ApplicationError(
-        error.message,
+        # A target's words may hold what no UTF-8 can, and a failure that cannot be recorded is tried again for ever.
+        whole_text(error.message),
         *details,
         type=type(error).__name__,
         non_retryable=not error.retryable,
-        next_retry_delay=error.retry_after,
+        next_retry_delay=None if error.retry_after is None else min(error.retry_after, _LONGEST_DELAY),
     )
 
 

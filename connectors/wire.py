@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from typing import Final
 
 import rfc8785
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -39,11 +41,43 @@ def _explain(action: AnyAction, error: ValidationError) -> InvalidInput:
 
 
 def canonical_json(value: JsonValue) -> bytes:
-    """Return VALUE's canonical JSON (RFC 8785), or sorted JSON where whole numbers beyond 2**53 have no canonical form."""
+    """Return VALUE's canonical JSON (RFC 8785), or sorted JSON where whole numbers beyond 2**53 have no canonical form.
+
+    Raises `InvalidInput` for half a character, which no UTF-8 can hold.
+    """
     try:
-        return rfc8785.dumps(value)
-    except rfc8785.CanonicalizationError:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            return rfc8785.dumps(value)
+        except rfc8785.CanonicalizationError:
+            return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            "a text holds half a character (a lone surrogate), which cannot be written down or sent"
+        ) from None
+
+
+def with_whole_characters(value: JsonValue) -> JsonValue:
+    """Return VALUE with U+FFFD in place of each half of a character, which no database and no UTF-8 can hold."""
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, list):
+        return [with_whole_characters(each) for each in value]
+    if isinstance(value, dict):
+        return {whole_text(name): with_whole_characters(each) for name, each in value.items()}
+    return value
+
+
+def whole_text(text: str) -> str:
+    """Return TEXT with U+FFFD in place of each half of a character."""
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
+
+
+def storable_text(text: str) -> str:
+    """Return TEXT, which others may have written, as both databases take it: without NUL and halves of characters."""
+    return whole_text(text).replace("\0", "")
+
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def sha256(content: bytes) -> str:

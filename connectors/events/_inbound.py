@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from perdure.connectors.events.contracts import NewEvent
 from perdure.connectors.events.stream import Stream
+from perdure.connectors.wire import storable_text, with_whole_characters
 from perdure.errors import InvalidSettings
 from perdure.storage import now
 
@@ -43,7 +44,10 @@ class VerifiedRequest:
 
 
 class Scheme(Protocol):
-    """How a sender signs."""
+    """How a sender signs.
+
+    A scheme may have an attribute `event_id`, the body's field with the event's id. Without one the body's hash is its id.
+    """
 
     def verify(self, headers: Mapping[str, str], body: bytes, secret: bytes) -> VerifiedRequest | None:
         """Return what is known if the signature in HEADERS (lower case) is that of BODY under SECRET, else None."""
@@ -74,6 +78,9 @@ class StandardWebhooks:
 class StripeSignature:
     """The scheme of Stripe: `Stripe-Signature: t=SECONDS,v1=HEX` over `SECONDS.BODY`."""
 
+    event_id = "id"
+    """The body's field with the event's id."""
+
     def __init__(self, *, header: str = "stripe-signature", tolerance: timedelta = _TOLERANCE) -> None:
         self._header = header.lower()
         self._tolerance = tolerance
@@ -93,8 +100,8 @@ class StripeSignature:
 class BodySignature:
     """The scheme of GitHub, Shopify and many others: a header with the HMAC-SHA256 of the body, in hex or base64.
 
-    It signs neither a time nor an id: the event's id is the body's, or the body's hash, so that what somebody has overheard
-    and sends again is the same event.
+    It signs neither a time nor an id: the event's id is the body's hash, so that what somebody has overheard and sends
+    again is the same event, and a later state of the same thing is another.
     """
 
     def __init__(
@@ -124,15 +131,18 @@ def receiver(
     source: str,
     secret: str,
     scheme: Scheme | None = None,
-    id: str = "id",
+    id: str | None = None,
     type: str = "type",  # noqa: A002  CloudEvents calls it so
+    type_header: str = "",
     limit: int = 1024 * 1024,
 ) -> Asgi:
     """Return an ASGI application that takes the webhooks of SOURCE into STREAM as `inbound.TYPE`.
 
-    SECRET is what the sender signs with, or `env:VARIABLE`; SCHEME how, Standard Webhooks unless said otherwise. ID and
-    TYPE are the body's fields with the event's id and type; a scheme's own id goes before. LIMIT is in bytes. Answers 202
-    for a new event, 200 for one that is there already, 409 if it is there with another content, 401 for a wrong signature.
+    SECRET is what the sender signs with, or `env:VARIABLE`; SCHEME how, Standard Webhooks unless said otherwise. A scheme's
+    own id of the event goes before; ID is the body's field that has it, None where the scheme says, and the body's hash if
+    neither does. TYPE is the body's field with the event's type; TYPE_HEADER the header that has it, if there is one, such
+    as `x-github-event`, which few schemes sign. LIMIT is in bytes. Answers 202 for a new event, 200 for one that is there
+    already, 409 if it is there with another content, 401 for a wrong signature.
     """
     scheme = scheme or StandardWebhooks()
     key = _secret_reader(secret, source)
@@ -163,10 +173,11 @@ def receiver(
             log.warning("webhook rejected", source=source, why="the signature is wrong or old")
             return 401, "the signature is wrong or old"
         try:
-            data: JsonValue = json.loads(body)
-        except ValueError:
+            data = with_whole_characters(json.loads(body))
+        except (ValueError, RecursionError):
             return 400, "the body is not JSON"
-        event = _event(data if isinstance(data, dict) else {"value": data}, body, verified)
+        said_type = headers.get(type_header.lower(), "") if type_header else ""
+        event = _event(data if isinstance(data, dict) else {"value": data}, body, verified, said_type)
         new = await stream.append(event)
         if new:
             log.info("webhook accepted", source=source, type=event.type, id=event.id)
@@ -177,9 +188,10 @@ def receiver(
             return 409, "there is another event with this id"
         return 200, "taken before"
 
-    def _event(data: dict[str, JsonValue], body: bytes, verified: VerifiedRequest) -> NewEvent:
-        named, kind = data.get(id), data.get(type)
-        given = verified.id or (named if isinstance(named, str) else "")
+    def _event(data: dict[str, JsonValue], body: bytes, verified: VerifiedRequest, said_type: str) -> NewEvent:
+        field: str = getattr(scheme, "event_id", "") if id is None else id
+        named, kind = data.get(field), said_type or data.get(type)
+        given = storable_text(verified.id or (named if isinstance(named, str) else ""))
         own = given or hashlib.sha256(body).hexdigest()
         word = re.sub(r"[^\w.-]+", "_", kind) if isinstance(kind, str) and kind else "event"
         return NewEvent(

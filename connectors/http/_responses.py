@@ -12,6 +12,8 @@ from urllib.parse import urljoin, urlsplit
 
 from pydantic import JsonValue
 
+from perdure.connectors.wire import with_whole_characters
+
 if TYPE_CHECKING:
     import httpx
 
@@ -70,20 +72,6 @@ def decode_json(response: httpx.Response) -> JsonValue:
     except (ValueError, LookupError, RecursionError):
         raise ValueError("its body is not JSON") from None
     return with_whole_characters(parsed) if b"\\u" in response.content else parsed
-
-
-def with_whole_characters(value: JsonValue) -> JsonValue:
-    """Return VALUE with U+FFFD in place of each half of a character, which no database and no UTF-8 can hold."""
-    if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [with_whole_characters(each) for each in value]
-    if isinstance(value, dict):
-        return {_HALF.sub("\ufffd", name): with_whole_characters(each) for name, each in value.items()}
-    return value
-
-
-_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import NoReturn
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from perdure.connectors.contracts import (
     AnyAction,
@@ -29,7 +29,7 @@ from perdure.connectors.ledger.states import (
     lease_duration,
     next_move,
 )
-from perdure.connectors.wire import canonical_json, sha256
+from perdure.connectors.wire import canonical_json, sha256, storable_text, with_whole_characters
 from perdure.errors import (
     AlreadyThere,
     EffectBusy,
@@ -177,12 +177,12 @@ class EffectExecution:
             return await self._connector.execute(self._intent.action, self._intent.args, attempt)
 
     async def _confirm(self, claim: Claim, executed: Executed, by: Confirmation) -> EffectResult:
-        value: JsonValue = executed.output.model_dump(mode="json")
+        value = with_whole_characters(executed.output.model_dump(mode="json"))
         response = canonical_json(value)
         receipt = Receipt(
             key=claim.key,
             action=self._intent.action.name,
-            remote_ref=executed.remote_ref,
+            remote_ref=storable_text(executed.remote_ref),
             response_digest=sha256(response),
             confirmed_at=self._now(),
             confirmed_by=by,
@@ -278,11 +278,11 @@ async def perform_read(connector: Connector, action: AnyAction, args: BaseModel)
     except (EffectUnknown, TimeoutError) as error:
         after = error.retry_after if isinstance(error, EffectError) else None
         raise TargetUnavailable(f"{action.name} did not answer: {_reason(error)}", retry_after=after) from error
-    value: JsonValue = executed.output.model_dump(mode="json")
+    value = with_whole_characters(executed.output.model_dump(mode="json"))
     receipt = Receipt(
         key="",
         action=action.name,
-        remote_ref=executed.remote_ref,
+        remote_ref=storable_text(executed.remote_ref),
         response_digest=sha256(canonical_json(value)),
         confirmed_at=now(),
         confirmed_by="none",

@@ -21,6 +21,7 @@ from perdure.connectors.contracts import (
 )
 from perdure.connectors.ledger.states import TRANSITIONS, doubt_duration, lease_duration
 from perdure.connectors.ledger.tables import EffectEventRow, EffectRow, LedgerRow
+from perdure.connectors.wire import storable_text
 from perdure.errors import EffectBusy, NotFound
 from perdure.lineage import Lineage, StepRef
 from perdure.storage import Database, GroupCommit, now
@@ -151,9 +152,9 @@ class Journal:
         at = at or self.clock()
         held_as = {"held_key": held.key, "held_fence": held.fence, "held_state": held.state}
         row = held_as | {"state": after, "updated_at": at}
-        row |= {name: _storable(value) if isinstance(value, str) else value for name, value in changes.items()}
+        row |= {name: storable_text(value) if isinstance(value, str) else value for name, value in changes.items()}
         fence = changes.get("fence", held.fence)
-        event = _event_row(held.key, fence, (held.state, after), at, _storable(note)) | {"by": by, "verified": verified}
+        event = _event_row(held.key, fence, (held.state, after), at, storable_text(note)) | {"by": by, "verified": verified}
         if not await self._apply(held.key, _UPDATE, row, event):
             raise EffectBusy(
                 f"effect {held.key} of {held.action} was taken over by another attempt, which finds out what happened"
@@ -172,7 +173,7 @@ class Journal:
     async def note(self, held: Effect | Claim, state: EffectState, note: str) -> None:
         """Add an event that changes nothing: what was learnt about HELD, found in STATE."""
         async with self._database.write() as connection:
-            event = _event_row(held.key, held.fence, (state, state), self.clock(), _storable(note))
+            event = _event_row(held.key, held.fence, (state, state), self.clock(), storable_text(note))
             await connection.execute(_INSERT_EVENT, event)
 
     async def identity(self) -> str:
@@ -332,11 +333,6 @@ def _event_row(
     before, after = step
     event: dict[str, object] = {"key": key, "fence": fence, "before": before, "after": after, "at": at, "note": note}
     return event | {"by": None, "verified": None}
-
-
-def _storable(text: str) -> str:
-    # What a target says may hold a NUL, which PostgreSQL does not take.
-    return text.replace("\0", "")
 
 
 def _to_effect(row: sa.RowMapping) -> Effect:

@@ -27,7 +27,7 @@ from perdure.connectors.ledger.tables import EffectRow
 from perdure.connectors.reconciliation._compare import Differences, find_differences, missing_finding
 from perdure.connectors.reconciliation.contracts import Finding, ReconcileCall, Report
 from perdure.connectors.reconciliation.findings import Findings
-from perdure.connectors.wire import parse_args
+from perdure.connectors.wire import parse_args, storable_text, whole_text, with_whole_characters
 from perdure.errors import InvalidInput, NotFound, PerdureError
 from perdure.storage import Database, now
 
@@ -60,7 +60,7 @@ class Reconciler:
         settled = max(lease_duration(action.target) + action.target.settle for action in actions.values())
         until = min(call.until or at - settled, at - settled)
         since = call.since or await self._since(call, until)
-        listed = [each async for each in target.listing(since - _MARGIN, at + _MARGIN) if each.action in actions]
+        listed = [_whole(each) async for each in target.listing(since - _MARGIN, at + _MARGIN) if each.action in actions]
         effects = await self._select_effects(sorted(actions), listed, since, until)
         result = find_differences(actions, effects, listed, since=since, until=until)
         found = result.found + await self._look_up_unlisted(connector, result, actions)
@@ -138,6 +138,13 @@ class Reconciler:
             else:
                 log.warning("the target has an effect that it does not list", key=effect.key, action=effect.action)
         return found
+
+
+def _whole(listed: Listed) -> Listed:
+    """Return what is LISTED as it can be stored: a target may say anything."""
+    facts = {whole_text(name): with_whole_characters(value) for name, value in listed.facts.items()}
+    texts = {"remote_ref": storable_text(listed.remote_ref), "key": storable_text(listed.key)}
+    return listed.model_copy(update={**texts, "facts": facts})
 
 
 async def look_up(connector: Connector, action: AnyAction, effect: Effect) -> Probe:

@@ -144,3 +144,46 @@ async def test_a_secret_from_the_environment(sqlite_database: Database, monkeypa
     monkeypatch.setenv("HOOK_SECRET", encoded)
 
     assert 202 == await post(receiver(stream, source="shop", secret="env:HOOK_SECRET"), b"{}", standard(b"{}"))
+
+
+async def test_the_topic_is_in_a_header(database: Database) -> None:
+    """GitHub, Shopify and others say in a header what an event is about: it is the event's type (case 26)."""
+    stream = Stream(database)
+    app = receiver(stream, source="github", secret=SECRET, scheme=BodySignature(), type_header="X-GitHub-Event")
+    body = b'{"action": "opened"}'
+    headers = {"X-Hub-Signature-256": f"sha256={signed(body).hex()}"}
+
+    with_topic = await post(app, body, {**headers, "x-github-event": "issues"})
+    other = b'{"action": "closed", "type": "by the body"}'
+    without = await post(app, other, {"X-Hub-Signature-256": f"sha256={signed(other).hex()}"})
+
+    assert [202, 202] == [with_topic, without]
+    assert ["inbound.issues", "inbound.by_the_body"] == [event.type for event in await stream.events()]
+
+
+async def test_a_later_state_of_a_thing_is_another_event(database: Database) -> None:
+    """Where a scheme has no event id, the body's `id` is the thing's: each state of it is taken, each once (case 26)."""
+    stream = Stream(database)
+    app = receiver(stream, source="mollie", secret=SECRET, scheme=BodySignature())
+    bodies = [b'{"id": "tr_1", "status": "open"}', b'{"id": "tr_1", "status": "paid"}']
+
+    answers = [
+        await post(app, body, {"X-Hub-Signature-256": f"sha256={signed(body).hex()}"}) for body in [*bodies, *bodies]
+    ]
+
+    assert [202, 202, 200, 200] == answers
+    assert ["open", "paid"] == [event.data["status"] for event in await stream.events()]
+
+
+async def test_half_a_character_is_taken(database: Database) -> None:
+    """A rightly signed body with half an emoji is taken, with U+FFFD in its place, and answered once (case 16)."""
+    stream = Stream(database)
+    app = receiver(stream, source="shop", secret=SECRET, scheme=BodySignature(), id="id")
+    body = rb'{"id": "n1 \ud83d\u0000", "type": "x", "text": "cut \ud83d", "\udc00": ["\ude00"]}'
+    headers = {"X-Hub-Signature-256": f"sha256={signed(body).hex()}"}
+
+    assert [202, 200] == [await post(app, body, headers), await post(app, body, headers)]
+
+    [event] = await stream.events()
+    assert ("cut \ufffd", ["\ufffd"]) == (event.data["text"], event.data["\ufffd"])
+    assert "inbound:shop:n1 \ufffd" == event.id
