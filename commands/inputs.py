@@ -133,7 +133,10 @@ def _has(value: object, part: int | str) -> bool:
 
 def _text(given: str) -> tuple[str, str]:
     if given == "-":
-        return sys.stdin.read(), "stdin"
+        try:
+            return sys.stdin.read(), "stdin"
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"stdin is not UTF-8 text: {error.reason} at byte {error.start}") from None
     if given.startswith("@"):
         return _file(Path(given[1:]), "input file"), given[1:]
     return given, "the input"

@@ -214,7 +214,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._text = path.read_text("utf-8")
+            self._text = path.read_text("utf-8-sig")
             self._tables: dict[str, Any] = tomllib.loads(self._text, parse_float=Decimal)
         except tomllib.TOMLDecodeError as error:
             raise InvalidSettings(f"{path} is not valid TOML: {error}") from None

@@ -132,9 +132,7 @@ _DESCRIPTIONS: dict[str, Callable[[Mapping[str, JsonValue]], str]] = {}
 
 def describe_actions(actions: Iterable[AnyAction]) -> None:
     """Have plans on this worker say in summaries what each of ACTIONS does, as `Action.describe` has it."""
-    for action in actions:
-        if action.describe is not None:
-            _DESCRIPTIONS[action.name] = partial(_describe, action)
+    _DESCRIPTIONS.update({action.name: partial(_describe, action) for action in actions})
 
 
 def _describe(action: AnyAction, args: Mapping[str, JsonValue]) -> str:

@@ -286,7 +286,8 @@ StoredPlan = Annotated[Plan, WrapValidator(_accept_as_begun)]
 def check_expressions(plan: Plan) -> None:
     """Raise ValueError, with a line for each, if a `${` in PLAN is not one of an expression over what is there."""
     known = {_INPUT, *(step.id for step in plan.steps)}
-    problems = [problem for step in plan.steps for problem in _step_problems(step, known)]
+    problems = [f"step id {id!r} is a value in CEL: choose another" for id in sorted(known & {"true", "false", "null"})]
+    problems += [problem for step in plan.steps for problem in _step_problems(step, known)]
     problems += _template_problems(plan.outcome, known, "outcome")
     problems += _literal_problems(plan.description, "description")
     problems += _schema_problems(plan.input, "input")

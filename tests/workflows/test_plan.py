@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from kits.runs import step_summaries
@@ -13,8 +15,10 @@ from pydantic import JsonValue
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributeKey
 
+from perdure.connectors.contracts import AnyAction
+from perdure.connectors.null import Entry, NullConnector
 from perdure.workflows import Plan, PlanRun, PlanWorkflow
-from perdure.workflows.plan import _language
+from perdure.workflows.plan import _language, describe_actions
 from perdure.workflows.plan_model import evaluate
 
 WRITES = {
@@ -114,6 +118,31 @@ async def test_what_is_written_down_is_what_is_sent(governed: OpenWorker) -> Non
         handle = await desk.start(PlanWorkflow.run, running(given, input={}, steps=steps, outcome=outcome))
 
         assert {"id": 2**70, "texts": [f'{2**70} }} {{"a": {{"b": [1, null]}}}}', "6"]} == await handle.result()
+        assert await desk.replays(handle, [])
+
+
+async def test_a_step_is_summed_up_as_its_action_describes_it(governed: OpenWorker) -> None:
+    """The Web UI shows what an action says of itself (case 80), its name where it can't; a replay needs neither."""
+    steps: list[JsonValue] = [
+        {"id": "first", "act": "null.write", "with": {"text": "${input.text}"}},
+        {"id": "second", "act": "null.write", "with": {"text": "secret"}, "needs": ["first"]},
+    ]
+
+    def describe(entry: Entry) -> str:
+        if entry.text == "secret":
+            raise ValueError(entry.text)
+        return f"write {entry.text!r}"
+
+    async with governed() as desk:
+        before = await desk.start(PlanWorkflow.run, running({"text": "hello"}, steps=steps, outcome=None))
+        await before.result()
+        describe_actions([cast(AnyAction, replace(NullConnector.write, describe=describe))])
+        handle = await desk.start(PlanWorkflow.run, running({"text": "hello"}, steps=steps, outcome=None))
+        await handle.result()
+        describe_actions([cast(AnyAction, NullConnector.write)])
+
+        assert ["first: null.write", "second: null.write"] == step_summaries(await before.fetch_history())
+        assert ["first: write 'hello'", "second: null.write"] == step_summaries(await handle.fetch_history())
         assert await desk.replays(handle, [])
 
 

@@ -71,6 +71,7 @@ def test_a_name_bound_by_a_macro_is_no_step() -> None:
         ([{"id": "x", "do": "it"}], "a step says one of: generate, recall, remember, act, approval"),
         ([{**WRITE, "wit": {}}], "Extra inputs are not permitted"),
         ([{"id": "input", "act": "null.write"}], "step id 'input' is reserved"),
+        ([{"id": "null", "act": "null.write"}], "step id 'null' is a value in CEL"),
         (
             [{"id": "a", "act": "null.write", "needs": ["b"]}, {"id": "b", "act": "null.write", "needs": ["a"]}],
             "steps wait for each other",

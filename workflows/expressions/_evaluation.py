@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from perdure.workflows.expressions._functions import FUNCTIONS, METHODS, TYPES, check_int, no_such
@@ -24,6 +25,7 @@ from perdure.workflows.expressions._syntax import (
     SyntaxProblem,
     Unary,
     children,
+    count_nodes,
 )
 from perdure.workflows.expressions._values import (
     MAX_INT,
@@ -38,7 +40,7 @@ from perdure.workflows.expressions._values import (
     same,
 )
 
-__all__ = ["Evaluate", "Scope", "build", "free_names"]
+__all__ = ["Evaluate", "Scope", "build", "free_names", "leads_on"]
 
 
 class Scope:
@@ -71,6 +73,16 @@ def free_names(node: Node, bound: frozenset[str] = frozenset()) -> frozenset[str
                 inner |= free_names(node.filter, bound | {node.variable})
             return inner | free_names(node.range, bound)
     return frozenset().union(*(free_names(each, bound) for each in children(node)))
+
+
+def leads_on(node: Node) -> bool:
+    """Return whether NODE only leads to a part of what a name stands for, as in `input.lines[0]`."""
+    match node:
+        case Name():
+            return True
+        case Select(operand=operand, test=False) | Index(operand=operand, index=Constant()):
+            return leads_on(operand)
+    return False
 
 
 def build(node: Node) -> Evaluate:
@@ -150,8 +162,9 @@ def _select(node: Select) -> Evaluate:
 
 
 def _instead(value: Mapping[object, object]) -> str:
-    known = sorted(str(each) for each in value)
-    return f"; there is {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}" if known else ""
+    # Ten and no more: another side of an `||` may make up for this, many times over.
+    known = [str(each)[:40] for each in islice(value, 10)]
+    return f"; there is {', '.join(known)}{', ...' if len(value) > 10 else ''}" if known else ""
 
 
 def _index(operand: Evaluate, index: Evaluate) -> Evaluate:
@@ -251,7 +264,7 @@ def _binary(sign: str, left: Evaluate, right: Evaluate) -> Evaluate:
             return lambda scope: _contains(right(scope), left(scope), scope.work)
         case "<" | "<=" | ">" | ">=":
             compare = _ORDERS[sign]
-            return lambda scope: _ordered(sign, compare, left(scope), right(scope))
+            return lambda scope: _ordered(sign, compare, left(scope), right(scope), scope.work)
     calculate = _ARITHMETIC[sign]
     return lambda scope: calculate(left(scope), right(scope), scope.work)
 
@@ -264,7 +277,9 @@ _ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def _ordered(sign: str, compare: Callable[[Any, Any], bool], left: object, right: object) -> bool:
+def _ordered(sign: str, compare: Callable[[Any, Any], bool], left: object, right: object, work: Work) -> bool:
+    if isinstance(left, str | bytes):
+        work.spend(len(left) // 10_000)
     if isinstance(left, bool | str | bytes | Timestamp | Duration):
         if type(left) is type(right):
             return compare(left, right)
@@ -390,7 +405,15 @@ def _call(node: Call) -> Evaluate:
     if len(node.args) not in counts:
         wanted = " or ".join(map(str, counts))
         raise SyntaxProblem(f"{node.function}() takes {wanted} arguments, not {len(node.args)}", node.at)
-    return lambda scope: function(*[each(scope) for each in args], scope.work)
+
+    def call(scope: Scope) -> object:
+        values = [each(scope) for each in args]
+        for value in values:
+            if isinstance(value, str | bytes):
+                scope.work.spend(len(value) // 1000)
+        return function(*values, scope.work)
+
+    return call
 
 
 def _macro(node: Macro) -> Evaluate:
@@ -399,11 +422,13 @@ def _macro(node: Macro) -> Evaluate:
     condition = build(node.filter) if node.filter is not None else None
     variable = node.variable
 
-    def begin(scope: Scope) -> tuple[list[object], Scope]:
+    cost = 1 + count_nodes(node.body) // 8 + (count_nodes(node.filter) // 8 if node.filter is not None else 0)
+
+    def begin(scope: Scope) -> tuple[Iterable[object], Scope]:
         found = values(scope)
         if not isinstance(found, list | Mapping):
             raise no_such(f"{node.macro}()", found)
-        return list(found), Scope(scope.names, scope.work, scope.bound)
+        return found, Scope(scope.names, scope.work, scope.bound)
 
     def holds(scope: Scope, test: Evaluate) -> bool:
         value = test(scope)
@@ -415,7 +440,7 @@ def _macro(node: Macro) -> Evaluate:
         items, inner = begin(scope)
         failed: EvaluationProblem | None = None
         for item in items:
-            inner.work.spend(1)
+            inner.work.spend(cost)
             inner.bound[variable] = item
             try:
                 if holds(inner, body) is decisive:
@@ -430,7 +455,7 @@ def _macro(node: Macro) -> Evaluate:
         items, inner = begin(scope)
         found = []
         for item in items:
-            inner.work.spend(1)
+            inner.work.spend(cost)
             inner.bound[variable] = item
             if test is None or holds(inner, test):
                 found.append(item if then is None else then(inner))

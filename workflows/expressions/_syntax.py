@@ -26,6 +26,7 @@ __all__ = [
     "Token",
     "Unary",
     "children",
+    "count_nodes",
     "describe_place",
     "parse",
     "tokens",
@@ -467,6 +468,16 @@ def children(node: Node) -> tuple[Node, ...]:
         case Macro():
             return (node.range, node.body) if node.filter is None else (node.range, node.filter, node.body)
     return ()
+
+
+def count_nodes(node: Node) -> int:
+    """Return how many nodes NODE has, itself included."""
+    count = 0
+    waiting = [node]
+    while waiting:
+        count += 1
+        waiting += children(waiting.pop())
+    return count
 
 
 def _check_depth(node: Node) -> None:

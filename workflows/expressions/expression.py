@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from pydantic import JsonValue
 
-from perdure.workflows.expressions._evaluation import Evaluate, Scope, build, free_names
+from perdure.workflows.expressions._evaluation import Evaluate, Scope, build, free_names, leads_on
 from perdure.workflows.expressions._functions import TYPES
 from perdure.workflows.expressions._syntax import SyntaxProblem, describe_place, parse
-from perdure.workflows.expressions._values import MAX_VALUES, EvaluationProblem, Work, to_json
+from perdure.workflows.expressions._values import MAX_VALUES, EvaluationProblem, Type, Work, to_json
 
 __all__ = ["TYPE_NAMES", "Expression", "InvalidExpression", "parse_expression"]
 
@@ -31,12 +31,16 @@ class Expression:
     source: str
     names: frozenset[str]
     _evaluate: Evaluate = field(repr=False, compare=False)
+    _hands_on: bool = field(default=False, repr=False, compare=False)
+    """Whether it only leads to a part of what it is given, which is JSON and may be as large as it is."""
 
     def evaluate(self, names: Mapping[str, JsonValue]) -> JsonValue:
         """Return its value over NAMES, as JSON. Raises `InvalidExpression`."""
         try:
-            # A large value may be handed on as it is; what is calculated from it may not take long.
-            return to_json(self._evaluate(Scope(names, Work())), Work(MAX_VALUES))
+            value = self._evaluate(Scope(names, Work()))
+            if self._hands_on and not isinstance(value, Type):
+                return cast(JsonValue, value)
+            return to_json(value, Work(MAX_VALUES))
         except EvaluationProblem as problem:
             raise InvalidExpression(f"{self.source!r} cannot be evaluated: {problem}") from None
         except RecursionError:
@@ -48,7 +52,7 @@ def parse_expression(source: str) -> Expression:
     """Return the expression that SOURCE is. Raises `InvalidExpression` with the place of what is wrong."""
     try:
         tree = parse(source)
-        return Expression(source, free_names(tree), build(tree))
+        return Expression(source, free_names(tree), build(tree), leads_on(tree))
     except SyntaxProblem as problem:
         place = describe_place(source, problem.at)
         raise InvalidExpression(f"{source!r} is not a CEL expression ({place}): {problem.problem}") from None
