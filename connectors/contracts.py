@@ -48,7 +48,8 @@ class Target(Frozen):
     """What a `header` target does with a known key and another body. The ledger never sends that: it parks the changed
     intent. What was tried is stated here for whoever writes to the target by other ways."""
     settle: timedelta = timedelta(seconds=1)
-    """How long a request may still land after the connection is gone. "Absent" proves nothing before that."""
+    """How long a request may still land after the connection is gone, and until a look-up or list shows what has landed.
+    "Absent" proves nothing before that."""
     deadline: timedelta = timedelta(seconds=10)
     """How long one call may take."""
     looks: int = Field(default=5, ge=1)
