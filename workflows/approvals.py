@@ -178,7 +178,7 @@ class _DecisionRefused(ApplicationError):
         return None
 
     @__traceback__.setter
-    def __traceback__(self, traceback: object) -> None:
+    def __traceback__(self, traceback: object) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # on purpose
         return None
 
 

@@ -84,7 +84,7 @@ def serve(tools: Sequence[JsonValue]) -> Iterator[ScriptedServer]:
 
         do_DELETE = do_GET  # noqa: N815
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the standard library's name
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

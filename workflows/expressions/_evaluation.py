@@ -351,7 +351,11 @@ def _calculate(
 
 
 def _plus_minus(sign: str) -> Callable[[object, object, Work], object]:
-    of_numbers = _calculate(sign, *((operator.add,) * 2 if sign == "+" else (operator.sub,) * 2))
+    of_numbers = (
+        _calculate(sign, operator.add, lambda left, right: left + right)
+        if sign == "+"
+        else _calculate(sign, operator.sub, lambda left, right: left - right)
+    )
 
     def calculate(left: object, right: object, work: Work) -> object:
         if sign == "+":
