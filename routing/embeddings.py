@@ -15,7 +15,6 @@ from perdure.lineage import Lineage, StepRef, digest
 from perdure.routing.calls import BudgetDenial, ModelCall, Settlement, end_span, find_accounts, start_span
 from perdure.routing.contracts import GenerateCall, OutputRef, Usage
 from perdure.routing.prompts import estimate_tokens
-from perdure.routing.providers import ProviderFailure, classify
 from perdure.routing.providers import litellm as provider
 from perdure.storage import AdvisoryLock, Database, GroupCommit, now
 
@@ -176,29 +175,18 @@ class ModelEmbedder:
 
 async def _embed(deployment: Deployment, texts: list[str], key: str | None) -> _EmbeddingResponse:
     """Make the one call of TEXTS to DEPLOYMENT. Raises `ProviderFailed`."""
-    litellm, _ = provider.load()
-    where = {"api_base": deployment.api_base} if deployment.api_base else {}
-    failure: ProviderFailure
-    try:
-        async with asyncio.timeout(deployment.timeout):
-            response = await litellm.aembedding(
-                model=deployment.model,
-                input=texts,
-                api_key=key,
-                # Not every server has the other one, base64.
-                encoding_format="float",
-                drop_params=True,
-                timeout=deployment.timeout,
-                # As for completions: whoever calls has an attempt of its own for each try.
-                num_retries=0,
-                max_retries=0,
-                **where,
-            )
-        return cast(_EmbeddingResponse, response)
-    except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
-        failure = classify(error, timeout=deployment.timeout)
-    # Not inside the except block: the original error may hold the texts, and would go along as the context.
-    raise provider.ProviderFailed(failure)
+    arguments: dict[str, object] = {
+        "model": deployment.model,
+        "input": texts,
+        "api_key": key,
+        # Not every server has the other one, base64.
+        "encoding_format": "float",
+        "drop_params": True,
+        **({"api_base": deployment.api_base} if deployment.api_base else {}),
+    }
+    return await provider.call(
+        "aembedding", arguments, timeout=deployment.timeout, read=lambda response: cast(_EmbeddingResponse, response)
+    )
 
 
 def _truncate(text: str, context: int) -> str:

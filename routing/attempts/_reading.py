@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure.routing.calls import CachedAnswer, ModelCall, Outcome, PastAttempts, Settlement
 from perdure.routing.contracts import ModelRecord, Usage
-from perdure.routing.prompts import Answer, Form, Messages, Misfit, estimate_tokens
+from perdure.routing.prompts import Answer, Form, Messages, Misfit, most_prompt_tokens, size_in_bytes
 from perdure.routing.providers import Reply, as_confidence
 from perdure.routing.routes import Deployment
 
@@ -14,10 +14,13 @@ _WITHHELD = {
 }
 """How a call ends that was answered without an answer, and what is said of it."""
 
+_LONGEST_TOKEN = 16
+"""So many bytes a token has at most, in practice."""
+
 
 def read_reply(reply: Reply, deployment: Deployment, form: Form, messages: Messages) -> tuple[Settlement, Answer | None]:
     """Return how the call of MESSAGES that brought REPLY ended, and the answer if there is one that fits FORM."""
-    usage, estimated = _usage(deployment, reply, messages)
+    usage, estimated = _usage(deployment, reply, form, messages)
     outcome: Outcome = "answered"
     error = ""
     answer = None
@@ -43,14 +46,29 @@ def read_reply(reply: Reply, deployment: Deployment, form: Form, messages: Messa
     return settlement, answer
 
 
-def _usage(deployment: Deployment, reply: Reply, messages: Messages) -> tuple[Usage, bool]:
-    """Return what REPLY took, and whether that is our estimate."""
-    estimated = reply.tokens is None and not deployment.local
-    prompt, completion = reply.tokens or (0, 0)
-    if estimated:
-        prompt, completion = sum(estimate_tokens(message["content"]) for message in messages), estimate_tokens(reply.text)
+def _usage(deployment: Deployment, reply: Reply, form: Form, messages: Messages) -> tuple[Usage, bool]:
+    """Return what REPLY took, and whether any of that is our estimate.
+
+    What a provider counts is believed where it can be true. Else a token counts for each byte, which is never too low.
+    """
+    if deployment.local:
+        return Usage(), False
+    told_prompt, told_completion = reply.tokens or (None, None)
+    asked, most = size_in_bytes(messages), most_prompt_tokens(messages, form)
+    written = max(reply.written, len(reply.text.encode("utf-8", "surrogatepass")))
+    prompt = _believe(told_prompt, at_least=asked // (2 * _LONGEST_TOKEN), at_most=max(most, deployment.context))
+    completion = _believe(told_completion, at_least=-(-written // _LONGEST_TOKEN), at_most=max(written, deployment.context))
+    if completion is None and not written:
+        completion = 0
+    estimated = prompt is None or completion is None
+    prompt = min(asked, deployment.context) if prompt is None else prompt
+    completion = written if completion is None else completion
     cost = deployment.cost(prompt, completion, cached_tokens=min(reply.cached_tokens, prompt))
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cost_nano_usd=cost), estimated
+
+
+def _believe(told: int | None, *, at_least: int, at_most: int) -> int | None:
+    return told if told is not None and at_least <= told <= at_most else None
 
 
 def confidence_of(reply: Reply, answer: Answer) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from perdure.errors import AskAgain, InvalidAnswer, ModelError, ModelRefused, ModelUnavailable
+from perdure.errors import AskAgain, InvalidAnswer, InvalidSettings, ModelError, ModelRefused, ModelUnavailable
 from perdure.lineage import digest
 from perdure.routing.attempts._reading import as_kept, as_record, confidence_of, read_reply
 from perdure.routing.attempts.canaries import CanaryStates
@@ -30,12 +30,13 @@ from perdure.routing.calls import (
     start_span,
     sweep,
 )
-from perdure.routing.canary import CanaryStateChanged
+from perdure.routing.canary import CanaryAssignment, CanaryStateChanged
 from perdure.routing.contracts import Attempt, GenerateCall, Generation
 from perdure.routing.escalation import ActiveEscalation, load_active
 from perdure.routing.load import Routes
 from perdure.routing.prompts import Answer, Messages, ask_again
-from perdure.routing.providers import CircuitBreakers, Model, Models, ProviderFailed, ProviderFailure, Reply
+from perdure.routing.providers import CircuitBreakers, Claim, Model, Models, ProviderFailed, ProviderFailure, Reply
+from perdure.routing.routes import Deployment
 from perdure.storage import Database, GroupCommit, now
 
 _SWEEP = 60.0
@@ -147,6 +148,26 @@ class ModelAttempt:
         return f"deployment {deployment.name!r} ({deployment.model}) for task {self.question.task.name!r}"
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Whom attempt NUMBER asks, and how: QUESTION as it is put, to whom by CHOICE, and its part in a canary."""
+
+    number: int
+    question: Question
+    choice: Choice
+    size: int
+    """How many bytes the question has, as it was asked."""
+    assignment: CanaryAssignment | None
+    spare: int = 0
+    """What budgets have to have left besides, in nano-USD."""
+
+    @property
+    def messages(self) -> Messages:
+        """What is sent."""
+        problems = self.choice.problems
+        return ask_again(self.question.messages, problems) if problems else self.question.messages
+
+
 class Attempts:
     """Makes the attempts of a worker at ROUTES with MODELS, and records them in DATABASE by COMMITS."""
 
@@ -175,15 +196,16 @@ class Attempts:
         escalation = await self.load_escalation(call)
         no_canary = ""
         while True:
-            attempt, model = await self._choose(question, number, past, escalation, no_canary)
-            try:
-                async with self._single_flight.turn(attempt.record.cache_entry):
-                    obstacle = await self._begin(attempt.record)
-                    if obstacle is None:
-                        return await self._call(attempt, model)
-            except asyncio.CancelledError:
-                await self._settle(attempt.record, Settlement("cancelled", error="cancelled"))
-                raise
+            attempt, model, claim = await self._choose(question, number, past, escalation, no_canary)
+            with claim:
+                try:
+                    async with self._single_flight.turn(attempt.record.cache_entry):
+                        obstacle = await self._begin(attempt.record)
+                        if obstacle is None:
+                            return await self._call(attempt, model, claim)
+                except asyncio.CancelledError:
+                    await self._settle(attempt.record, Settlement("cancelled", error="cancelled"))
+                    raise
             if isinstance(obstacle, CachedAnswer):
                 return attempt.from_cache(obstacle)
             if isinstance(obstacle, CanaryStateChanged):
@@ -195,42 +217,91 @@ class Attempts:
 
     async def _choose(
         self, question: Question, number: int, past: PastAttempts, escalation: ActiveEscalation, no_canary: str
-    ) -> tuple[ModelAttempt, Model]:
-        """Return the attempt that comes after those PAST, and the model that it calls. NO_CANARY is why it tries none."""
-        choice = question.ladder.choose(past.attempts, number)
+    ) -> tuple[ModelAttempt, Model, Claim]:
+        """Return the attempt that comes after those PAST, the model that it calls, and the right to call that once.
+
+        NO_CANARY is why it tries none. Raises `ModelUnavailable` where all that may be asked are out of service.
+        """
+        broken: dict[str, InvalidSettings] = {}
+        while True:
+            plan = self._plan(question, number, past, no_canary, broken)
+            deployment = plan.choice.deployment.with_prices_at(now())
+            try:
+                model = await self._models.prepare(deployment, plan.question.task)
+            except InvalidSettings as error:
+                broken[deployment.name] = error
+                continue
+            if (claim := self._breakers.claim(deployment.name)) is not None:
+                break
+            # Another call finds out whether it is back, or it is to be left alone, and there is nobody else.
+            if not await self._breakers.wait_for_trial(deployment.name):
+                self._refuse_while_open(question, past, deployment)
+        try:
+            record = self._record(plan, deployment, escalation, model.version)
+        except BaseException:
+            claim.release()
+            raise
+        asks_again = bool(plan.choice.problems)
+        return ModelAttempt(plan.question, record, plan.messages, past, escalation, asks_again), model, claim
+
+    def _plan(
+        self,
+        question: Question,
+        number: int,
+        past: PastAttempts,
+        no_canary: str,
+        broken: Mapping[str, InvalidSettings],
+    ) -> _Plan:
+        """Return whom attempt NUMBER at QUESTION asks after those PAST, and how. BROKEN cannot be asked here."""
+        whys = {name: error.message for name, error in broken.items()}
+        choice = question.ladder.choose(past.attempts, number, broken=whys)
+        if choice is None and broken:
+            raise next(iter(broken.values()))
         if choice is None:
             raise ModelRefused(
                 f"every deployment for task {question.task.name!r} has refused it. Look at what they said: "
                 "`perdure show` lists the attempts."
             )
-        size, spare = question.size, 0
         assignment = self.canaries.assign(question, past, number)
-        if assignment is not None and assignment.tries_canary:
-            trial = no_canary or self.canaries.prepare_trial(assignment.canary, question, choice)
-            if isinstance(trial, str):
-                assignment = replace(assignment, tries_canary=False)
-                choice = replace(choice, switched="; ".join(filter(None, (f"no canary: {trial}", choice.switched))))
-            else:
-                # A canary must not use up a budget: the call that comes after it if it fails has to fit in as well.
-                spare = question.most_cost(choice.deployment.with_prices_at(now()), question.messages)
-                question, choice = trial
-        deployment = choice.deployment.with_prices_at(now())
-        messages = ask_again(question.messages, choice.problems) if choice.problems else question.messages
-        model = await self._models.prepare(deployment, question.task)
-        most = question.most_cost(deployment, messages)
+        if assignment is None or not assignment.tries_canary:
+            return _Plan(number, question, choice, question.size, assignment)
+        trial = no_canary or self.canaries.prepare_trial(assignment.canary, question, choice)
+        if isinstance(trial, str):
+            switched = "; ".join(filter(None, (f"no canary: {trial}", choice.switched)))
+            assignment = replace(assignment, tries_canary=False)
+            return _Plan(number, question, replace(choice, switched=switched), question.size, assignment)
+        # A canary must not use up a budget: the call that comes after it if it fails has to fit in as well.
+        spare = question.most_cost(choice.deployment.with_prices_at(now()), question.messages)
+        return _Plan(number, *trial, question.size, assignment, spare)
+
+    def _refuse_while_open(self, question: Question, past: PastAttempts, deployment: Deployment) -> None:
+        """Raise `ModelUnavailable` for as long as DEPLOYMENT, which comes back before the others, is out of service."""
+        why, wait = self._breakers.why_open(deployment.name), self._breakers.opens_for(deployment.name)
+        if why:
+            raise ModelUnavailable(
+                f"every deployment that may answer task {question.task.name!r} is out of service; the first to be tried "
+                f"again is {deployment.name!r}, in {wait.total_seconds():.0f} s: {why}.",
+                retry_after=max(wait, AT_ONCE),
+                facts=_facts(past.attempts),
+            )
+
+    def _record(self, plan: _Plan, deployment: Deployment, escalation: ActiveEscalation, version: str) -> ModelCall:
+        """Return the record of the call that PLAN is, of DEPLOYMENT at today's price, by the VERSION of its model."""
+        question, choice = plan.question, plan.choice
+        most = question.most_cost(deployment, plan.messages)
         record = ModelCall(
             question.call,
             deployment,
-            number,
-            prompt_digest=digest_of(messages),
+            plan.number,
+            prompt_digest=digest_of(plan.messages),
             switched=choice.switched,
             prompt_version=question.task.prompt_version,
-            prompt_bytes=size,
+            prompt_bytes=plan.size,
             escalation=escalation.version,
             reserved_nano_usd=most,
-            spare_nano_usd=spare,
+            spare_nano_usd=plan.spare,
             accounts=find_accounts(self._routes, question.call) if most and self._routes.budgets else (),
-            assignment=assignment,
+            assignment=plan.assignment,
             within=timedelta(seconds=choice.timeout),
         )
         record.cache_entry = CacheEntry.of(
@@ -241,10 +312,9 @@ class Attempts:
             holder=record.call_id,
             timeout=choice.timeout,
             canary=record.canary if record.tries_canary else "",
-            version=model.version,
+            version=version,
         )
-        attempt = ModelAttempt(question, record, messages, past, escalation, asks_again=bool(choice.problems))
-        return attempt, model
+        return record
 
     async def _begin(self, record: ModelCall) -> CachedAnswer | BudgetDenial | CanaryStateChanged | None:
         """Write RECORD down and hold back what it may cost. Returns what makes it needless or forbids it, if anything."""
@@ -260,11 +330,9 @@ class Attempts:
             await asyncio.sleep(min(wait, max((found.until - now()).total_seconds(), 0.001)))
             wait = min(wait * 1.5, 0.5)
 
-    async def _call(self, attempt: ModelAttempt, model: Model) -> Generation:
+    async def _call(self, attempt: ModelAttempt, model: Model, claim: Claim) -> Generation:
         """Send what ATTEMPT asks to MODEL, read the answer, settle, and return it. Raises what happens next instead."""
         record, task = attempt.record, attempt.question.task
-        name = record.deployment.name
-        self._breakers.note_call(name)
         with start_span(record, attempt.messages, temperature=task.temperature) as span:
             failure: ProviderFailure
             try:
@@ -277,7 +345,7 @@ class Attempts:
             except ProviderFailed as error:
                 failure = error.failure
             else:
-                self._breakers.note_success(name)
+                claim.note_success()
                 settlement, answer = attempt.read(reply)
                 if answer is None or settlement.outcome != "answered":
                     await self._settle(record, settlement)
@@ -288,9 +356,10 @@ class Attempts:
                 end_span(span, record, settlement, reply)
                 return generation
             settlement = Settlement(failure.outcome, error=failure.kind, status=failure.status)
-            # If it says something of the deployment, and not only of the request.
-            if failure.verdict == "again" or failure.out_of_credit:
-                self._breakers.note_failure(name, failure.kind, at_least=failure.cooldown)
+            if failure.about_deployment:
+                claim.note_failure(failure.kind, at_least=failure.cooldown)
+            else:
+                claim.note_success()
             await self._settle(record, settlement)
             end_span(span, record, settlement)
             raise attempt.after_failure(settlement, failure)

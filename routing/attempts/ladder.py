@@ -9,9 +9,10 @@ all of them and counts for none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from perdure.routing.contracts import Attempt
 from perdure.routing.providers import CircuitBreakers
@@ -45,6 +46,7 @@ class _Progress:
     stay: str = ""
     """The deployment whose answer is asked for again."""
     barred: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     why: str = ""
     after_canary: bool = False
@@ -73,9 +75,16 @@ class Ladder:
         self._slow_after = slow_after
         self._local = {one.name for rung in rungs for one in rung if one.local}
 
-    def choose(self, earlier: Sequence[Attempt], attempt: int) -> Choice | None:
-        """Return whom ATTEMPT asks after the EARLIER ones. None: there is nobody left."""
+    def choose(
+        self, earlier: Sequence[Attempt], attempt: int, *, broken: Mapping[str, str] = MappingProxyType({})
+    ) -> Choice | None:
+        """Return whom ATTEMPT asks after the EARLIER ones. None: there is nobody left.
+
+        BROKEN are deployments that cannot be called here, and why.
+        """
         standing = self._progress(earlier, attempt)
+        standing.barred |= broken
+        standing.broken = [f"{name}: {why}" for name, why in broken.items()]
         for number in range(standing.rung, len(self._rungs)):
             rung = [one for one in self._rungs[number] if one.name not in standing.barred]
             if rung:
@@ -84,11 +93,11 @@ class Ladder:
         return None
 
     def _choose_in(self, rung: list[Deployment], moves: int, standing: _Progress) -> Choice:
-        whys = [standing.why] if standing.why else []
+        whys = [*filter(None, [standing.why]), *standing.broken]
         at = next((number for number, one in enumerate(rung) if one.name == standing.stay), moves % len(rung))
         order = rung[at:] + rung[:at]
         closed = [one for one in order if not self._breakers.why_open(one.name)]
-        # When all of them are out of service, the one that has been so for longest is as good a guess as any.
+        # When all of them are out of service, it is the one that comes back first: whoever asks has to wait for it.
         chosen = closed[0] if closed else min(order, key=lambda one: self._breakers.closes_at(one.name))
         if chosen is not order[0]:
             whys.append(f"{order[0].name} is out of service: {self._breakers.why_open(order[0].name)}")

@@ -17,6 +17,7 @@ from perdure.routing.prompts import (
     check_inputs,
     load_checks,
     may_fit,
+    most_prompt_tokens,
     refuse_secrets,
     render,
     size_in_bytes,
@@ -43,9 +44,8 @@ class Question:
 
     def most_cost(self, deployment: Deployment, messages: Messages) -> int:
         """Return the most that asking DEPLOYMENT by MESSAGES can cost, in nano-USD."""
-        # A token has one byte at least. Providers put a few of their own around each message and into the schema.
-        prompt = size_in_bytes(messages) + self.form.size + 32 * (len(messages) + 1)
-        return deployment.cost(min(prompt, deployment.context), deployment.max_tokens)
+        prompt = min(most_prompt_tokens(messages, self.form), deployment.context)
+        return deployment.cost(prompt, deployment.max_tokens)
 
 
 class Questions:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
-from perdure.routing.providers import ProviderFailed, Reply, classify
+from perdure.routing.providers import Reply, Wire
 from perdure.routing.providers import litellm as provider
 from perdure.routing.routes import Deployment
 
@@ -20,6 +19,8 @@ TIMEOUT = 120.0
 _NAME = "perdure_batch"
 _PAGES = 20
 """So many times a hundred batches are looked through for one that may have been sent. Providers list the newest first."""
+_LONGEST_FILE = 2**31
+"""So many bytes of answers are read."""
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -38,6 +39,15 @@ class BatchState:
         return self.status in _ENDED
 
 
+@dataclass(frozen=True)
+class BatchAnswers:
+    """What a batch has brought: REPLIES by id, why others are UNREADABLE, and how many STRAYS nobody can give to a call."""
+
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    strays: int = 0
+
+
 class _Batch(Protocol):
     id: str
     status: str
@@ -50,22 +60,18 @@ class BatchApi:
     """The batch API of DEPLOYMENT's provider. Raises `ProviderFailed`."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
+        self._offered = provider.offered_tools(deployment)
         name = deployment.model.partition("/")[0]
         self._common: dict[str, object] = {
             "custom_llm_provider": name,
             "api_key": provider.read_key(deployment),
-            "timeout": TIMEOUT,
-            # Temporal owns retries, so every attempt is in the history.
-            "max_retries": 0,
-            "num_retries": 0,
         }
         if deployment.api_base:
             self._common["api_base"] = deployment.api_base
 
     async def find_batch(self, name: str) -> str | None:
         """Return the provider's id of the batch called NAME, if it has one."""
-        after: dict[str, object] = {}
+        after: dict[str, Any] = {}
         for _ in range(_PAGES):
             listed = await self._call("alist_batches", limit=100, **after)
             batches = cast(Sequence[_Batch], getattr(listed, "data", None) or ())
@@ -98,52 +104,85 @@ class BatchApi:
         batch = cast(_Batch, await self._call("aretrieve_batch", batch_id=id))
         return BatchState(batch.id, batch.status, batch.output_file_id, batch.error_file_id)
 
-    async def answers(self, state: BatchState) -> dict[str, Reply]:
-        """Return the answers of a batch that has ended, by id. What failed is not among them."""
-        found: dict[str, Reply] = {}
+    async def answers(self, state: BatchState) -> BatchAnswers:
+        """Return the answers of a batch that has ended. What failed is not among them."""
         if state.output_file is None:
-            return found
-        content = await self._call("afile_content", file_id=state.output_file)
-        raw = cast(bytes, getattr(content, "content", b""))
-        for line in raw.decode("utf-8", "replace").splitlines():
-            read = _parse_line(line)
-            if read is not None:
-                found[read[0]] = read[1]
-        return found
+            return BatchAnswers()
+        wire = Wire(longest=_LONGEST_FILE, watches_answers=False)
+        content = await self._call("afile_content", wire=wire, file_id=state.output_file)
+        return read_answers(cast(bytes, getattr(content, "content", b"")), offered=self._offered)
 
-    async def _call(self, function: str, **arguments: object) -> object:
-        litellm, _ = await asyncio.to_thread(provider.load)
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return await getattr(litellm, function)(**arguments, **self._common)
-        except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
-            failure = classify(error, timeout=TIMEOUT)
-        # Not inside the except block: the original error may hold the prompt, and would go along as the context.
-        raise ProviderFailed(failure)
+    async def _call(self, function: str, *, wire: Wire | None = None, **arguments: Any) -> object:
+        return await provider.call(
+            function, {**arguments, **self._common}, timeout=TIMEOUT, read=lambda response: response, wire=wire
+        )
 
 
-def _parse_line(line: str) -> tuple[str, Reply] | None:
-    """Return the id and the answer of one LINE of an output file; None if it holds no answer."""
+def read_answers(content: bytes, *, offered: Set[str] = frozenset()) -> BatchAnswers:
+    """Return what the CONTENT of an output file says, where models were OFFERED these tools to answer by."""
+    replies: dict[str, Reply] = {}
+    unreadable: dict[str, str] = {}
+    lines: dict[str, bytes] = {}
+    strays = 0
+    # JSON Lines: only \n ends a line. Python's `splitlines` would take some characters inside of strings for ends as well.
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        key, found = _parse_line(line, offered)
+        if key is None:
+            strays += 1
+        elif lines.setdefault(key, line) != line:
+            replies.pop(key, None)
+            unreadable[key] = "two lines of the batch's answers have its id"
+        elif isinstance(found, Reply):
+            replies[key] = found
+        elif found:
+            unreadable[key] = found
+    return BatchAnswers(replies, unreadable, strays)
+
+
+def _parse_line(line: bytes, offered: Set[str]) -> tuple[str | None, Reply | str]:
+    """Return the id of one LINE of an output file, None if that cannot be read, and its answer.
+
+    A text in place of the answer says why it cannot be read; empty: there is none, since the call has failed.
+    """
     try:
         told = json.loads(line)
-        response = told["response"]
-        body = response["body"]
-        choice, *others = body["choices"]
-        message = choice["message"]
-        usage = body.get("usage") or {}
-        if response.get("status_code", 200) != 200:
-            return None
-        called = [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        text = "\n".join(called) or message.get("content") or ""
-        if not isinstance(text, str) or others:
-            text = ""
-        return str(told["custom_id"]), Reply(
-            text=text,
-            model=provider.as_printable(body.get("model")),
-            finish="refusal" if message.get("refusal") and not called else str(choice.get("finish_reason") or ""),
-            tokens=provider.parse_token_counts(usage.get("prompt_tokens"), usage.get("completion_tokens")),
-            cached_tokens=max(cached, 0) if isinstance(cached, int) else 0,
-        )
+        key = told["custom_id"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None, ""
+    if not isinstance(key, str):
+        return None, ""
+    try:
+        response = told.get("response")
+        if response is None or response.get("status_code", 200) != 200:
+            return key, ""
+        return key, _parse_body(response["body"], offered)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+        return key, "its line of the batch's answers cannot be read"
+
+
+def _parse_body(body: Mapping[str, Any], offered: Set[str]) -> Reply:
+    choice, *others = body["choices"]
+    message = choice["message"]
+    content = message.get("content")
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    names, arguments = [call["name"] for call in calls], [call["arguments"] for call in calls]
+    text = provider.answer_text(names, arguments, content, offered)
+    usage = body.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    refused = message.get("refusal") and not offered & set(names)
+    seen = [content, message.get("reasoning_content"), *names, *arguments]
+    return Reply(
+        text=text if isinstance(text, str) and not others else "",
+        model=provider.as_printable(body.get("model")),
+        finish="refusal" if refused else str(choice.get("finish_reason") or ""),
+        tokens=provider.parse_usage(
+            usage.get("prompt_tokens"),
+            usage.get("completion_tokens"),
+            total=usage.get("total_tokens"),
+            reasoning=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        ),
+        cached_tokens=max(cached, 0) if isinstance(cached, int) else 0,
+        written=sum(len(each.encode("utf-8", "surrogatepass")) for each in seen if isinstance(each, str)),
+    )

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import cast
 
 import sqlalchemy as sa
 from pydantic import JsonValue
@@ -19,7 +18,7 @@ from perdure.errors import (
 )
 from perdure.lineage import StepRef
 from perdure.routing.attempts import ModelAttempt, digest_of
-from perdure.routing.batches._batch_api import BatchApi
+from perdure.routing.batches._batch_api import BatchAnswers, BatchApi
 from perdure.routing.calls import (
     ModelCall,
     Outcome,
@@ -39,7 +38,7 @@ from perdure.routing.contracts import (
     SubmitResult,
 )
 from perdure.routing.prompts import resolve_output
-from perdure.routing.providers import ProviderFailed, Reply, output_arguments
+from perdure.routing.providers import ProviderFailed, Reply, rehearse
 from perdure.routing.router import Router
 from perdure.routing.routes import Deployment
 from perdure.storage import AdvisoryLock, Database, GroupCommit, now
@@ -52,19 +51,6 @@ class _BatchedCall:
     attempt: ModelAttempt
     full: Deployment
     """The deployment at the price of a call by itself."""
-
-    @property
-    def body(self) -> dict[str, JsonValue]:
-        """The request."""
-        deployment = self.full
-        body: dict[str, object] = {
-            "model": deployment.model.partition("/")[2],
-            "messages": self.attempt.messages,
-            "temperature": self.attempt.question.task.temperature,
-            "max_tokens": deployment.max_tokens,
-            **output_arguments(deployment, self.attempt.question.form),
-        }
-        return cast(dict[str, JsonValue], body)
 
 
 class Batches:
@@ -101,12 +87,15 @@ class Batches:
     async def submit(self, batch: BatchCall, *, attempt: int) -> SubmitResult:
         """Send BATCH, once: a later ATTEMPT looks whether an earlier one has sent it.
 
-        Calls that a budget denies, or that cannot be asked any more, stay out. Raises `ModelUnavailable` or `ModelRefused`.
+        Calls that a budget denies, or that cannot be asked so, stay out. Raises `ModelUnavailable` or `ModelRefused`.
         """
         self._deployment(batch)
-        items = [await self._item(call, batch, now()) for call in batch.calls]
-        sent = [item for item in items if isinstance(item, _BatchedCall) and await self._reserve(item)]
-        if not sent:
+        bodies: dict[str, dict[str, JsonValue]] = {}
+        for call in batch.calls:
+            item = await self._item(call, batch, now())
+            if isinstance(item, _BatchedCall) and (body := await _body_of(item)) and await self._reserve(item):
+                bodies[item.attempt.record.call_id] = body
+        if not bodies:
             return SubmitResult(at_provider="")
         api = self._api(batch)
         try:
@@ -114,9 +103,7 @@ class Batches:
             known = await api.find_batch(batch.batch) if attempt > 1 else None
             if known is not None:
                 return SubmitResult(at_provider=known, adopted=True)
-            return SubmitResult(
-                at_provider=await api.submit(batch.batch, {item.attempt.record.call_id: item.body for item in sent})
-            )
+            return SubmitResult(at_provider=await api.submit(batch.batch, bodies))
         except ProviderFailed as error:
             raise _as_error(batch, error) from None
 
@@ -136,7 +123,7 @@ class Batches:
             ]
         sent = await load_sent_times(self._database, [_call_id(call.step, batch.batch) for call in batch.calls])
         items = [await self._item(call, batch, sent.get(_call_id(call.step, batch.batch), now())) for call in batch.calls]
-        replies = {}
+        found = BatchAnswers()
         # Without an id nobody knows whether the provider has taken the batch.
         status, seen = ("not sent", False) if not batch.at_provider else ("", True)
         if batch.at_provider:
@@ -144,7 +131,7 @@ class Batches:
                 api = self._api(batch)
                 state = await api.state(batch.at_provider)
                 status = state.status
-                replies = await api.answers(state)
+                found = await api.answers(state)
             except ProviderFailed as error:
                 if error.failure.verdict == "again":
                     raise _as_error(batch, error) from None
@@ -154,12 +141,14 @@ class Batches:
         for call, item in zip(batch.calls, items, strict=True):
             if not isinstance(item, _BatchedCall):
                 answers.append(_unanswered(call, item))
-            elif (reply := replies.get(item.attempt.record.call_id)) is None:
-                lost: Outcome = "unavailable" if seen else "ambiguous"
-                await self._settle(item, Settlement(lost, error=f"batch {status}, without an answer"))
-                answers.append(_unanswered(call, f"batch {batch.batch} ({status}) has no answer to it"))
-            else:
+            elif (reply := found.replies.get(item.attempt.record.call_id)) is not None:
                 answers.append(await self._answer(item, batch, reply))
+            else:
+                why = found.unreadable.get(item.attempt.record.call_id, "")
+                # A line without an id may be the answer to any of those that have none.
+                lost: Outcome = "ambiguous" if why or found.strays or not seen else "unavailable"
+                await self._settle(item, Settlement(lost, error=why or f"batch {status}, without an answer"))
+                answers.append(_unanswered(call, why or f"batch {batch.batch} ({status}) has no answer to it"))
         return answers
 
     async def _answer(self, item: _BatchedCall, batch: BatchCall, reply: Reply) -> BatchAnswer:
@@ -228,6 +217,12 @@ class Batches:
 
     def _api(self, batch: BatchCall) -> BatchApi:
         return BatchApi(self._deployment(batch))
+
+
+async def _body_of(item: _BatchedCall) -> dict[str, JsonValue] | None:
+    """Return the request that ITEM would be by itself: providers want different ones of different models."""
+    question = item.attempt.question
+    return await rehearse(item.full, item.attempt.messages, question.form, temperature=question.task.temperature)
 
 
 def _answer_to(call: GenerateCall) -> BatchAnswer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.routing.prompts.answers import Answer, Form, resolve_output
+    from perdure.routing.prompts.answers import Answer, Form, most_prompt_tokens, resolve_output
     from perdure.routing.prompts.checks import load_checks
     from perdure.routing.prompts.inputs import check_inputs, holds_secret, refuse_secrets
     from perdure.routing.prompts.prompts import (
@@ -28,7 +28,7 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "answers": ["Answer", "Form", "resolve_output"],
+            "answers": ["Answer", "Form", "most_prompt_tokens", "resolve_output"],
             "checks": ["load_checks"],
             "inputs": ["check_inputs", "holds_secret", "refuse_secrets"],
             "prompts": ["Messages", "ask_again", "estimate_tokens", "may_fit", "render", "size_in_bytes"],
@@ -47,6 +47,7 @@ __all__ = [
     "holds_secret",
     "load_checks",
     "may_fit",
+    "most_prompt_tokens",
     "refuse_secrets",
     "render",
     "resolve_output",

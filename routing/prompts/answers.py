@@ -12,7 +12,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from perdure.errors import InvalidInput
 from perdure.routing.contracts import OutputRef
-from perdure.routing.prompts.prompts import canonical_json
+from perdure.routing.prompts.prompts import Messages, canonical_json, size_in_bytes
 from perdure.routing.prompts.reading import Misfit, digest_faithfully, read_json
 
 
@@ -169,3 +169,9 @@ def _fit_schema(value: JsonValue, schema: Mapping[str, JsonValue]) -> None:
 
 def _rule(name: object, value: object) -> str:
     return f"{name} (expected {value})" if name in {"enum", "const", "required", "type"} else str(name)
+
+
+def most_prompt_tokens(messages: Messages, form: Form) -> int:
+    """Return the most tokens that a provider can count for MESSAGES and FORM."""
+    # A token has one byte at least. Providers put a few of their own around each message and into the schema.
+    return size_in_bytes(messages) + form.size + 32 * (len(messages) + 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from perdure.lazy import lazy
 
 if TYPE_CHECKING:
-    from perdure.routing.providers.breakers import CircuitBreakers
+    from perdure.routing.providers.breakers import CircuitBreakers, Claim
     from perdure.routing.providers.failures import ProviderFailure, classify
     from perdure.routing.providers.gguf import Gguf, why_not_runnable
     from perdure.routing.providers.litellm import (
@@ -20,24 +20,28 @@ if TYPE_CHECKING:
         Reply,
         as_confidence,
         output_arguments,
+        rehearse,
     )
     from perdure.routing.providers.local import Embedder, LocalModel
     from perdure.routing.providers.models import Model, Models
+    from perdure.routing.providers.wire import Wire
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "breakers": ["CircuitBreakers"],
+            "breakers": ["CircuitBreakers", "Claim"],
             "failures": ["ProviderFailure", "classify"],
             "gguf": ["Gguf", "why_not_runnable"],
-            "litellm": ["ProviderFailed", "Reply", "as_confidence", "output_arguments"],
+            "litellm": ["ProviderFailed", "Reply", "as_confidence", "output_arguments", "rehearse"],
             "local": ["Embedder", "LocalModel"],
             "models": ["Model", "Models"],
+            "wire": ["Wire"],
         },
     )
 
 __all__ = [
     "CircuitBreakers",
+    "Claim",
     "Embedder",
     "Gguf",
     "LocalModel",
@@ -46,8 +50,10 @@ __all__ = [
     "ProviderFailed",
     "ProviderFailure",
     "Reply",
+    "Wire",
     "as_confidence",
     "classify",
     "output_arguments",
+    "rehearse",
     "why_not_runnable",
 ]

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 import math
 import os
+import re
 import threading
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TypeVar, cast
+
+from pydantic import JsonValue
 
 from perdure.errors import InvalidSettings
 from perdure.routing.prompts import Form, Messages
-from perdure.routing.providers.failures import ProviderFailure, classify
+from perdure.routing.providers.failures import ProviderFailure, classify, error_in_answer
 from perdure.routing.providers.local import (
-    Choice,
     Completion,
     ExamplesProvider,
     LiteLlm,
     LocalModel,
     register,
 )
+from perdure.routing.providers.wire import Wire, install
 from perdure.routing.routes import Deployment
 
-# Read by LiteLLM while it is imported: otherwise it fetches a price list from the network and loads a stray .env file.
+# Read by LiteLLM while it is imported or later: otherwise it fetches price lists and such from the network, at the first
+# call with some providers, and loads a stray .env file. What the environment says otherwise does not count.
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_OFFLINE_MODE": "true",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
     "LITELLM_MODE": "PRODUCTION",
     "DEFAULT_MAX_RETRIES": "0",
 }
@@ -37,6 +47,8 @@ _TOOL = "answer"
 
 _MOST_TOKENS = 100_000_000
 """More than any context holds. Who counts more has not counted."""
+
+T = TypeVar("T")
 
 _loading = threading.Lock()
 _loaded: tuple[LiteLlm, ExamplesProvider] | None = None
@@ -59,11 +71,13 @@ class Reply:
     """The model that answered, as the provider calls it."""
     finish: str
     """`stop`, `length`, `content_filter`, `refusal`..."""
-    tokens: tuple[int, int] | None
-    """Prompt and completion tokens; None if the provider did not count them."""
+    tokens: tuple[int | None, int | None] | None
+    """Prompt and completion tokens; None for what the provider did not count, or not credibly."""
     cached_tokens: int = 0
     """How many of the prompt's tokens the provider had cached."""
     confidence: float | None = None
+    written: int = 0
+    """How many bytes the model wrote, as far as that shows: its thoughts as well, and what does not count as its answer."""
 
 
 def load() -> tuple[LiteLlm, ExamplesProvider]:
@@ -72,14 +86,15 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
     with _loading:
         if _loaded is None:
             for name, value in _ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+                os.environ[name] = value
             litellm = cast(LiteLlm, importlib.import_module("litellm"))
             litellm.suppress_debug_info = True
             # For embeddings it takes `max_retries=0` for "not given", and would make three calls of one.
             litellm.DEFAULT_MAX_RETRIES = 0
             litellm.turn_off_message_logging = True
             litellm.redact_messages_in_exceptions = True
-            _forbid_redirects(importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler)
+            litellm.disable_hf_tokenizer_download = True
+            install()
             # At debug level these write prompts, at info level addresses, which hold the key with some providers.
             for name in ("LiteLLM", "openai", "httpx", "httpcore"):
                 logging.getLogger(name).setLevel(logging.WARNING)
@@ -87,28 +102,36 @@ def load() -> tuple[LiteLlm, ExamplesProvider]:
         return _loaded
 
 
-def _forbid_redirects(handler: Any) -> None:  # LiteLLM is too large for the type checkers to follow
-    """Have LiteLLM's HTTP clients follow no redirect: it would be a second call, and take the prompt to who knows whom."""
-    import httpx
+async def call(
+    function: str,
+    arguments: Mapping[str, object],
+    *,
+    timeout: float,
+    read: Callable[[object], T],
+    wire: Wire | None = None,
+) -> T:
+    """Make one call of LiteLLM's FUNCTION with ARGUMENTS within TIMEOUT seconds and return what READ makes of it.
 
-    create = handler.create_async_transport
+    Raises `ProviderFailed`.
 
-    def created(**options: Any) -> httpx.AsyncBaseTransport:
-        transport: httpx.AsyncBaseTransport = create(**options)
-        if transport is None:  # LiteLLM would have left it to httpx
-            transport = httpx.AsyncHTTPTransport(verify=options.get("ssl_context") or True)
-        send = transport.handle_async_request
-
-        async def straight(request: httpx.Request) -> httpx.Response:
-            response = await send(request)
-            if response.has_redirect_location:
-                del response.headers["location"]
-            return response
-
-        transport.handle_async_request = straight  # type: ignore[method-assign]  # LiteLLM looks at the class
-        return transport
-
-    handler.create_async_transport = staticmethod(created)
+    WIRE is what watches it, if it is to be other than usual.
+    """
+    litellm, _ = await asyncio.to_thread(load) if _loaded is None else _loaded
+    wire = wire or Wire()
+    failure: ProviderFailure | None
+    try:
+        # LiteLLM's time-out is for each read; a provider that trickles would hold on for ever.
+        async with asyncio.timeout(timeout):
+            with wire.watch():
+                # Temporal owns retries, so every attempt is in the history.
+                response = await getattr(litellm, function)(timeout=timeout, num_retries=0, max_retries=0, **arguments)
+        failure = error_in_answer(wire) if wire.watches_answers else None
+        if failure is None:
+            return read(response)
+    except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
+        failure = classify(error, wire, timeout=timeout)
+    # Not inside the except block: the original error may hold the prompt, and would go along as the context.
+    raise ProviderFailed(failure)
 
 
 async def complete(
@@ -120,74 +143,116 @@ async def complete(
     temperature: float = 0,
     key: str | None = None,
     local: LocalModel | None = None,
+    wire: Wire | None = None,
 ) -> Reply:
     """Call DEPLOYMENT once with MESSAGES for an answer of FORM, within TIMEOUT seconds. Raises `ProviderFailed`.
 
-    KEY is what `read_key` returned. LOCAL are the learned examples; a local deployment needs them.
+    KEY is what `read_key` returned. LOCAL are the learned examples; a local deployment needs them. WIRE watches the call.
     """
-    litellm, _ = load()
     arguments: dict[str, object] = {"perdure_examples": local.key} if local else {"api_key": key}
     if deployment.api_base:
         arguments["api_base"] = deployment.api_base
-    try:
-        # LiteLLM's time-out is for each read; a provider that trickles would hold on for ever.
-        async with asyncio.timeout(timeout):
-            response = await litellm.acompletion(
-                model=deployment.model,
-                messages=messages,
-                **output_arguments(deployment, form),
-                temperature=temperature,
-                max_tokens=deployment.max_tokens,
-                drop_params=True,
-                timeout=timeout,
-                # Temporal owns retries, so every attempt is in the history.
-                num_retries=0,
-                max_retries=0,
-                **arguments,
-            )
-        return _reply(cast(Completion, response))
-    except Exception as error:  # noqa: BLE001  # clients raise what they like; all of it is classified
-        failure = classify(error, timeout=timeout)
-    # Not inside the except block: the original error may hold the prompt, and would go along as the context.
-    raise ProviderFailed(failure)
-
-
-def _reply(response: Completion) -> Reply:
-    usage = getattr(response, "usage", None)
-    tokens = parse_token_counts(getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
-    model = as_printable(response.model)
-    choices = response.choices or []
-    # Several answers where one was asked for, like several tool calls, are refused when the text is read.
-    texts = [_text(choice) for choice in choices]
-    if not choices:
-        return Reply("", model, "empty", tokens)
-    choice = choices[0]
-    called = getattr(choice.message, "tool_calls", None)
-    stated = (getattr(choice.message, "provider_specific_fields", None) or {}).get("confidence")
-    return Reply(
-        text="\n".join(dict.fromkeys(texts)),
-        model=model,
-        finish="refusal" if _refusal(choice.message) and not called else choice.finish_reason or "",
-        tokens=tokens,
-        cached_tokens=_cached(usage),
-        confidence=as_confidence(stated),
+    arguments |= {
+        "model": deployment.model,
+        "messages": messages,
+        **output_arguments(deployment, form),
+        "temperature": temperature,
+        "max_tokens": deployment.max_tokens,
+        "drop_params": True,
+    }
+    offered = offered_tools(deployment)
+    return await call(
+        "acompletion",
+        arguments,
+        timeout=timeout,
+        read=lambda response: _reply(cast(Completion, response), offered),
+        wire=wire,
     )
 
 
-def _text(choice: Choice) -> str:
-    called = [call.function.arguments or "" for call in getattr(choice.message, "tool_calls", None) or ()]
-    return "\n".join(called) or choice.message.content or ""
+async def rehearse(
+    deployment: Deployment, messages: Messages, form: Form, *, temperature: float
+) -> dict[str, JsonValue] | None:
+    """Return the body that `complete` would send, without sending it. None: it would send none."""
+    wire = Wire(rehearsal=True)
+    with suppress(ProviderFailed):  # as it has to
+        await complete(deployment, messages, form, timeout=60, temperature=temperature, key="none", wire=wire)
+    body: dict[str, JsonValue] | None = json.loads(wire.rehearsed) if wire.rehearsed else None
+    return body
 
 
-def parse_token_counts(prompt: object, completion: object) -> tuple[int, int] | None:
-    """Return the tokens that a provider has counted. None: it has not, or its count cannot be true."""
-    found = []
-    for tokens in (prompt, completion):
-        number = int(tokens) if isinstance(tokens, str) and tokens.isdecimal() and len(tokens) < 10 else tokens or 0
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= _MOST_TOKENS:
-            return None
-        found.append(number)
-    return (found[0], found[1]) if any(found) else None
+def _reply(response: Completion, offered: Set[str]) -> Reply:
+    """Return what RESPONSE says, where it was OFFERED these tools to say it by."""
+    model = as_printable(response.model)
+    usage = getattr(response, "usage", None)
+    tokens = parse_usage(
+        getattr(usage, "prompt_tokens", None),
+        getattr(usage, "completion_tokens", None),
+        total=getattr(usage, "total_tokens", None),
+        reasoning=getattr(getattr(usage, "completion_tokens_details", None), "reasoning_tokens", None),
+    )
+    choices = response.choices or []
+    if not choices:
+        return Reply("", model, "empty", tokens)
+    # Several answers where one was asked for, like several tool calls, are refused when the text is read.
+    texts = [answer_text(*_calls(choice.message), choice.message.content, offered) for choice in choices]
+    message = choices[0].message
+    called = any(name in offered for name in _calls(message)[0])
+    stated = (getattr(message, "provider_specific_fields", None) or {}).get("confidence")
+    return Reply(
+        text="\n".join(dict.fromkeys(texts)),
+        model=model,
+        finish="refusal" if _refusal(message) and not called else choices[0].finish_reason or "",
+        tokens=tokens,
+        cached_tokens=_cached(usage),
+        confidence=as_confidence(stated),
+        written=sum(_size_written(choice.message) for choice in choices),
+    )
+
+
+def _calls(message: object) -> tuple[list[str], list[str]]:
+    """Return the names of the tools that MESSAGE calls, and the arguments of each."""
+    calls = getattr(message, "tool_calls", None) or ()
+    return [call.function.name or "" for call in calls], [call.function.arguments or "" for call in calls]
+
+
+def answer_text(names: Sequence[str], arguments: Sequence[str], content: str | None, offered: Set[str]) -> str:
+    """Return what a message says that calls tools by NAMES with ARGUMENTS. Only calls of those OFFERED say anything."""
+    called = [argument for name, argument in zip(names, arguments, strict=True) if name in offered]
+    return "\n".join(called) or content or ""
+
+
+def _size_written(message: object) -> int:
+    """Return how many bytes the model has written: also thoughts, and calls of tools that nobody offered."""
+    names, arguments = _calls(message)
+    texts = [getattr(message, "content", None), getattr(message, "reasoning_content", None), *names, *arguments]
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if isinstance(text, str))
+
+
+def parse_usage(
+    prompt: object, completion: object, *, total: object = None, reasoning: object = None
+) -> tuple[int | None, int | None] | None:
+    """Return the tokens that a provider has counted, None for what it has not, or not credibly. None: nothing of either.
+
+    TOTAL and REASONING may tell of tokens that the answer has cost besides those of COMPLETION.
+    """
+    asked, written, all_of_it, thought = (_as_count(each) for each in (prompt, completion, total, reasoning))
+    if asked is not None and written is not None:
+        # Some count thoughts in the total only, or beside the answer.
+        if all_of_it is not None:
+            written = max(written, all_of_it - asked)
+        if thought is not None and thought > written:
+            written += thought
+    return (asked, written) if asked is not None or written is not None else None
+
+
+def _as_count(value: object) -> int | None:
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+    if isinstance(number, float) and number.is_integer() and abs(number) <= _MOST_TOKENS:
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= _MOST_TOKENS:
+        return None
+    return number
 
 
 def as_printable(name: object) -> str:
@@ -219,11 +284,19 @@ def read_key(deployment: Deployment) -> str | None:
         # A server of one's own often takes no key. LiteLLM would send it the one from OPENAI_API_KEY.
         return "none" if deployment.api_base else None
     name = deployment.api_key.removeprefix("env:")
+    where = f"deployment {deployment.name!r} reads its key from the variable {name}, which"
     if not (key := os.environ.get(name)):
-        raise InvalidSettings(
-            f"deployment {deployment.name!r} reads its key from the variable {name}, which is not set. Set it."
-        )
+        raise InvalidSettings(f"{where} is not set. Set it.")
+    if key.strip() != key:
+        raise InvalidSettings(f"{where} begins or ends with a space or a line break. Take that away.")
+    if not re.fullmatch(r"[!#-~]+", key):
+        raise InvalidSettings(f"{where} holds a quote, a space or a character that no key has. Set it to the key alone.")
     return key
+
+
+def offered_tools(deployment: Deployment) -> Set[str]:
+    """Return the tools that DEPLOYMENT is offered to answer by."""
+    return {_TOOL} if deployment.structured == "tool" else set()
 
 
 def output_arguments(deployment: Deployment, form: Form) -> dict[str, object]:

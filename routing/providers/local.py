@@ -50,6 +50,7 @@ class LiteLlm(Protocol):
     turn_off_message_logging: bool
     redact_messages_in_exceptions: bool
     DEFAULT_MAX_RETRIES: int
+    disable_hf_tokenizer_download: bool | None
 
     async def acompletion(self, **arguments: object) -> object:
         """Make one call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -16,13 +17,18 @@ from stand_ins.provider import Answers, Behaviour, Sends, Stub, completion, says
 from perdure.errors import ModelError, ModelRefused, ModelUnavailable
 from perdure.routing import Router
 from perdure.routing.calls import budget_states
+from perdure.routing.providers import CircuitBreakers
 from perdure.storage import Database
 
 Routed = Callable[..., Router]
 GOOD = '{"verdict": "refund"}'
 COST = 21_000
-ESTIMATED = 28_950
-"""What the same costs by our estimate."""
+ESTIMATED = 86_550
+"""What the same costs where nobody counts: a token a byte."""
+WRITTEN = 27_600
+"""What it costs where nobody counts the answer,"""
+ASKED = 79_950
+"""and where nobody counts the prompt."""
 LOST = "most"
 """Booked as what it may have cost at most."""
 HTML = b"<html>Sign in</html>"
@@ -105,8 +111,8 @@ FAULTS: list[tuple[str, Behaviour, str, str, int | str]] = [
     (
         "a tool that was not asked for",
         said({"role": "assistant", "content": None, "tool_calls": TOOL}),
-        "answered",
-        "",
+        "invalid",
+        "the answer is empty",
         COST,
     ),
     ("empty refusal", said({"role": "assistant", "content": GOOD, "refusal": ""}), "answered", "", COST),
@@ -122,13 +128,25 @@ FAULTS: list[tuple[str, Behaviour, str, str, int | str]] = [
     ("usage empty", completion(GOOD, usage={}), "answered", "", ESTIMATED),
     ("tokens null", used(prompt_tokens=None, completion_tokens=None), "answered", "", ESTIMATED),
     ("tokens below zero", used(prompt_tokens=-5, completion_tokens=-5), "answered", "", ESTIMATED),
-    ("one below zero", used(completion_tokens=-5), "answered", "", ESTIMATED),
-    ("tokens past all bounds", used(prompt_tokens=10**30), "answered", "", ESTIMATED),
-    ("more than any context", used(prompt_tokens=10**12), "answered", "", ESTIMATED),
+    ("one below zero", used(completion_tokens=-5), "answered", "", WRITTEN),
+    ("tokens past all bounds", used(prompt_tokens=10**30), "answered", "", ASKED),
+    ("more than any context", used(prompt_tokens=10**12), "answered", "", ASKED),
+    ("nothing written, it says", used(completion_tokens=0, total_tokens=100), "answered", "", WRITTEN),
+    ("nothing asked, it says", used(prompt_tokens=0, total_tokens=10), "answered", "", ASKED),
+    ("thoughts in the total only", used(total_tokens=610), "answered", "", 321_000),
+    (
+        "thoughts beside the answer",
+        used(total_tokens=None, completion_tokens_details={"reasoning_tokens": 500}),
+        "answered",
+        "",
+        321_000,
+    ),
+    ("less than can be", used(prompt_tokens=3, completion_tokens=1, total_tokens=4), "answered", "", ESTIMATED),
+    ("more written than the context holds", used(completion_tokens=10**7), "answered", "", WRITTEN),
     ("tokens in text", used(prompt_tokens="100", completion_tokens="10"), "answered", "", COST),
     ("more cached than sent", used(prompt_tokens_details={"cached_tokens": 500}), "answered", "", COST),
     ("cached below zero", used(prompt_tokens_details={"cached_tokens": -500}), "answered", "", COST),
-    ("no usage for half a character", completion("\ud800", without="usage"), "invalid", "the answer is cut off", 25_350),
+    ("no usage for half a character", completion("\ud800", without="usage"), "invalid", "the answer is cut off", 75_750),
     # Errors
     *(
         (str(status), page(status), "unavailable", str(status), 0)
@@ -155,7 +173,10 @@ FAULTS: list[tuple[str, Behaviour, str, str, int | str]] = [
 
 async def test_faults(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
     """Each fault is one call, counts as what it is, is booked at what is known of its price, and tells no secret."""
-    router = routed(more='\n[budgets.all]\nper = "all"\nusd = 1000\n')
+    days = itertools.count()
+    # Whoever fails is tried again the next day, which comes whenever somebody looks.
+    breakers = CircuitBreakers(lambda: next(days) * 86400)
+    router = routed(more='\n[budgets.all]\nper = "all"\nusd = 1000\n', breakers=breakers)
     found = []
     told = ""
     for number, (name, behaviour, *_) in enumerate(FAULTS):

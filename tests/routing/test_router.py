@@ -84,6 +84,28 @@ async def test_missing_key(routed: Routed, stub: Stub, monkeypatch: pytest.Monke
     assert 0 == stub.calls
 
 
+@pytest.mark.parametrize("key", ["", "sk-1\n", " sk-1", "\u201csk-1\u201d", "'sk 1'", '"sk-1"', "sk-\u00e9"])
+async def test_broken_key(
+    routed: Routed, stub: Stub, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """A key that is not set, or cannot be one, ends no run that another deployment serves: it is passed over.
+
+    (case 40: not set, a trailing newline, a smart quote)
+    """
+    stub.will(GOOD)
+    monkeypatch.setenv("BROKEN_KEY", key)
+    router = routed(deployments=["first", "second"], api_key='"env:BROKEN_KEY"')
+    second = router.routes.deployments["second"].model_copy(update={"api_key": "env:STUB_KEY"})
+    routes = Routes(router.routes.tasks, {**router.routes.deployments, "second": second})
+
+    generation = await Router(sqlite_database, routes, HashingEmbedder()).generate(asking(), attempt=1, output=Triage)
+
+    [row] = await rows(sqlite_database)
+    assert (1, "second", "answered") == (stub.calls, generation.record.deployment, row["outcome"])
+    assert "first: deployment 'first' reads its key from the variable BROKEN_KEY" in generation.record.switched
+    assert not key.strip() or key not in generation.record.switched
+
+
 async def test_unknown_task(routed: Routed, stub: Stub) -> None:
     """A task that no route serves is named, with the known ones."""
     with pytest.raises(NoRoute, match=r"task 'traige'; known tasks: triage"):

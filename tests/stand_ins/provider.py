@@ -263,17 +263,18 @@ async def stub_provider() -> AsyncIterator[Stub]:
     stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     async with server:
         yield stub
-    await _let_go(stub.url)
+    await let_go(stub.url)
 
 
-async def _let_go(url: str) -> None:
+async def let_go(url: str) -> None:
     """Close the connections to URL. LiteLLM keeps 200 clients, and what it drops then would be closed by nobody."""
     litellm: Any = sys.modules.get("litellm")
     if litellm is None:
         return
     kept = litellm.in_memory_llm_clients_cache
     for key, client in list(kept.cache_dict.items()):
-        if str(getattr(client, "base_url", "")).startswith(url):
+        # Some are of one address, and others of a provider, whatever its address.
+        if str(getattr(client, "base_url", url)).startswith(url) and hasattr(client, "close"):
             await client.close()
             kept.delete_cache(key)
 

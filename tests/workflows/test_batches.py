@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -182,7 +183,7 @@ async def test_a_task_that_is_gone(governed: OpenWorker, stub: Stub, tmp_path: P
 
 async def test_the_next_day(governed: OpenWorker, stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is answered on the day after is paid from the day on which it was sent, at the prices of that day."""
-    stub.will(GOOD)
+    stub.will(replace(GOOD, tokens=(40_000, 10)))
     stub.batches_end.set()
     days = [datetime(2026, 11, 23, 23, tzinfo=UTC), datetime(2026, 11, 24, 9, tzinfo=UTC)]
     models = routes(tmp_path, stub)
@@ -202,8 +203,8 @@ async def test_the_next_day(governed: OpenWorker, stub: Stub, tmp_path: Path, mo
         states = await budget_states(database)
         [cost] = await costs(database)
 
-    assert [("2026-11-23", 10_500, 0)] == [(each.since, each.spent, each.reserved) for each in states]
-    assert 10_500 == cost.cost
+    assert [("2026-11-23", 3_003_000, 0)] == [(each.since, each.spent, each.reserved) for each in states]
+    assert 3_003_000 == cost.cost
 
 
 async def test_no_batches(governed: OpenWorker, stub: Stub, tmp_path: Path) -> None:

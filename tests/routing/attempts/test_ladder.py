@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from perdure.routing import Attempt, Deployment
 from perdure.routing.attempts import Choice, Ladder
-from perdure.routing.providers import CircuitBreakers
+from perdure.routing.providers import CircuitBreakers, Claim
 from perdure.routing.providers.breakers import COOLDOWN, FAILURES
 
 
@@ -98,11 +99,23 @@ def test_limit_of_patience() -> None:
     assert 60 == chosen(("a", "ambiguous"), ("b", "ambiguous")).timeout
 
 
+def claim(breakers: CircuitBreakers, name: str) -> Claim:
+    """The right to call a deployment that is in service, or is to be tried."""
+    found = breakers.claim(name)
+    assert found is not None
+    return found
+
+
+def fail(breakers: CircuitBreakers, name: str, kind: str, *, times: int = 1, at_least: timedelta | None = None) -> None:
+    """Let so many calls fail, which were all begun before."""
+    for each in [claim(breakers, name) for _ in range(times)]:
+        each.note_failure(kind, at_least=at_least)
+
+
 def test_breaker_opens(clock: Clock) -> None:
     """After several failures in a row a deployment is left alone, by all runs, and the reason says why."""
     breakers = CircuitBreakers(clock)
-    for _ in range(FAILURES):
-        breakers.note_failure("a", "503")
+    fail(breakers, "a", "503", times=FAILURES)
 
     choice = chosen(breakers=breakers)
 
@@ -115,24 +128,64 @@ def test_breaker_opens(clock: Clock) -> None:
 def test_breaker_lets_one_try(clock: Clock) -> None:
     """After the cooldown one call tries the deployment while others stay away; an answer closes the breaker."""
     breakers = CircuitBreakers(clock)
-    for _ in range(FAILURES):
-        breakers.note_failure("a", "503")
+    fail(breakers, "a", "503", times=FAILURES)
     clock.time = COOLDOWN.total_seconds() + 1
 
     assert "a" == chosen(breakers=breakers).deployment.name
-    breakers.note_call("a")
-    assert "b" == chosen(breakers=breakers).deployment.name
-    breakers.note_success("a")
+    with claim(breakers, "a") as trial:
+        assert ("b", None) == (chosen(breakers=breakers).deployment.name, breakers.claim("a"))
+        trial.note_success()
     assert "a" == chosen(breakers=breakers).deployment.name
+
+
+@pytest.mark.parametrize("waiting", [5, 20, 100])
+async def test_one_call_after_a_cooldown(clock: Clock, waiting: int) -> None:
+    """After a cooldown one call tries the deployment, whatever waits, and the others wait for what comes of it.
+
+    (case 40: three 503s, then 5, 20 or 100 runs at once)
+    """
+    breakers = CircuitBreakers(clock)
+    fail(breakers, "a", "503", times=FAILURES)
+    clock.time = COOLDOWN.total_seconds() + 1
+
+    claims = [breakers.claim("a") for _ in range(waiting)]
+    [trial] = [each for each in claims if each is not None]
+    others = [asyncio.create_task(breakers.wait_for_trial("a")) for _ in range(waiting)]
+    with trial:
+        await asyncio.sleep(0)  # they begin to wait
+        trial.note_failure("503")
+
+    assert [True] * waiting == await asyncio.gather(*others)
+    assert (None, COOLDOWN) == (breakers.claim("a"), breakers.opens_for("a"))
+
+
+def test_a_trial_that_says_nothing(clock: Clock) -> None:
+    """Where the call that was to try it does not come about, the next one does."""
+    breakers = CircuitBreakers(clock)
+    fail(breakers, "a", "429", at_least=timedelta(seconds=7))
+    clock.time = 8
+
+    with claim(breakers, "a"):
+        assert None is breakers.claim("a")
+
+    assert None is not breakers.claim("a")
+
+
+def test_broken_here() -> None:
+    """What cannot be called here, for want of its key, is passed over, and the reason says so."""
+    choice = Ladder([(A, B), (C,)], CircuitBreakers()).choose([], 1, broken={"a": "its key is not set"})
+
+    assert choice is not None
+    assert ("b", "a: its key is not set") == (choice.deployment.name, choice.switched)
+    assert None is Ladder([(A,)], CircuitBreakers()).choose([], 1, broken={"a": "its key is not set"})
 
 
 def test_an_answer_starts_the_count_anew(clock: Clock) -> None:
     """Failures count in a row only."""
     breakers = CircuitBreakers(clock)
-    for _ in range(FAILURES - 1):
-        breakers.note_failure("a", "503")
-    breakers.note_success("a")
-    breakers.note_failure("a", "503")
+    fail(breakers, "a", "503", times=FAILURES - 1)
+    claim(breakers, "a").note_success()
+    fail(breakers, "a", "503")
 
     assert "" == breakers.why_open("a")
 
@@ -140,7 +193,7 @@ def test_an_answer_starts_the_count_anew(clock: Clock) -> None:
 def test_left_alone_as_told(clock: Clock) -> None:
     """A provider that says how long to stay away is left alone for so long, by all runs, at once."""
     breakers = CircuitBreakers(clock)
-    breakers.note_failure("a", "429", at_least=timedelta(seconds=7))
+    fail(breakers, "a", "429", at_least=timedelta(seconds=7))
 
     assert "b" == chosen(breakers=breakers).deployment.name
     clock.time = 7.5
@@ -148,10 +201,10 @@ def test_left_alone_as_told(clock: Clock) -> None:
 
 
 def test_all_out_of_service(clock: Clock) -> None:
-    """When every deployment of a tier is out of service, the one that comes back first is asked all the same."""
+    """When every deployment of a tier is out of service, the one that comes back first is waited for."""
     breakers = CircuitBreakers(clock)
-    breakers.note_failure("a", "429", at_least=timedelta(seconds=9))
-    breakers.note_failure("b", "429", at_least=timedelta(seconds=3))
+    fail(breakers, "a", "429", at_least=timedelta(seconds=9))
+    fail(breakers, "b", "429", at_least=timedelta(seconds=3))
 
     assert "b" == chosen(breakers=breakers).deployment.name
 
@@ -172,15 +225,15 @@ def test_after_a_canary(outcome: str) -> None:
 def test_a_late_answer_closes_no_breaker(clock: Clock) -> None:
     """What was asked before a deployment became slow and is answered at last does not bring it back before its time."""
     breakers = CircuitBreakers(clock)
-    for _ in range(FAILURES):
-        breakers.note_failure("a", "time-out")
+    late = claim(breakers, "a")
+    fail(breakers, "a", "time-out", times=FAILURES)
 
-    breakers.note_success("a")
+    late.note_success()
 
     assert "b" == chosen(breakers=breakers).deployment.name
     clock.time = COOLDOWN.total_seconds() + 1
-    breakers.note_call("a")
-    breakers.note_success("a")
+    with claim(breakers, "a") as trial:
+        trial.note_success()
     assert "a" == chosen(breakers=breakers).deployment.name
 
 
@@ -188,8 +241,7 @@ def test_the_last_in_service_is_waited_for(clock: Clock) -> None:
     """An answer is not given up for a deployment that is out of service."""
     breakers = CircuitBreakers(clock)
     assert 2 == chosen(breakers=breakers).timeout
-    for _ in range(FAILURES):
-        breakers.note_failure("a", "time-out")
+    fail(breakers, "a", "time-out", times=FAILURES)
 
     choice = chosen(breakers=breakers)
 

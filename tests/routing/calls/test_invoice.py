@@ -21,6 +21,7 @@ from stand_ins.provider import Answers, Behaviour, Fails, Hangs, Sends, Stub, sa
 from perdure.errors import ModelError
 from perdure.routing import Router
 from perdure.routing.calls import budget_states, costs
+from perdure.routing.providers import CircuitBreakers
 from perdure.storage import Database
 
 Routed = Callable[..., Router]
@@ -44,7 +45,7 @@ class Biller:
         """Answers that did not arrive, or not whole."""
 
     def __call__(self, model: str) -> Behaviour:
-        tokens = (self._random.randint(1, 400), self._random.randint(1, 200))
+        tokens = (self._random.randint(20, 400), self._random.randint(3, 200))
         behaviours: list[Behaviour] = [
             Answers(GOOD, tokens=tokens),
             Answers("no JSON", tokens=tokens),
@@ -81,24 +82,33 @@ class Biller:
 async def test_books_equal_the_invoice(routed: Routed, stub: Stub, sqlite_database: Database) -> None:
     """After many steps with every fault the booked costs are the invoice's, calls are attempts, and budgets agree."""
     biller = Biller(seed=5)
-    router = routed(deployments=["first", "second"], timeout="6", more='\n[budgets.all]\nper = "all"\nusd = 100000\n')
-    stub.will(Answers(GOOD, tokens=(0, 1)))
+    now = 0.0
+    router = routed(
+        deployments=["first", "second"],
+        timeout="6",
+        more='\n[budgets.all]\nper = "all"\nusd = 100000\n',
+        breakers=CircuitBreakers(lambda: now),
+    )
+    stub.will(Answers(GOOD, tokens=(100, 10)))
     await router.generate(asking(), attempt=1, output=Triage)  # LiteLLM's first call takes long
-    biller.billed += Fraction("0.0000006")
+    biller.billed += Fraction("0.000021")
     stub.choose = biller
     slots = asyncio.Semaphore(16)
     attempts = 1
-    paid = 600
+    paid = 21_000
 
     async def step(number: int) -> None:
         """Do what Temporal does with a step: try again as long as the error says that it may help."""
-        nonlocal attempts, paid
+        nonlocal attempts, paid, now
         async with slots:
             for attempt in range(1, 9):
                 attempts += 1
                 try:
                     done = await router.generate(of_run(number), attempt=attempt, output=Triage)
                 except ModelError as error:
+                    if "is out of service; the first" in error.message:  # so nobody was called
+                        attempts -= 1
+                        now += error.retry_after.total_seconds() if error.retry_after else 0
                     if not error.retryable or attempt == 8:
                         paid += error.spent_nano_usd
                         return
