@@ -7,7 +7,8 @@ import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Final, Generic, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, JsonValue
 
@@ -27,7 +28,7 @@ from perdure.connectors.contracts import (
     undo_by,
 )
 from perdure.connectors.drift.contracts import Contract, Operation
-from perdure.connectors.http import HttpAction, HttpConnector, Item, Request
+from perdure.connectors.http import HttpAction, HttpConnector, Item, Request, decode_json
 from perdure.connectors.wordpress._posts import (
     Draft,
     Post,
@@ -43,6 +44,9 @@ from perdure.connectors.wordpress._posts import (
 )
 from perdure.connectors.wordpress._schema import read_operation
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Draft", "Post", "PostId", "Publish", "Restore", "WordPressConnector"]
 
@@ -184,6 +188,26 @@ class WordPressConnector(HttpConnector):
         who = f"{self.option('user')}:{self.option('password')}".encode()
         return await super().auth_headers(within) | {"Authorization": f"Basic {base64.b64encode(who).decode()}"}
 
+    def address(self, spec: AnyAction, request: Request) -> str:
+        """Return the address that REQUEST of SPEC goes to. A site with plain permalinks has its API in `?rest_route=`."""
+        parts = urlsplit(self.option("url"))
+        others = [pair for pair in parts.query.split("&") if pair and not pair.startswith("rest_route=")]
+        if "rest_route=" not in parts.query:
+            return super().address(spec, request)
+        path, _, query = request.path.partition("?")
+        pairs = [f"rest_route={path.removeprefix('/wp-json')}", *others, *filter(None, [query])]
+        return f"{parts.scheme}://{parts.netloc}{parts.path or '/'}?{'&'.join(pairs)}"
+
+    def _describe_failure(self, spec: HttpAction[BaseModel, BaseModel], response: httpx.Response) -> str:
+        said = super()._describe_failure(spec, response)
+        # The API itself answers 404 for a post that is gone, with another code.
+        if response.status_code != 404 or _has_api(response):
+            return said
+        return (
+            f"{said}: the site has no REST API there. Turn on pretty permalinks, or set url to the address with "
+            f"?rest_route=/ under {self.where}"
+        )
+
     async def execute(self, action: AnyAction, args: BaseModel, attempt: Attempt) -> Executed:
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
         spec = _wordpress_action(action)
@@ -317,6 +341,14 @@ def _wordpress_action(action: AnyAction) -> _Action:
     if not isinstance(action, WordPressAction):
         raise TypeError(f"action {action.name} is not a WordPressAction")
     return action
+
+
+def _has_api(response: httpx.Response) -> bool:
+    try:
+        answer = decode_json(response)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and answer.get("code") not in (None, "rest_no_route")
 
 
 def _found_post(spec: _Action, post: JsonValue) -> Probe:
