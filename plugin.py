@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-import temporalio.client
-from temporalio.client import StartWorkflowInput, WorkflowHandle, WorkflowHistory
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.client import ClientConfig, WorkflowHistory
+from temporalio.converter import DataConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Replayer, Worker, WorkerConfig, WorkflowReplayResult, WorkflowRunner
 from temporalio.worker._worker import load_default_build_id
@@ -27,11 +26,12 @@ from perdure.activities.memories import MemoryActivities
 from perdure.activities.queues import serve_queues
 from perdure.activities.rooms import Rooms
 from perdure.errors import PerdureError
-from perdure.governance.payloads import LazyDatabase, data_converter
+from perdure.governance.converter import build_data_converter, is_private
+from perdure.governance.payloads import LazyDatabase
 from perdure.sandbox import CompilingSandbox
 from perdure.settings import Settings, load_settings
-from perdure.visibility import ensure_search_attributes
-from perdure.workflows import PlanWorkflow, attributes
+from perdure.visibility import TASK_TIMEOUT, Namespace, StartInterceptor, ensure_search_attributes
+from perdure.workflows import PlanWorkflow
 from perdure.workflows.batches import WORKFLOWS as BATCHES
 from perdure.workflows.governed import GovernedRuns
 from perdure.workflows.maintenance import WORKFLOWS as MAINTENANCE
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from perdure.connectors.contracts import Connector
 
 log = structlog.get_logger(__name__)
-
-TASK_TIMEOUT = timedelta(seconds=2)
-"""How long a worker may take over a workflow task before another gets it: what a kill -9 costs a run between steps."""
 
 # What workflow code may share with the worker process instead of importing it anew for each run.
 PASSED_THROUGH = (
@@ -89,13 +86,13 @@ class PerdurePlugin(SimplePlugin):
         self._database = LazyDatabase(self.settings)
         self.rooms = Rooms(self.settings, connectors=self._connectors, routes=routes, database=self._database)
         steps = StepActivities(self.rooms)
+        self._runs = GovernedRuns()
         self._effects: list[Callable[..., object]] = [steps.act, steps.undo, steps.settle]
         super().__init__(
             "perdure.PerdurePlugin",
-            data_converter=lambda _: data_converter(self.settings, self._database),
+            data_converter=self._data_converter,
             interceptors=[
-                StartInterceptor(),
-                GovernedRuns(),
+                self._runs,
                 ConnectorQueues({name: queue.name for name, queue in self.settings.connector_queues.items()}),
                 Boundary(),
             ],
@@ -111,9 +108,19 @@ class PerdurePlugin(SimplePlugin):
             workflow_failure_exception_types=[PerdureError],
         )
 
+    def configure_client(self, config: ClientConfig) -> ClientConfig:
+        """Add perdure's parts to what the client has. Raises `InvalidSettings` where the two cannot both hold."""
+        config = super().configure_client(config)
+        others = [each for each in config.get("interceptors", ()) if not isinstance(each, StartInterceptor)]
+        start = StartInterceptor(Namespace(config["service_client"].operator_service, config["namespace"]))
+        config["interceptors"] = [*others, start]
+        return config
+
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """Add perdure's parts, and options that make a worker quick to recover and to fan out, unless they were given."""
         config = super().configure_worker(config)
+        client = config.get("client")
+        self._runs.private = client is not None and is_private(client.data_converter)
         if config.get("max_eager_activity_reservations_per_workflow_task") == 3:
             config["max_eager_activity_reservations_per_workflow_task"] = 20
         if config.get("sticky_queue_schedule_to_start_timeout") == timedelta(seconds=10):
@@ -132,6 +139,7 @@ class PerdurePlugin(SimplePlugin):
             added = await ensure_search_attributes(worker.client)
             if added:
                 log.info("search attributes registered", names=added, namespace=worker.client.namespace)
+            self._runs.beginnings.read_by(worker.client)
             async with self.rooms.use(), self._serving_queues(worker):
                 await next(worker)
         finally:
@@ -151,7 +159,7 @@ class PerdurePlugin(SimplePlugin):
     ) -> AsyncIterator[AsyncIterator[WorkflowReplayResult]]:
         """Replay without any room: only large payloads are read from the database."""
         try:
-            async with next(replayer, histories) as results:
+            async with next(replayer, self._runs.beginnings.note(histories)) as results:
                 yield results
         finally:
             await self.close()
@@ -164,33 +172,11 @@ class PerdurePlugin(SimplePlugin):
         ours = {connector.name for connector in self._connectors}
         return serve_queues(self.settings.connector_queues, ours, worker, self._effects)
 
+    def _data_converter(self, existing: DataConverter | None) -> DataConverter:
+        return build_data_converter(self.settings, self._database, around=existing or DataConverter.default)
+
     def _sandbox_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
         if not isinstance(existing, SandboxedWorkflowRunner):
             return existing or CompilingSandbox()
         restrictions = existing.restrictions.with_passthrough_modules(*PASSED_THROUGH, *self._pass_through)
         return replace(CompilingSandbox.of(existing), restrictions=restrictions)
-
-
-class StartInterceptor(temporalio.client.Interceptor):
-    """The client interceptor: runs start with perdure's state in the list and a short workflow task timeout."""
-
-    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
-        """Put it before NEXT."""
-        return _Start(next)
-
-
-class _Start(temporalio.client.OutboundInterceptor):
-    async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[object, object]:
-        if input.task_timeout is None:
-            input.task_timeout = TASK_TIMEOUT
-        if input.search_attributes is None or isinstance(input.search_attributes, TypedSearchAttributes):
-            given = list(input.search_attributes.search_attributes) if input.search_attributes else []
-            named = {pair.key.name for pair in given}
-            ours: list[SearchAttributePair[str]] = [
-                SearchAttributePair(attributes.STATE, "running"),
-                SearchAttributePair(attributes.PLAN, input.workflow),
-            ]
-            input.search_attributes = TypedSearchAttributes(
-                [*given, *(pair for pair in ours if pair.key.name not in named)]
-            )
-        return await super().start_workflow(input)

@@ -1,57 +1,22 @@
-"""How values are recorded: pydantic JSON, large ones beside the history, too large ones refused at once."""
+"""Where large payloads are: in the database, beside the history, under the hash of their content."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
-from pydantic import ValidationError
 from temporalio.api.common.v1 import Payload
-from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import (
-    DataConverter,
-    ExternalStorage,
     StorageDriver,
     StorageDriverClaim,
     StorageDriverRetrieveContext,
     StorageDriverStoreContext,
 )
-from temporalio.exceptions import ApplicationError
 
 from perdure.errors import NotFound
-from perdure.settings import MiB, Settings
+from perdure.settings import Settings
 from perdure.storage import Database, without_password
-
-
-class CheckedPayloadConverter(PydanticPayloadConverter):
-    """The pydantic converter, with two errors made readable and final.
-
-    A value above LIMIT bytes, or one that does not fit its type, would otherwise leave a workflow task retrying for ever.
-    """
-
-    limit = 16 * MiB
-
-    def to_payloads(self, values: Sequence[object]) -> list[Payload]:
-        """Return one payload a value. Raises `PayloadTooLarge` as a final failure."""
-        payloads = super().to_payloads(values)
-        for value, payload in zip(values, payloads, strict=True):
-            if len(payload.data) > self.limit:
-                raise ApplicationError(
-                    f"a {type(value).__name__} of {len(payload.data):,} bytes is above the limit of {self.limit:,} bytes a "
-                    "payload. Store it elsewhere and pass a reference, or raise payload_limit.",
-                    type="PayloadTooLarge",
-                    non_retryable=True,
-                )
-        return payloads
-
-    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[object]:
-        """Return one value a payload. Raises `InvalidInput`, naming the fields, as a final failure."""
-        try:
-            return super().from_payloads(payloads, type_hints)
-        except ValidationError as error:
-            raise ApplicationError(_describe_misfit(error), type="InvalidInput", non_retryable=True) from None
 
 
 class PayloadStore(StorageDriver):
@@ -129,17 +94,6 @@ class LazyDatabase:
             await database.close()
 
 
-def data_converter(settings: Settings, database: LazyDatabase) -> DataConverter:
-    """Return the converter of perdure's clients, workers and replayers."""
-    converter = type("CheckedPayloadConverter", (CheckedPayloadConverter,), {"limit": settings.payload_limit})
-    return replace(
-        DataConverter(payload_converter_class=converter),
-        external_storage=ExternalStorage(
-            drivers=[PayloadStore(database)], payload_size_threshold=settings.payload_threshold
-        ),
-    )
-
-
 def _hash_payload(payload: Payload) -> str:
     return hashlib.sha256(payload.SerializeToString(deterministic=True)).hexdigest()
 
@@ -148,10 +102,3 @@ def _verify_payload(address: str, stored: bytes) -> Payload:
     if hashlib.sha256(stored).hexdigest() != address:
         raise NotFound(f"payload {address} was changed in the database: its content does not fit its address any more")
     return Payload.FromString(stored)
-
-
-def _describe_misfit(error: ValidationError) -> str:
-    where = "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'the value'}: {item['msg']}" for item in error.errors(include_input=False)
-    )
-    return f"{error.title} does not fit: {where}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 PLAN = SearchAttributeKey.for_keyword("PerdurePlan")
 """The workflow's type, or the name of the plan that is interpreted."""
@@ -32,3 +32,11 @@ TYPES = {
     APPROVAL_DEADLINE.name: IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
 }
 """What a namespace has to know before a run starts; `perdure dev` and the worker see to it."""
+
+
+def listed_from_the_start(workflow: str, given: TypedSearchAttributes | None) -> TypedSearchAttributes:
+    """Return what a run of WORKFLOW is started with, so that the list tells its state: what was GIVEN, and that it runs."""
+    pairs = list(given.search_attributes) if given else []
+    named = {pair.key.name for pair in pairs}
+    ours: list[SearchAttributePair[str]] = [SearchAttributePair(STATE, "running"), SearchAttributePair(PLAN, workflow)]
+    return TypedSearchAttributes([*pairs, *(pair for pair in ours if pair.key.name not in named)])

@@ -44,6 +44,8 @@ async def execute(
     cancellation: workflow.ActivityCancellationType = workflow.ActivityCancellationType.TRY_CANCEL,
 ) -> R:
     """Run one of perdure's activities and raise what it failed with as an error of `perdure.errors`."""
+    run = current_run()
+    run.list_it()
     try:
         done: R = await workflow.execute_activity(
             activity,
@@ -59,7 +61,7 @@ async def execute(
         )
     except ActivityError as error:
         raise_translated(error)
-    current_run().note_done(one_line(summary))
+    run.note_done(one_line(summary))
     return done
 
 

@@ -142,6 +142,7 @@ class Conversation:
         if not action.reads:
             raise InvalidInput(f"{action.name} does more than read: use act()")
         run = current_run()
+        run.list_it()
         step = run.step(name or action.name)
         said = summary or (action.describe(args) if action.describe else action.name)
         async with self._open.turn:

@@ -127,7 +127,9 @@ async def perform_effect(
 
     With SETTLE it is found out, if the run is cancelled, what became of it.
     """
-    upsert(current_run().note_risk(request.risk))
+    run = current_run()
+    run.list_it()
+    upsert(run.note_risk(request.risk))
     try:
         return await wait_until_resolved(
             lambda: _attempt(request), step=request.step.name, action=request.action, within=parked_within

@@ -67,6 +67,7 @@ async def recall(
     A look-up without effect, so it runs as a local activity: one event instead of six.
     """
     run = current_run()
+    run.list_it()
     step = run.step(name or "recall")
     summary = summary or f"Recall what is known of {_scope_name(scope)}"
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypedDict
 from weakref import WeakKeyDictionary
 
@@ -31,10 +32,10 @@ from perdure.memory.conversations.contracts import (
     PackReceipt,
 )
 from perdure.routing.contracts import BatchAnswer
-from perdure.workflows.attributes import COST, RISK
+from perdure.workflows.attributes import COST, PLAN, RISK, STATE
 
 CARRIED = "perdure-carried"
-"""The header in which a run hands its step counts to its continuation."""
+"""The header in which a run hands its step counts to its continuation, or the memo, where headers would be in clear."""
 
 CONTINUES = "perdure-continues"
 """The header in which a run that may be retried or be followed by another says that what comes is its continuation."""
@@ -111,11 +112,11 @@ class OpenApproval:
 class Run:
     """The state of one run. Replay builds it anew, so nothing in it may come from outside the history."""
 
-    lineage: Lineage
     run_id: str
     workflow_type: str
-    continues: bool = True
-    """Whether what came before it in its chain, if anything, belongs to its lineage."""
+    find_lineage: Callable[[], tuple[Lineage, bool]]
+    """Its lineage, and whether what came before it in its chain, if anything, belongs to that. To find it may be a command,
+    so a run that takes no step of perdure's is not asked."""
     counts: dict[str, int] = field(default_factory=dict)
     spent_nano_usd: int = 0
     risk: str = ""
@@ -135,7 +136,18 @@ class Run:
     """What was done so far, a line a step, for the run's page."""
     database: str = ""
     """The id of the database that its effects are in, once one has happened."""
+    listed: bool = False
+    """Whether the list tells its state: it does from the start, or from its first step of perdure's on."""
     _namespace_told: bool = False
+
+    @property
+    def lineage(self) -> Lineage:
+        """Its lineage."""
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[Lineage, bool]:
+        return self.find_lineage()
 
     def step(self, wanted: str) -> StepRef:
         """Return the reference of the next step called WANTED: the second one of a name becomes `NAME#2`, and so on."""
@@ -169,6 +181,13 @@ class Run:
         if self.parked:
             return "partially_compensated" if self.unwinding else "parked"
         return "running"
+
+    def list_it(self) -> None:
+        """Have the list tell the run's state, if it does not yet. Each step of perdure's does so before anything else."""
+        if not self.listed:
+            self.listed = True
+            _ = self.lineage  # which may be a command, and comes first
+            workflow.upsert_search_attributes([STATE.value_set("running"), PLAN.value_set(self.plan or self.workflow_type)])
 
     def spend(self, nano_usd: int) -> None:
         """Add to what the run's model calls cost."""
@@ -222,7 +241,7 @@ class Run:
     def take_over(self, carried: Continuation) -> None:
         """Go on from what a run CARRIED over: the one before this, or the one before that which this does anew."""
         self.plan = carried.plan
-        if self.continues:
+        if self._found[1]:
             self.counts, self.spent_nano_usd = dict(carried.counts), carried.spent_nano_usd
         for each in carried.conversations:
             talk = self.conversations.setdefault(each.ref.name, OpenConversation(each.ref))
@@ -238,24 +257,28 @@ def current_run() -> Run:
     run = _runs.get(loop)
     if run is None:
         info = workflow.info()
-        start = RunStart(
-            first_run=info.first_execution_run_id,
-            run=info.original_execution_run_id,
-            after=info.continued_run_id or "",
-            attempt=info.attempt,
-            cron=bool(info.cron_schedule),
-        )
-        first = first_run_of_lineage(
-            start,
-            Continues.model_validate_json(info.headers[CONTINUES].data) if CONTINUES in info.headers else None,
-            carried=CARRIED in info.headers,
-            # Histories before this hold no such marker. Remove the question after 2027-06.
-            by_chain_before=lambda: not workflow.patched(OWN_LINEAGE),
-        )
-        lineage = Lineage(namespace=info.namespace, workflow_id=info.workflow_id, first_execution_run_id=first)
-        continues = not start.after or first != start.run
-        run = _runs[loop] = Run(lineage, info.run_id, info.workflow_type, continues=continues)
+        run = _runs[loop] = Run(info.run_id, info.workflow_type, _find_lineage)
     return run
+
+
+def _find_lineage() -> tuple[Lineage, bool]:
+    info = workflow.info()
+    start = RunStart(
+        first_run=info.first_execution_run_id,
+        run=info.original_execution_run_id,
+        after=info.continued_run_id or "",
+        attempt=info.attempt,
+        cron=bool(info.cron_schedule),
+    )
+    first = first_run_of_lineage(
+        start,
+        Continues.model_validate_json(info.headers[CONTINUES].data) if CONTINUES in info.headers else None,
+        carried=CARRIED in info.headers or CARRIED in info.raw_memo,
+        # Histories before this hold no such marker. Remove the question after 2027-06.
+        by_chain_before=lambda: not workflow.patched(OWN_LINEAGE),
+    )
+    lineage = Lineage(namespace=info.namespace, workflow_id=info.workflow_id, first_execution_run_id=first)
+    return lineage, not start.after or first != start.run
 
 
 def upsert(*updates: Sequence[SearchAttributeUpdate[str] | SearchAttributeUpdate[float]]) -> None:

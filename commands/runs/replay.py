@@ -20,7 +20,8 @@ from perdure.commands.output import emit, printable, say
 from perdure.commands.runs.divergence import Recorder, describe_divergence
 from perdure.commands.session import client_settings, open_session
 from perdure.errors import InvalidInput, InvalidSettings, NotFound
-from perdure.governance.payloads import LazyDatabase, data_converter
+from perdure.governance.converter import build_data_converter
+from perdure.governance.payloads import LazyDatabase
 from perdure.plugin import PerdurePlugin
 from perdure.settings import Settings
 from perdure.timetravel.timeline import read_timeline
@@ -67,7 +68,9 @@ async def replay_history(
     plugin: PerdurePlugin = served.plugin(settings)
     database = LazyDatabase(settings)
     try:
-        timeline = await read_timeline(history.events, data_converter(settings, database), workflow_id=history.workflow_id)
+        timeline = await read_timeline(
+            history.events, build_data_converter(settings, database), workflow_id=history.workflow_id
+        )
         # Approvals bind to the namespace, so a replay elsewhere would refuse what the run accepted.
         recorded_in = timeline.run.namespace or namespace or "default"
         recorder = Recorder()

@@ -17,14 +17,16 @@ from typing import Any
 from kits import toy_workflows as toys
 from kits.box_workflows import Packing, Packs, Puts
 from kits.chain_workflows import WritesOnce
+from kits.plain_workflows import Ferry, Fleet
 from kits.reserving_workflows import ReservesPlainly
 from kits.returns import CASES, Desk, Handle, decide, open_desk, open_request, open_shop, plain_request
 from kits.workflows import parked
 from pydantic import JsonValue
 from stand_ins.box import Box
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 import perdure
 from perdure.commands.dev.server import DevServer
@@ -64,6 +66,8 @@ TOYS = [
     WritesOnce,
     Packs,
     Puts,
+    Ferry,
+    Fleet,
 ]
 WORKFLOWS = [ReturnsTriage, *TOYS]
 """The workflows of the stored histories, besides those that come with the plugin."""
@@ -348,6 +352,40 @@ async def _requested(scene: Scene) -> Handle:
     return handle
 
 
+# What others start
+
+
+async def _started_elsewhere(scene: Scene) -> Handle:
+    """Return a run of a plain workflow that a client without the plugin has started."""
+    address = scene.desk.client.service_client.config.target_host
+    bare = await Client.connect(address, data_converter=pydantic_data_converter)
+    handle = await bare.start_workflow(
+        Ferry.run, 0.001, id=f"toy-{uuid.uuid4()}", task_queue=scene.desk.settings.task_queue
+    )
+    await handle.signal(Ferry.call, "ada")
+    await handle.result()
+    return handle
+
+
+async def _child(scene: Scene) -> Handle:
+    """Return the run of a plain workflow that another has started."""
+    handle = await scene.start(Fleet.run, 0.001)
+    await handle.result()
+    async for run in scene.desk.client.list_workflows("WorkflowType = 'Ferry'"):
+        if run.parent_id == handle.id:
+            return scene.desk.client.get_workflow_handle(run.id, run_id=run.run_id)
+    raise AssertionError("the fleet has had a ferry cross")
+
+
+async def _handlers(scene: Scene) -> Handle:
+    """Return a run that ends while a signal's handler waits."""
+    handle = await scene.start(Ferry.run, 0.001)
+    await handle.signal(Ferry.board, 0.06)
+    await handle.signal(Ferry.call, "ada")
+    await handle.result()
+    return handle
+
+
 # What people resolve
 
 
@@ -486,6 +524,9 @@ RECORDED: dict[str, Callable[[Scene], Awaitable[Handle]]] = {
     "memory-requested": _requested,
     "batch": _batch,
     "batch-collector": _batch_collector,
+    "started-elsewhere": _started_elsewhere,
+    "child": _child,
+    "handlers": _handlers,
     "parked": _parked,
     "partially-compensated": _partially_compensated,
     "compared": _compared,

@@ -16,7 +16,7 @@ LINEAGE = Lineage(namespace="default", workflow_id="desk", first_execution_run_i
 
 def test_what_a_signal_said_first_comes_after_what_was_carried_over() -> None:
     """A signal that is handled before the run's own code begins adds to the conversation and replaces nothing."""
-    run = Run(lineage=LINEAGE, run_id="second", workflow_type="Chats")
+    run = Run("second", "Chats", lambda: (LINEAGE, True))
     early = run.conversations["desk"] = OpenConversation(ConversationRef(name="desk"))
     early.new.append(NewMessage(role="user", content="late"))
     ref = ConversationRef(name="desk", head="h", summary="s")
@@ -34,6 +34,6 @@ def test_what_a_signal_said_first_comes_after_what_was_carried_over() -> None:
 
 def test_a_run_without_conversations_carries_what_it_always_did() -> None:
     """What a worker of an older version would have to read has no new field."""
-    run = Run(lineage=LINEAGE, run_id="first", workflow_type="Chats", counts={"a": 1})
+    run = Run("first", "Chats", lambda: (LINEAGE, True), counts={"a": 1})
 
     assert {"counts": {"a": 1}, "spent_nano_usd": 0, "plan": ""} == run.continuation().model_dump(exclude_unset=True)
