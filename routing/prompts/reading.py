@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import rfc8785
 from pydantic import JsonValue
 
 from perdure.lineage import digest
@@ -49,6 +50,7 @@ def read_json(text: str) -> tuple[JsonValue, str]:
 def digest_faithfully(value: JsonValue) -> str:
     """Return the digest of VALUE. Raises `Misfit` if JSON cannot carry it to everybody unchanged."""
     try:
+        rfc8785.dumps(value)  # `digest` also takes what has no canonical form
         return digest(value)
     except (ValueError, UnicodeEncodeError):  # infinity, integers past 2**53, half a surrogate pair
         raise Misfit("the answer holds a number or a character that JSON cannot carry faithfully") from None
