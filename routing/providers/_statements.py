@@ -54,7 +54,8 @@ class Statement:
             return "too long"
         stated = {_plain(code) for code in self.codes}
         # Google tells of a limit a minute in the words that others have for an empty account.
-        by_code: Meaning = next((meaning for meaning in CODES if stated & CODES[meaning]), "")
+        nothing: Meaning = ""
+        by_code = next((meaning for meaning in CODES if stated & CODES[meaning]), nothing)
         if by_code in ("no credit", "too long", "withheld"):
             return by_code
         for meaning in OPEN.get(self.status, ()):

@@ -494,7 +494,8 @@ def test_nothing_goes_on_for_long(expression: str) -> None:
 
 def test_a_large_value_is_handed_on() -> None:
     """What is only handed on may be as large as a payload."""
-    many: JsonValue = [list[JsonValue](range(10))] * 30_000
+    ten: JsonValue = list(range(10))
+    many: list[JsonValue] = [ten] * 30_000
 
     assert many == parse_expression("of.many").evaluate({"of": {"many": many}})
     with pytest.raises(InvalidExpression, match="it takes too many steps"):
