@@ -22,6 +22,8 @@ _DEEPEST = 5
 _HEARD = 300
 """So many characters of a message are heard: it begins with what is wrong, and goes on, perhaps, with what was asked."""
 
+_NOTHING: Meaning = ""
+
 _CODE = re.compile(r"[A-Za-z][\w.:-]{0,63}")
 
 _SPOKEN_WAIT = re.compile(
@@ -54,8 +56,7 @@ class Statement:
             return "too long"
         stated = {_plain(code) for code in self.codes}
         # Google tells of a limit a minute in the words that others have for an empty account.
-        nothing: Meaning = ""
-        by_code = next((meaning for meaning in CODES if stated & CODES[meaning]), nothing)
+        by_code = next((meaning for meaning in CODES if stated & CODES[meaning]), _NOTHING)
         if by_code in ("no credit", "too long", "withheld"):
             return by_code
         for meaning in OPEN.get(self.status, ()):
@@ -63,7 +64,7 @@ class Statement:
                 return meaning
         if self.status in (401, 403, 404):
             return "not this deployment"
-        return by_code if self.status < 500 and self.status not in (408, 409, 425, 429, 499) else ""
+        return by_code if self.status < 500 and self.status not in (408, 409, 425, 429, 499) else _NOTHING
 
     @property
     def code(self) -> str:

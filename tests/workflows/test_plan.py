@@ -53,7 +53,7 @@ async def test_a_plan_runs_its_steps_and_returns_its_outcome(governed: OpenWorke
 @pytest.mark.parametrize(
     ("given", "changes", "said"),
     [
-        ({"text": 5}, {}, "the input does not fit plan writes: $.text: 5 is not of type 'string'"),
+        ({"text": 5}, {}, "the input does not fit plan writes: text has to be a text, and is 5"),
         (
             {"text": "x"},
             {"steps": [{"id": "a", "act": "null.nothing"}], "outcome": None},

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -558,6 +558,7 @@ def test_integers_are_exact_or_refused(left: int, right: int) -> None:
     assert (left < right) is parse_expression("a < b").evaluate({"a": left, "b": right})
 
 
+@example(1e-06)
 @given(st.floats(allow_nan=False))
 def test_doubles_come_back_from_text(value: float) -> None:
     """`string` writes as many digits as a double has."""

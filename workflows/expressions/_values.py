@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import total_ordering
 from math import isfinite
 from typing import Final
@@ -319,10 +320,9 @@ def double_as_text(value: float) -> str:
     text = repr(value)
     if not isfinite(value):
         return text
-    mantissa, _, exponent = f"{value:.17e}".partition("e")
     digits = text.lstrip("-").partition("e")[0].replace(".", "").strip("0")
-    power = int(exponent)
+    power = Decimal(text).adjusted()  # of the shortest digits: 1e-06 lies a little below a millionth
     if value and not -5 < power < 6:
         lead = digits[0] + (f".{digits[1:]}" if len(digits) > 1 else "")
-        return f"{'-' if mantissa[0] == '-' else ''}{lead}e{power:+03d}"
+        return f"{'-' if text[0] == '-' else ''}{lead}e{power:+03d}"
     return text.removesuffix(".0")

@@ -394,7 +394,7 @@ async def main():
     ShardProcess.call = call
     index = await EdgeIndex.open(Path(sys.argv[1]), Plane(), optimize_from=60)
     await index.upsert([Point(f"00000000-0000-0000-0000-{{n:012}}", "s", 0, {FOR_EVER}, (1, n)) for n in range(60)])
-    await index.optimized()
+    await index.wait_until_optimized()
 
 asyncio.run(main())
 """

@@ -194,7 +194,7 @@ async def test_worker_with_the_old_embedder_is_told(
                 await wrote(old, "Villach")  # it tells the old index and nobody else, at the last moment
                 await serve(*arguments)
 
-            monkeypatch.setattr(claim, "serve", late)
+            monkeypatch.setattr(claim, "activate", late)
             new.go_on.set()
             await memory.upgrade(new)
             with pytest.raises(Unreachable, match=r"embedded anew .* PERDURE_EMBEDDER"):
