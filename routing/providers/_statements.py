@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,8 +21,6 @@ _INSIDE = ("error", "errors", "innererror", "inner_error", "details", "detail", 
 _DEEPEST = 5
 _HEARD = 300
 """So many characters of a message are heard: it begins with what is wrong, and goes on, perhaps, with what was asked."""
-
-_NOTHING: Meaning = ""
 
 _CODE = re.compile(r"[A-Za-z][\w.:-]{0,63}")
 
@@ -56,7 +54,7 @@ class Statement:
             return "too long"
         stated = {_plain(code) for code in self.codes}
         # Google tells of a limit a minute in the words that others have for an empty account.
-        by_code = next((meaning for meaning in CODES if stated & CODES[meaning]), _NOTHING)
+        by_code = _meaning_of(stated)
         if by_code in ("no credit", "too long", "withheld"):
             return by_code
         for meaning in OPEN.get(self.status, ()):
@@ -64,7 +62,7 @@ class Statement:
                 return meaning
         if self.status in (401, 403, 404):
             return "not this deployment"
-        return by_code if self.status < 500 and self.status not in (408, 409, 425, 429, 499) else _NOTHING
+        return by_code if self.status < 500 and self.status not in (408, 409, 425, 429, 499) else ""
 
     @property
     def code(self) -> str:
@@ -220,3 +218,11 @@ def _duration(text: str) -> timedelta | None:
             return None
         seconds += float(number) * factor
     return timedelta(seconds=min(seconds, LONGEST_WAIT.total_seconds())) if parts else None
+
+
+def _meaning_of(codes: Collection[str]) -> Meaning:
+    """Return what the first known of CODES means; empty: none is known."""
+    for meaning, known in CODES.items():
+        if not known.isdisjoint(codes):
+            return meaning
+    return ""
