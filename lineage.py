@@ -86,12 +86,15 @@ class StepRef(Frozen):
 
 
 def digest(value: JsonValue) -> str:
-    """Return `sha256:HEX` over VALUE's canonical JSON (RFC 8785), so that equal values have equal digests."""
+    """Return `sha256:HEX` over VALUE's canonical JSON (RFC 8785), so that equal values have equal digests.
+
+    Raises `ValueError` for what is no JSON: infinity, not a number, half a character.
+    """
     try:
         content = rfc8785.dumps(value)
-    except rfc8785.CanonicalizationError:
+    except rfc8785.IntegerDomainError:
         # Whole numbers beyond 2**53 have no canonical form, and bounds of 64 bits stand in many a schema.
-        content = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        content = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 

@@ -23,7 +23,7 @@ from perdure.connectors.contracts import (
     Probe,
 )
 from perdure.connectors.drift.contracts import Contract
-from perdure.connectors.http import HttpAction, HttpConnector, Request, parse_retry_after, value_at
+from perdure.connectors.http import HttpAction, HttpConnector, Request, build_request, parse_retry_after, value_at
 from perdure.connectors.paging import find_more_anywhere
 from perdure.connectors.schemas import from_graphql
 from perdure.errors import EffectRejected, EffectUnknown, TargetUnavailable, UnusableAnswer
@@ -163,7 +163,7 @@ class GraphqlConnector(HttpConnector):
         spec = _require_graphql(action)
         open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
         try:
-            root = await self.ask(spec, spec.build_request(args, attempt.key), attempt, open_end)
+            root = await self.ask(spec, build_request(spec, args, attempt.key), attempt, open_end)
             return spec.read_answer(root, args, attempt.key)
         except EffectRejected as refusal:
             return await self.raise_unless_found(spec, args, attempt, refusal)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from perdure.connectors.http._responses import decode_json, parse_retry_after
     from perdure.connectors.http.action import PROBE_PAGES, HttpAction, Request, fill
-    from perdure.connectors.http.connector import HttpConnector
+    from perdure.connectors.http.connector import HttpConnector, build_request
     from perdure.connectors.http.listing import (
         Item,
         Listing,
@@ -40,7 +40,7 @@ else:
             "_encoding": ["FORM", "JSON_TYPE", "encode_form", "encode_json", "quote_segment", "quote_value", "to_text"],
             "_responses": ["decode_json", "parse_retry_after"],
             "action": ["HttpAction", "PROBE_PAGES", "Request", "fill"],
-            "connector": ["HttpConnector"],
+            "connector": ["HttpConnector", "build_request"],
             "listing": ["Item", "Listing", "parse_time", "value_at"],
         },
     )
@@ -54,6 +54,7 @@ __all__ = [
     "Item",
     "Listing",
     "Request",
+    "build_request",
     "check_address",
     "check_path",
     "decode_json",

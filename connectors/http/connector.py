@@ -126,7 +126,7 @@ class HttpConnector(ConfiguredConnector):
         """Send the request of ACTION once. Raises as `Connector.execute` says."""
         spec = _http_action(action)
         open_end: type[EffectUnknown | TargetUnavailable] = TargetUnavailable if spec.reads else EffectUnknown
-        response = await self._send(spec, _build(spec, args, attempt.key), attempt, open_end)
+        response = await self._send(spec, build_request(spec, args, attempt.key), attempt, open_end)
         status = response.status_code
         if status in spec.untouched:
             raise TargetUnavailable(self._describe_failure(spec, response), retry_after=parse_retry_after(response))
@@ -478,13 +478,8 @@ class HttpConnector(ConfiguredConnector):
         return f"{text}: {message}" if message else text
 
 
-def _http_action(action: AnyAction) -> _Action:
-    if not isinstance(action, HttpAction):
-        raise TypeError(f"action {action.name} is not an HttpAction")
-    return action
-
-
-def _build(spec: _Action, args: BaseModel, key: str) -> Request:
+def build_request(spec: HttpAction[In, Out], args: In, key: str) -> Request:
+    """Return the request of SPEC with ARGS under KEY. Raises `TargetUnavailable` where its own functions break: unsent."""
     try:
         return spec.build_request(args, key)
     except EffectError:
@@ -494,6 +489,12 @@ def _build(spec: _Action, args: BaseModel, key: str) -> Request:
         raise TargetUnavailable(
             f"{spec.name}: its request cannot be built ({type(error).__name__}), nothing was sent"
         ) from error
+
+
+def _http_action(action: AnyAction) -> _Action:
+    if not isinstance(action, HttpAction):
+        raise TypeError(f"action {action.name} is not an HttpAction")
+    return action
 
 
 def _checked(spec: _Action, name: str, value: str) -> str:

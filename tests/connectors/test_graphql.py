@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import cast
@@ -106,6 +107,19 @@ async def test_operation(recorded: Recorded, post: Post) -> None:
     assert ["POST /graphql"] == recorded.paths()
     assert [{"query": post.send.document, "variables": asked}] == recorded.bodies()
     assert ("7", Sent(id="7", text=f"hello {KEY}")) == (done.remote_ref, done.output)
+
+
+async def test_what_breaks_before_it_is_sent_is_unsent(recorded: Recorded, post: Post) -> None:
+    """Variables that cannot be made leave nothing in doubt: nothing was sent, so nothing is looked up or parked."""
+
+    def broken(asked: Send, key: str) -> dict[str, JsonValue]:
+        raise ValueError(f"no box for {asked.to}")
+
+    action = dataclasses.replace(post.send, variables=broken)
+    with pytest.raises(TargetUnavailable, match="nothing was sent"):
+        await execute(post, action, SEND)
+
+    assert [] == recorded.paths()
 
 
 async def test_look_up_has_the_input_as_variables(recorded: Recorded, post: Post) -> None:
