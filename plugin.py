@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from temporalio import workflow
 from temporalio.client import ClientConfig, WorkflowHistory
+from temporalio.common import VersioningBehavior
 from temporalio.converter import DataConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import Replayer, Worker, WorkerConfig, WorkflowReplayResult, WorkflowRunner
@@ -25,7 +27,7 @@ from perdure.activities.maintenance import MaintenanceActivities
 from perdure.activities.memories import MemoryActivities
 from perdure.activities.queues import serve_queues
 from perdure.activities.rooms import Rooms
-from perdure.errors import PerdureError
+from perdure.errors import InvalidSettings, PerdureError
 from perdure.governance.converter import build_data_converter, is_private
 from perdure.governance.payloads import LazyDatabase
 from perdure.sandbox import CompilingSandbox
@@ -63,6 +65,10 @@ PASSED_THROUGH = (
     "httpx",
     "litellm",
 )
+
+
+OWN_WORKFLOWS: Sequence[type] = [PlanWorkflow, *MAINTENANCE, *BATCHES]
+"""What every worker serves besides those of its user."""
 
 
 class PerdurePlugin(SimplePlugin):
@@ -103,7 +109,7 @@ class PerdurePlugin(SimplePlugin):
                 *MemoryActivities(self.rooms).all(),
                 *BatchActivities(self.rooms).all(),
             ],
-            workflows=[PlanWorkflow, *MAINTENANCE, *BATCHES],
+            workflows=OWN_WORKFLOWS,
             workflow_runner=self._sandbox_runner,
             workflow_failure_exception_types=[PerdureError],
         )
@@ -119,6 +125,7 @@ class PerdurePlugin(SimplePlugin):
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """Add perdure's parts, and options that make a worker quick to recover and to fan out, unless they were given."""
         config = super().configure_worker(config)
+        _let_ours_be_versioned(config)
         client = config.get("client")
         self._runs.private = client is not None and is_private(client.data_converter)
         if config.get("max_eager_activity_reservations_per_workflow_task") == 3:
@@ -180,3 +187,24 @@ class PerdurePlugin(SimplePlugin):
             return existing or CompilingSandbox()
         restrictions = existing.restrictions.with_passthrough_modules(*PASSED_THROUGH, *self._pass_through)
         return replace(CompilingSandbox.of(existing), restrictions=restrictions)
+
+
+def _let_ours_be_versioned(config: WorkerConfig) -> None:
+    """Have perdure's own workflows move on to new versions of a worker that pins or moves those of its user.
+
+    They say nothing of versions themselves, for a server refuses that of workers that have none. Raises `InvalidSettings`
+    for a workflow of the user's that says nothing either: the SDK no longer sees that once there is a default.
+    """
+    deployment = config.get("deployment_config")
+    unspecified = VersioningBehavior.UNSPECIFIED
+    if not (deployment and deployment.use_worker_versioning and deployment.default_versioning_behavior == unspecified):
+        return
+    for each in config.get("workflows", ()):
+        found = workflow._Definition.must_from_class(each)  # noqa: SLF001  what the SDK itself looks at
+        silent = found.versioning_behavior in (None, unspecified) and not found.dynamic_config_fn
+        if silent and each not in OWN_WORKFLOWS:
+            raise InvalidSettings(
+                f"workflow {found.name} does not say what a new version of its worker means for it: give "
+                "@workflow.defn a versioning_behavior, or the worker's deployment_config a default"
+            )
+    config["deployment_config"] = replace(deployment, default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
