@@ -45,13 +45,19 @@ class Claim:
         """By which name the settings call the embedder of that generation; empty if by none."""
         self.settled = settled
         """Whether the index has all that the outbox no longer has."""
+        self._becoming = ""
 
     async def activate(self, generation: str, embedder: str, *, settled: bool = False) -> None:
         """Have the index of GENERATION in force from now on; unless it was or is SETTLED, it has to be compared first."""
         self.settled = settled or (self.settled and generation == self.generation)
         changed = {"generation": generation, "embedder": embedder, "settled": self.settled}
-        await self._change({**changed, "holder": self.holder, "place": self.place, "since": now()})
-        self.generation, self.embedder = generation, embedder
+        # A recall may look between the commit and our hearing of it: it is ours that is in force then.
+        self._becoming = generation
+        try:
+            await self._change({**changed, "holder": self.holder, "place": self.place, "since": now()})
+            self.generation, self.embedder = generation, embedder
+        finally:
+            self._becoming = ""
 
     async def mark_settled(self) -> None:
         """Say that the index has everything."""
@@ -70,7 +76,7 @@ class Claim:
                 f"and no longer the one in {self.place}. Stop one of the two workers, or set PERDURE_INDEX_URL to a Qdrant "
                 "server for both"
             )
-        if row.generation != self.generation:
+        if row.generation not in (self.generation, self._becoming):
             raise Unreachable(
                 f"the memory was embedded anew with {row.embedder or 'another embedder'}, which this process does not use. "
                 "Start it again with PERDURE_EMBEDDER set to the same as the other workers'"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -130,3 +131,19 @@ async def test_workers_of_one_server_share_the_claim(database: Database) -> None
             assert (True, "g1", first.database_id) == (again.settled, again.generation, again.database_id)
         async with claim_index(third, place="here") as embedded:
             assert not embedded.settled
+
+
+async def test_a_recall_amid_our_own_change(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks after the next embedder's index was put in force, but before we hear that it was, is not turned away."""
+    async with claim_index(database, place="here") as claim:
+        change = claim._change
+
+        async def heard_late(*given: Any) -> None:
+            await change(*given)
+            await database.query(claim.check)
+
+        monkeypatch.setattr(claim, "_change", heard_late)
+        await claim.activate("next", "the next one", settled=True)
+        await database.query(claim.check)
+
+    assert "next" == claim.generation
