@@ -25,6 +25,11 @@ BIN = Path(sysconfig.get_path("scripts"))
 """Where packages put their programs: the Temporal dev server and test server."""
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Say how many `-n auto` is: one more than there are cores, as each test waits for servers and processes now and then."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a developer's own PERDURE_* and TEMPORAL_* variables out of the tests."""
