@@ -26,7 +26,7 @@ BIN = Path(sysconfig.get_path("scripts"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Say how many `-n auto` is: one more than there are cores, as each test waits for servers and processes now and then."""
+    """Say how many `-n auto` is: one more than there are cores, as tests wait for servers and processes now and then."""
     return (os.cpu_count() or 1) + 1
 
 
